@@ -1,0 +1,118 @@
+"""Configurations of the training programs. Standard library only."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from modelhub.ml.configs import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """Train a reward model on rankings. Reads `base` (a policy) and `rankings` (rankings.jsonl);
+    writes output `model`."""
+
+    PROGRAM: ClassVar[str] = "reward"
+    epochs: int = 1
+    lr: float = 9e-6  # peak, after warm-up
+    lr_final_share: float = 0.1  # of the peak, at the end of the cosine
+    warmup_share: float = 0.03  # of all steps
+    weight_decay: float = 0.0
+    rankings_per_step: int = 8
+    budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
+    max_tokens: int = (
+        1024  # prompt + answer; longer rankings are refused by count, never cut silently
+    )
+    max_grad_norm: float = 1.0
+    center_weight: float = 0.0  # c · mean(score²): keeps scores near 0 (Eisenstein et al. 2023)
+    margin: float = 0.0
+    dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: int = 20
+    evaluate_every_steps: int = 0  # 0: at the end alone
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive_check(self, "epochs", "lr", "rankings_per_step", "budget_tokens", "max_tokens")
+        positive_check(self, "max_grad_norm", "checkpoint_every_steps")
+        dtype_check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionConfig:
+    """Score samples and keep each prompt's best. Reads `reward` (a reward model), `prompts`,
+    `candidates`, and any `pool_1`, `pool_2`, … (the bests of earlier rounds); writes output
+    `demonstrations` (demonstrations.jsonl) with its scores."""
+
+    PROGRAM: ClassVar[str] = "rejection"
+    keep: int = 1  # best answers kept of each prompt
+    finished_only: bool = True  # an answer cut off by the length limit is never kept
+    budget_tokens: int = 8192
+    max_tokens: int = 2048
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        positive_check(self, "keep", "budget_tokens", "max_tokens")
+        dtype_check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    """Fine-tune a policy on demonstrations. Reads `base` and `demonstrations`; writes `model`."""
+
+    PROGRAM: ClassVar[str] = "sft"
+    epochs: int = 2
+    lr: float = 2e-5
+    lr_final_share: float = 0.1
+    warmup_share: float = 0.03
+    weight_decay: float = 0.0
+    examples_per_step: int = 8
+    max_tokens: int = 1024
+    max_grad_norm: float = 1.0
+    lora_rank: int = 0  # 0 trains every weight; more trains an adapter that is merged at the end
+    lora_alpha: float = 32.0
+    dtype: str = "float32"
+    gradient_checkpointing: bool = False
+    checkpoint_every_steps: int = 20
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive_check(self, "epochs", "lr", "examples_per_step", "max_tokens")
+        positive_check(self, "max_grad_norm", "checkpoint_every_steps")
+        require(self.lora_rank >= 0, self.PROGRAM, "lora_rank", self.lora_rank, "0 or more")
+        dtype_check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Compare two policies on held-out prompts. Reads `before`, `after` (policies), `reward`,
+    `prompts`, `candidates_before`, `candidates_after`; writes output `evaluation` (samples.jsonl)."""
+
+    PROGRAM: ClassVar[str] = "evaluate"
+    budget_tokens: int = 8192
+    max_tokens: int = 2048
+    bootstrap_samples: int = 2000
+    dtype: str = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive_check(self, "budget_tokens", "max_tokens", "bootstrap_samples")
+        dtype_check(self)
+
+
+def positive_check(config: object, *fields: str) -> None:
+    """Raise ConfigError naming the first field that is not more than 0."""
+    for field in fields:
+        value = getattr(config, field)
+        require(value > 0, str(getattr(config, "PROGRAM", "")), field, value, "more than 0")
+
+
+def dtype_check(config: object) -> None:
+    """Raise ConfigError for a dtype that no program trains in."""
+    value = getattr(config, "dtype", None)
+    require(
+        value in ("float32", "bfloat16"),
+        str(getattr(config, "PROGRAM", "")),
+        "dtype",
+        value,
+        "float32 or bfloat16",
+    )

@@ -1,0 +1,151 @@
+"""The loop: campaigns of rounds, each a walk from one policy to the next."""
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+from annotation.models import CandidateBatch, PreferenceDataset, Project
+from modelhub.models import Artifact, Identified, Model, ModelVersion, Run
+
+
+class Campaign(Identified):
+    """The improvement of one policy on one project, round after round."""
+
+    project = models.ForeignKey(Project, on_delete=models.PROTECT, related_name="campaigns")
+    name = models.CharField(max_length=120)
+    base_version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    policy_model = models.ForeignKey(
+        Model, on_delete=models.PROTECT, related_name="+", help_text="its versions are the policies"
+    )
+    reward_model = models.ForeignKey(
+        Model, on_delete=models.PROTECT, related_name="+", help_text="its versions are the rewards"
+    )
+    champion_alias = models.SlugField(max_length=40, default="champion")
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Round(Identified):
+    """One refresh: sample, annotate, freeze, train the reward, improve the policy, evaluate, decide."""
+
+    class State(models.TextChoices):
+        PLANNED = "planned", "planned"
+        SAMPLING = "sampling", "sampling"
+        ANNOTATING = "annotating", "annotating"
+        FREEZING = "freezing", "freezing"
+        REWARD = "reward", "reward model"
+        IMPROVING = "improving", "improving"
+        EVALUATING = "evaluating", "evaluating"
+        DECIDING = "deciding", "deciding"
+        PROMOTED = "promoted", "promoted"
+        REJECTED = "rejected", "rejected"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    ENDED = (State.PROMOTED, State.REJECTED, State.FAILED, State.CANCELLED)
+
+    campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="rounds")
+    number = models.PositiveIntegerField()
+    state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
+    failed_in = models.CharField(max_length=20, choices=State.choices, blank=True)
+    error = models.TextField(blank=True)
+    recipe = models.JSONField(help_text="alignment.recipe.Recipe as JSON")
+    launch_key = models.CharField(max_length=64, help_text="a form is worth one round")
+    policy_in = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="rounds_in")
+    policy_out = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="rounds_out"
+    )
+    reward_version = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    batch = models.ForeignKey(
+        CandidateBatch,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="the candidates people rank",
+    )
+    dataset = models.ForeignKey(
+        PreferenceDataset, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    started_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["campaign", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["campaign", "number"], name="round_number_unique"),
+            models.UniqueConstraint(fields=["campaign", "launch_key"], name="round_launch_unique"),
+            models.UniqueConstraint(
+                fields=["campaign"],
+                condition=~Q(state__in=["promoted", "rejected", "failed", "cancelled"]),
+                name="round_one_open",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.campaign} round {self.number}"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.state in self.ENDED
+
+
+class RoundRun(models.Model):
+    """A run a stage of a round started; the newest of a (stage, role) is the one that counts."""
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="round_runs")
+    stage = models.CharField(max_length=20, choices=Round.State.choices)
+    role = models.CharField(max_length=40)
+    run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="round_run")
+
+    class Meta:
+        ordering = ["id"]
+        constraints = [
+            models.UniqueConstraint(fields=["round", "stage", "role"], name="round_run_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.round}"
+
+
+class StageEvent(models.Model):
+    """One arrow of a round, walked: who, when, why."""
+
+    round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="events")
+    before = models.CharField(max_length=20, choices=Round.State.choices)
+    after = models.CharField(max_length=20, choices=Round.State.choices)
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    reason = models.TextField(blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.before} → {self.after}"
+
+
+class Evaluation(Identified):
+    """What a new policy was worth beside the one it came from, on held-out prompts."""
+
+    round = models.OneToOneField(Round, on_delete=models.CASCADE, related_name="evaluation")
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="+")
+    before = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    after = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    metrics = models.JSONField()
+    artifact = models.ForeignKey(Artifact, on_delete=models.PROTECT, related_name="+")
+
+    def __str__(self) -> str:
+        return f"{self.after} against {self.before}"

@@ -1,0 +1,275 @@
+"""Rondo's settings, read once from the environment.
+
+With nothing set this is the embedded default: one machine, SQLite, a folder for everything
+(`RONDO_DATA_DIR`, `var/`). Each "many machines" choice is one variable, listed in docs/settings.md.
+`RONDO_PRODUCTION=1` turns the secure settings on and refuses to start without a real secret key.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import environ
+from csp.constants import NONCE, NONE, SELF
+
+from config.secrets import secret_key_read
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+PRODUCTION: bool = env.bool("RONDO_PRODUCTION", default=False)
+DEBUG: bool = env.bool("RONDO_DEBUG", default=False)
+DATA_DIR = Path(env.str("RONDO_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
+SECRET_KEY = secret_key_read(
+    given=env.str("RONDO_SECRET_KEY", default=""), data_dir=DATA_DIR, production=PRODUCTION
+)
+ALLOWED_HOSTS: list[str] = env.list(
+    "RONDO_ALLOWED_HOSTS", default=[] if PRODUCTION else ["127.0.0.1", "localhost", "[::1]"]
+)
+CSRF_TRUSTED_ORIGINS: list[str] = env.list("RONDO_TRUSTED_ORIGINS", default=[])
+
+INSTALLED_APPS = [
+    "config.admin_site.RondoAdminConfig",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "whitenoise.runserver_nostatic",
+    "django.contrib.staticfiles",
+    "axes",
+    "csp",
+    "django_htmx",
+    "template_partials",
+    "rest_framework",
+    "drf_spectacular",
+    "modelhub",
+    "annotation",
+    "alignment",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "config.headers.SecurityHeadersMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",
+]
+
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# Database. SQLite must take its write lock when a transaction begins: with Django's default
+# (DEFERRED) hundreds of "database is locked" errors appear under eight writers, with IMMEDIATE none.
+DATABASES: dict[str, dict[str, Any]] = {
+    "default": env.db("RONDO_DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'rondo.sqlite3'}")
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 20,
+        "init_command": (
+            "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
+            "PRAGMA temp_store=MEMORY;"
+        ),
+    }
+else:
+    DATABASES["default"]["OPTIONS"] = {
+        "pool": {"min_size": 1, "max_size": env.int("RONDO_DATABASE_POOL", default=12)},
+        "options": (
+            "-c statement_timeout=30s -c lock_timeout=5s"
+            " -c idle_in_transaction_session_timeout=60s -c synchronous_commit=on"
+        ),
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# People
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LOGIN_URL = "sign_in"
+LOGIN_REDIRECT_URL = "home"
+LOGOUT_REDIRECT_URL = "sign_in"
+SIGN_IN_LINK_LIFETIME_S = 24 * 3600
+# By address alone, one clumsy person would lock out everybody behind the same router.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 8
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_RESET_ON_SUCCESS = True
+SESSION_COOKIE_AGE = 7 * 24 * 3600
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+
+# Language and time
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+# Files
+STATIC_URL = "static/"
+STATIC_ROOT = Path(env.str("RONDO_STATIC_DIR", default=str(DATA_DIR / "static")))
+STATICFILES_DIRS = [BASE_DIR / "config" / "static"]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
+}
+MEDIA_ROOT = DATA_DIR / "media"
+FILE_UPLOAD_PERMISSIONS = 0o600
+FILE_UPLOAD_DIRECTORY_PERMISSIONS = 0o700
+DATA_UPLOAD_MAX_MEMORY_SIZE = 8 << 20
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+
+# The model hub: where files live, which programs may run, how a run is owned.
+ARTIFACTS_DIR = DATA_DIR / "artifacts"
+RUNS_DIR = DATA_DIR / "runs"
+IMPORT_ROOTS: list[Path] = [
+    Path(p).resolve() for p in env.list("RONDO_IMPORT_ROOTS", default=[str(DATA_DIR / "import")])
+]
+# name → module; a run names a program, never a module, path or command.
+RUN_PROGRAMS: dict[str, str] = {
+    "import_model": "modelhub.ml.import_model",
+    "generate": "modelhub.ml.generate",
+    "reward": "alignment.ml.reward",
+    "rejection": "alignment.ml.rejection",
+    "sft": "alignment.ml.sft",
+    "evaluate": "alignment.ml.evaluate",
+}
+# Called, by name, inside the transaction that marks a run of this program succeeded.
+RUN_SUCCEEDED_HOOKS: dict[str, str] = {
+    "import_model": "modelhub.services.imports.model_import_finish",
+}
+# Celery tasks sent when a run has ended: the apps above the hub take up their work at once.
+RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.tasks.advance_rounds"]
+RUN_LEASE_S = env.float("RONDO_RUN_LEASE_S", default=30)
+RUN_HEARTBEAT_S = env.float("RONDO_RUN_HEARTBEAT_S", default=5)
+RUN_ATTEMPTS = 3
+RUN_CANCEL_GRACE_S = env.float("RONDO_RUN_CANCEL_GRACE_S", default=20)
+
+# Annotation
+ASSIGNMENT_LEASE_S = env.int("RONDO_ASSIGNMENT_LEASE_S", default=15 * 60)
+# Shares of prompts, by content hash: train, validation, held-out.
+PROMPT_SPLIT_SHARES = (0.75, 0.05, 0.20)
+
+# Celery is the doorbell: the rows are the queue, so the embedded broker may lose a message.
+CELERY_BROKER_URL = env.str("RONDO_BROKER_URL", default="filesystem://")
+CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
+    {
+        "data_folder_in": str(DATA_DIR / "broker"),
+        "data_folder_out": str(DATA_DIR / "broker"),
+        "control_folder": str(DATA_DIR / "broker" / "control"),
+        "polling_interval": 0.1,
+    }
+    if CELERY_BROKER_URL.startswith("filesystem")
+    else {
+        "visibility_timeout": 900,
+        "unacked_restore_interval": 5,
+        "unacked_restore_throttle": 1,
+    }
+)
+CELERY_ACCEPT_CONTENT = ["json"]
+CELERY_TASK_SERIALIZER = "json"
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_REJECT_ON_WORKER_LOST = True
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {"modelhub.tasks.execute_run": {"queue": "cpu"}}
+CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
+CELERY_BEAT_SCHEDULE = {
+    "reap runs": {"task": "modelhub.tasks.reap_runs", "schedule": 5.0},
+    "ring queued runs": {"task": "modelhub.tasks.ring_queued_runs", "schedule": 5.0},
+    "expire assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30.0},
+    "ingest candidate batches": {"task": "annotation.tasks.ingest_batches", "schedule": 10.0},
+    "advance rounds": {"task": "alignment.tasks.advance_rounds", "schedule": 10.0},
+}
+
+# API
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PARSER_CLASSES": ["config.api.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "config.api.error_response",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Rondo",
+    "VERSION": "1",
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+}
+
+# Security
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF, NONCE],
+        "style-src": [SELF, NONCE],
+        "img-src": [SELF, "data:"],
+        "font-src": [SELF],
+        "connect-src": [SELF],
+        "object-src": [NONE],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": [NONE],
+    }
+}
+X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+if PRODUCTION:
+    SESSION_COOKIE_SECURE = True
+    CSRF_COOKIE_SECURE = True
+    SECURE_SSL_REDIRECT = True
+    SECURE_HSTS_SECONDS = 31_536_000
+    SECURE_HSTS_INCLUDE_SUBDOMAINS = True
+    SECURE_HSTS_PRELOAD = True
+    if env.bool("RONDO_BEHIND_PROXY", default=False):
+        SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["console"], "level": env.str("RONDO_LOG_LEVEL", default="INFO")},
+    "loggers": {"axes": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
+}

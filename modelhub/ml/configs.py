@@ -1,0 +1,167 @@
+"""Configurations of the hub's programs: frozen dataclasses that check themselves.
+
+Standard library only: the web side imports this module to build and check forms.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, TypeVar
+
+
+class ProgramConfig(Protocol):
+    """What every configuration has: the name of the program that reads it, and dataclass fields."""
+
+    PROGRAM: ClassVar[str]
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+ConfigT = TypeVar("ConfigT", bound=ProgramConfig)
+
+
+class ConfigError(ValueError):
+    """A configuration was refused; the message names the field and the value."""
+
+
+def config_load(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build `cls` from parsed JSON.
+
+    Raises ConfigError naming each unknown field, or the first whose type does not fit.
+    Lists become tuples; whole numbers are accepted where a float is asked for, booleans nowhere
+    but for bool.
+    """
+    names = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - names)
+    if unknown:
+        raise ConfigError(f"{cls.PROGRAM}: unknown setting {', '.join(unknown)}")
+    hints = typing.get_type_hints(cls)
+    checked = {
+        name: _value_check(f"{cls.PROGRAM}.{name}", value, hints[name])
+        for name, value in values.items()
+    }
+    try:
+        return cls(**checked)
+    except TypeError as error:
+        raise ConfigError(f"{cls.PROGRAM}: {error}") from error
+
+
+def config_dump(config: ProgramConfig) -> dict[str, Any]:
+    """The configuration as JSON values; `config_load` of it is the identity."""
+    values = dataclasses.asdict(typing.cast(Any, config))
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def _value_check(where: str, value: Any, hint: Any) -> Any:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        options = typing.get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        (hint,) = [option for option in options if option is not type(None)]
+        return _value_check(where, value, hint)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise ConfigError(f"{where}: expected a list, got {value!r}")
+        (item, _) = typing.get_args(hint)
+        return tuple(_value_check(where, one, item) for one in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value
+
+
+def require(condition: bool, program: str, field: str, value: Any, wanted: str) -> None:
+    """Raise ConfigError unless `condition` holds: "reward.lr: wanted a positive number, got -1"."""
+    if not condition:
+        raise ConfigError(f"{program}.{field}: wanted {wanted}, got {value!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportModelConfig:
+    """Bring a model into the hub. Reads no input; writes output `model`."""
+
+    PROGRAM: ClassVar[str] = "import_model"
+    source: str  # "directory", "gguf" or "hub"
+    location: (
+        str  # a folder, a .gguf file, or a hub id such as "HuggingFaceTB/SmolLM2-135M-Instruct"
+    )
+    revision: str = ""  # of a hub id; empty takes the default branch
+    model: str  # name of the hub model the version is registered under
+    role: str = "base"
+    card: str = ""
+
+    def __post_init__(self) -> None:
+        require(
+            self.source in ("directory", "gguf", "hub"),
+            self.PROGRAM,
+            "source",
+            self.source,
+            "directory, gguf or hub",
+        )
+        require(bool(self.location), self.PROGRAM, "location", self.location, "a place")
+        require(
+            self.role in ("base", "policy", "reward"),
+            self.PROGRAM,
+            "role",
+            self.role,
+            "base, policy or reward",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerateConfig:
+    """Sample answers. Reads inputs `prompts` (prompts.jsonl) and, unless an endpoint is asked,
+    `model`; writes output `candidates` (candidates.jsonl)."""
+
+    PROGRAM: ClassVar[str] = "generate"
+    engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
+    samples: int = 4  # answers per prompt
+    temperatures: tuple[float, ...] = (1.0,)  # a ladder: sample i takes temperatures[i % length]
+    top_p: float = 1.0
+    top_k: int = 0  # 0 keeps the whole vocabulary
+    max_tokens: int = 256  # of an answer
+    max_context_tokens: int = 2048  # prompt + answer; a longer prompt is an error that names it
+    seed: int = 0  # a sample's own seed is made from this, the prompt's id and the sample's index
+    chunk_samples: int = 128  # answers written, and kept after a kill, together
+    dtype: str = "bfloat16"
+    endpoint_url: str = ""  # engine "openai": base URL ending in /v1
+    endpoint_model: str = ""
+    endpoint_key_variable: str = ""  # name of the environment variable that holds the key
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, wanted: str) -> None:
+            require(ok, self.PROGRAM, field, getattr(self, field), wanted)
+
+        check(
+            self.engine in ("auto", "vllm", "transformers", "openai"),
+            "engine",
+            "auto, vllm, transformers or openai",
+        )
+        check(1 <= self.samples <= 1024, "samples", "1 to 1024")
+        check(
+            bool(self.temperatures) and all(0 <= t <= 5 for t in self.temperatures),
+            "temperatures",
+            "one or more numbers from 0 to 5",
+        )
+        check(0 < self.top_p <= 1, "top_p", "more than 0, at most 1")
+        check(self.top_k >= 0, "top_k", "0 or more")
+        check(self.max_tokens >= 1, "max_tokens", "1 or more")
+        check(
+            self.max_context_tokens > self.max_tokens, "max_context_tokens", "more than max_tokens"
+        )
+        check(self.chunk_samples >= 1, "chunk_samples", "1 or more")
+        check(
+            self.dtype in ("bfloat16", "float16", "float32"),
+            "dtype",
+            "bfloat16, float16 or float32",
+        )
+        if self.engine == "openai":
+            check(
+                self.endpoint_url.startswith(("http://", "https://")),
+                "endpoint_url",
+                "an http(s) base URL",
+            )
+            check(bool(self.endpoint_model), "endpoint_model", "the served model's name")

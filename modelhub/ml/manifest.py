@@ -1,0 +1,86 @@
+"""Manifests: the sha256 and size of every file of an artifact. Standard library only.
+
+safetensors has no checksum of its own: a flipped bit or a zeroed page loads silently with wrong
+numbers. So every load goes through `manifest_verify`.
+
+By hand: `python -m modelhub.ml.manifest FOLDER` writes the manifest of a folder and prints its name.
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from modelhub.ml.records import json_canonical
+
+MANIFEST_NAME = "manifest.json"
+_BLOCK_BYTES = 1 << 20
+
+
+class IntegrityError(ValueError):
+    """A file is not what its manifest says; the message names it."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def manifest_build(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder: {"files": {name: {"sha256", "bytes"}}}, without manifest.json.
+
+    Raises IntegrityError for anything that is not a plain file (a link could point anywhere).
+    """
+    files: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise IntegrityError(f"{name} is not a plain file")
+        if path.is_file() and name != MANIFEST_NAME:
+            files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+    return {"files": files}
+
+
+def manifest_sha256(manifest: dict[str, Any]) -> str:
+    """The artifact's name: sha256 of the canonical JSON of its manifest."""
+    return hashlib.sha256(json_canonical(manifest).encode()).hexdigest()
+
+
+def manifest_write(folder: Path) -> str:
+    """Write the folder's manifest.json and return the artifact's name."""
+    manifest = manifest_build(folder)
+    (folder / MANIFEST_NAME).write_text(json_canonical(manifest))
+    return manifest_sha256(manifest)
+
+
+def manifest_verify(folder: Path, sha256: str | None = None) -> None:
+    """Check every file of an artifact against its manifest, and the manifest against its name.
+
+    Raises IntegrityError naming the first file that is missing, added or changed.
+    """
+    try:
+        manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{folder.name} has no {MANIFEST_NAME}") from error
+    except ValueError as error:
+        raise IntegrityError(f"{folder.name}/{MANIFEST_NAME} is not JSON") from error
+    if sha256 is not None and manifest_sha256(manifest) != sha256:
+        raise IntegrityError(f"{MANIFEST_NAME} is not the one of artifact {sha256[:12]}")
+    listed: dict[str, Any] = manifest["files"]
+    found = manifest_build(folder)["files"]
+    for name in sorted(listed.keys() | found.keys()):
+        if name not in found:
+            raise IntegrityError(f"{name} is missing")
+        if name not in listed:
+            raise IntegrityError(f"{name} is not in the manifest")
+        if listed[name] != found[name]:
+            raise IntegrityError(f"{name} has changed: its sha256 is not the manifest's")
+
+
+if __name__ == "__main__":
+    print(manifest_write(Path(sys.argv[1])))

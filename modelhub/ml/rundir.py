@@ -1,0 +1,208 @@
+"""The run directory: the whole contract between a program and whoever started it.
+
+    RUN_DIR/ config.json    {"program", "config", "inputs": {role: {"path", "sha256"}}}
+             inputs/        artifacts, by role
+             log.txt        what the program printed
+             metrics.jsonl  {"step", "values": {name: number}}, appended
+             progress.json  {"done", "total", "unit"}, replaced
+             checkpoints/   step-00000012/ with a manifest each
+             outputs/       folders that become artifacts
+             result.json    written last, renamed into place: without it there was no success
+
+Works by hand on a machine with no database: write config.json, then `python -m PROGRAM RUN_DIR`.
+Started again on the same directory, a program resumes from its newest whole checkpoint.
+"""
+
+import ctypes
+import fcntl
+import json
+import math
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from modelhub.ml.configs import ConfigError, ConfigT, config_load
+from modelhub.ml.manifest import IntegrityError, manifest_verify, manifest_write
+from modelhub.ml.records import json_canonical
+
+RESULT_NAME = "result.json"
+_KEPT_CHECKPOINTS = 2
+_PR_SET_PDEATHSIG = 1
+_LOCK_WAIT_S = 20.0
+
+
+class NotFinite(ValueError):
+    """A metric is NaN or infinite: the run stops and nothing of it is published."""
+
+
+class RunDir:
+    """One run, from inside the program. Opening it takes the directory's lock for the process."""
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises FileNotFoundError without config.json, TimeoutError if another process works there."""
+        self.path = Path(path).resolve()
+        self._description = json.loads((self.path / "config.json").read_text())
+        self._lock = (self.path / "lock").open("w")
+        self._lock_take()
+        (self.path / "checkpoints").mkdir(exist_ok=True)
+        (self.path / "outputs").mkdir(exist_ok=True)
+        for orphan in (self.path / "checkpoints").glob(".tmp-*"):
+            shutil.rmtree(orphan)
+        self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+
+    def _lock_take(self) -> None:
+        """Wait a little: a program whose worker was killed may still be on its way out."""
+        deadline = time.monotonic() + _LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"another process works in {self.path.name}") from None
+                time.sleep(0.1)
+
+    def config(self, cls: type[ConfigT]) -> ConfigT:
+        """The run's configuration. Raises ConfigError if it is another program's or does not fit."""
+        program = self._description.get("program")
+        if program != cls.PROGRAM:
+            raise ConfigError(f"this run is for program {program!r}, not {cls.PROGRAM!r}")
+        return config_load(cls, self._description["config"])
+
+    def input(self, role: str) -> Path:
+        """The folder of an input artifact, every byte of it verified just now.
+
+        Raises KeyError for a role the run was not given, IntegrityError for a changed file.
+        """
+        given = self._description["inputs"].get(role)
+        if given is None:
+            raise KeyError(f"the run has no input {role!r}")
+        folder = (self.path / given["path"]).resolve()
+        try:
+            manifest_verify(folder, given.get("sha256"))
+        except IntegrityError as error:
+            raise IntegrityError(f"input {role}: {error}") from error
+        return folder
+
+    def has_input(self, role: str) -> bool:
+        return role in self._description["inputs"]
+
+    def input_roles(self) -> list[str]:
+        return sorted(self._description["inputs"])
+
+    def metric(self, step: int, values: Mapping[str, float]) -> None:
+        """Append numbers at a step. Raises NotFinite, naming the number, for NaN and infinities."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise NotFinite(f"{name} is {value} at step {step}")
+        line = {"step": step, "values": {name: float(value) for name, value in values.items()}}
+        self._metrics.write(json_canonical(line) + "\n")
+        self._metrics.flush()
+
+    def progress(self, done: int, total: int, unit: str) -> None:
+        """Say how far the run is, in its own unit ("prompts", "steps")."""
+        self._replace("progress.json", {"done": done, "total": total, "unit": unit})
+
+    def checkpoint_publish(self, step: int, write: Callable[[Path], None]) -> Path:
+        """Let `write` fill a folder, then make it the checkpoint of `step`, whole or not at all.
+
+        Every file is synced and listed in a manifest before the rename; the two newest are kept.
+        """
+        final = self.path / "checkpoints" / f"step-{step:08d}"
+        temporary = final.with_name(f".tmp-{step:08d}-{os.getpid()}")
+        temporary.mkdir()
+        write(temporary)
+        manifest_write(temporary)
+        folder_sync(temporary)
+        if final.exists():
+            shutil.rmtree(final)
+        temporary.rename(final)
+        _sync(final.parent)
+        for old in sorted(final.parent.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
+            shutil.rmtree(old)
+        return final
+
+    def checkpoint_latest(self) -> tuple[int, Path] | None:
+        """The newest checkpoint whose every byte is as written: (step, folder), or None."""
+        for folder in sorted((self.path / "checkpoints").glob("step-*"), reverse=True):
+            try:
+                manifest_verify(folder)
+            except IntegrityError as error:
+                print(f"checkpoint {folder.name} passed over: {error}", flush=True)
+                continue
+            return int(folder.name.removeprefix("step-")), folder
+        return None
+
+    def output(self, role: str) -> Path:
+        """An empty folder for an output artifact."""
+        folder = self.path / "outputs" / role
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir()
+        return folder
+
+    def succeed(self, *, outputs: Mapping[str, str], result: Mapping[str, Any]) -> None:
+        """Declare the run done: outputs as role → artifact kind, and facts about it as JSON."""
+        described = {}
+        for role, kind in outputs.items():
+            folder = self.path / "outputs" / role
+            sha256 = manifest_write(folder)
+            folder_sync(folder)
+            described[role] = {"path": f"outputs/{role}", "kind": kind, "sha256": sha256}
+        self._replace(RESULT_NAME, {"outputs": described, "result": dict(result)})
+        shutil.rmtree(self.path / "checkpoints")
+
+    def _replace(self, name: str, value: Any) -> None:
+        temporary = self.path / f".{name}.tmp-{os.getpid()}"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(json_canonical(value))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self.path / name)
+        _sync(self.path)
+
+
+def program_run(main: Callable[[RunDir], None]) -> None:
+    """Run `main` on the directory named on the command line, as every program does.
+
+    SIGTERM ends the process with status 143, after `finally` blocks. The program dies with the
+    worker that started it, so that no orphan works on a directory another attempt has taken over.
+    A run that already has a result does nothing.
+    """
+
+    def terminated(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(143)
+
+    signal.signal(signal.SIGTERM, terminated)
+    parent = os.environ.get("RONDO_PARENT_PID")
+    if parent is not None:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):
+            raise SystemExit("the worker that started this program is gone")
+    if len(sys.argv) != 2:
+        raise SystemExit(f"usage: python -m {main.__module__} RUN_DIR")
+    run = RunDir(sys.argv[1])
+    if (run.path / RESULT_NAME).exists():
+        print("this run already has its result")
+        return
+    main(run)
+
+
+def folder_sync(folder: Path) -> None:
+    """fsync every file and folder below `folder`, and itself: after this it survives power loss."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

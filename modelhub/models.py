@@ -1,0 +1,280 @@
+"""What everything is made from, by or for: artifacts, versions, and the runs between them.
+
+The hub knows no prompt, ranking or round.
+"""
+
+import uuid
+from typing import Any
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+
+
+def uid_new() -> str:
+    """A server-made, opaque public identifier: 32 hexadecimal characters, also safe as a path."""
+    return uuid.uuid4().hex
+
+
+class Identified(models.Model):
+    """A row that people and URLs name by an opaque `uid`; the integer key never leaves the server."""
+
+    uid = models.CharField(max_length=32, unique=True, default=uid_new, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        abstract = True
+
+
+class Artifact(models.Model):
+    """An immutable folder of files, named by the sha256 of its manifest (file → sha256, bytes)."""
+
+    class Kind(models.TextChoices):
+        MODEL = "model", "model"
+        ADAPTER = "adapter", "adapter"
+        PROMPTS = "prompts", "prompts"
+        CANDIDATES = "candidates", "candidates"
+        RANKINGS = "rankings", "rankings"
+        DEMONSTRATIONS = "demonstrations", "demonstrations"
+        EVALUATION = "evaluation", "evaluation"
+
+    sha256 = models.CharField(max_length=64, unique=True)
+    kind = models.CharField(max_length=20, choices=Kind.choices)
+    uri = models.CharField(max_length=500)
+    manifest = models.JSONField()
+    size_bytes = models.BigIntegerField()
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.sha256[:12]}"
+
+
+class Model(Identified):
+    """A named line of versions."""
+
+    name = models.SlugField(max_length=80, unique=True)
+    description = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ModelVersion(Identified):
+    """One set of weights: what it is, what it came from, and the run that made it."""
+
+    class Role(models.TextChoices):
+        BASE = "base", "base"
+        POLICY = "policy", "policy"
+        REWARD = "reward", "reward"
+        CRITIC = "critic", "critic"
+        ADAPTER = "adapter", "adapter"
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
+    number = models.PositiveIntegerField()
+    role = models.CharField(max_length=20, choices=Role.choices)
+    artifact = models.ForeignKey(Artifact, on_delete=models.PROTECT, related_name="versions")
+    parent = models.ForeignKey(
+        "self", on_delete=models.PROTECT, null=True, blank=True, related_name="children"
+    )
+    run = models.ForeignKey(
+        "Run", on_delete=models.PROTECT, null=True, blank=True, related_name="versions"
+    )
+    architecture = models.CharField(max_length=100)
+    parameters = models.BigIntegerField(help_text="number of weights")
+    dtype = models.CharField(max_length=20)
+    context_tokens = models.PositiveIntegerField()
+    chat_template = models.TextField(blank=True)
+    card = models.TextField(blank=True, help_text="what a reader should know before using it")
+    facts = models.JSONField(default=dict, blank=True, help_text="measured numbers")
+
+    class Meta:
+        ordering = ["model", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["model", "number"], name="version_number_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model.name} v{self.number}"
+
+
+class Alias(models.Model):
+    """A movable name for a version of a model, for example `champion`. Its moves are kept."""
+
+    model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="aliases")
+    name = models.SlugField(max_length=40)
+    version = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="aliases")
+
+    class Meta:
+        verbose_name_plural = "aliases"
+        constraints = [models.UniqueConstraint(fields=["model", "name"], name="alias_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.model.name}@{self.name}"
+
+
+class AliasMove(models.Model):
+    """One move of an alias: from which version, to which, by whom, why."""
+
+    alias = models.ForeignKey(Alias, on_delete=models.CASCADE, related_name="moves")
+    before = models.ForeignKey(
+        ModelVersion, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    after = models.ForeignKey(ModelVersion, on_delete=models.PROTECT, related_name="+")
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True
+    )
+    reason = models.CharField(max_length=300, blank=True)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return f"{self.alias} → v{self.after.number}"
+
+
+class Endpoint(Identified):
+    """An OpenAI-compatible server (vLLM or another) that writes candidates."""
+
+    name = models.SlugField(max_length=80, unique=True)
+    base_url = models.URLField(help_text="for example http://127.0.0.1:8001/v1")
+    served_model = models.CharField(max_length=200, help_text="the model name the server expects")
+    api_key_variable = models.CharField(
+        max_length=80,
+        blank=True,
+        help_text="the environment variable that holds the key; the key itself is never stored",
+    )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Run(Identified):
+    """One execution of a program in a directory of its own. The row is the queue.
+
+    A worker owns a running row while its lease lasts and `fence` is the number it claimed with;
+    every write of a worker names the fence, so a worker that lost the row writes nothing.
+    """
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "queued"
+        RUNNING = "running", "running"
+        SUCCEEDED = "succeeded", "succeeded"
+        FAILED = "failed", "failed"
+        CANCELLED = "cancelled", "cancelled"
+
+    ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+
+    program = models.CharField(max_length=40)
+    config = models.JSONField()
+    label = models.CharField(max_length=200, blank=True, help_text="what it is for, in words")
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.QUEUED)
+    queue = models.CharField(max_length=20, default="cpu")
+    launcher = models.CharField(max_length=20, default="python")
+    fence = models.PositiveIntegerField(default=0, help_text="times it was claimed")
+    attempts_left = models.PositiveSmallIntegerField(default=3)
+    owner = models.CharField(max_length=200, blank=True, help_text="host:pid of the worker")
+    lease_until = models.DateTimeField(null=True, blank=True)
+    heartbeat_at = models.DateTimeField(null=True, blank=True)
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    progress_done = models.BigIntegerField(default=0)
+    progress_total = models.BigIntegerField(default=0)
+    progress_unit = models.CharField(max_length=40, blank=True)
+    metrics_offset = models.BigIntegerField(default=0, help_text="bytes of metrics.jsonl read")
+    result = models.JSONField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="the end of the log, when it failed")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["status", "lease_until"],
+                name="run_live",
+                condition=Q(status__in=["queued", "running"]),
+            )
+        ]
+        constraints = [
+            models.CheckConstraint(
+                condition=~Q(status="succeeded") | Q(result__isnull=False),
+                name="run_success_has_result",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.program} {self.uid[:8]}"
+
+    @property
+    def is_ended(self) -> bool:
+        return self.status in self.ENDED
+
+
+class RunInput(models.Model):
+    """An artifact a run reads, under the role its program knows it by."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="inputs")
+    role = models.CharField(max_length=40)
+    artifact = models.ForeignKey(Artifact, on_delete=models.PROTECT, related_name="read_by")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "role"], name="run_input_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.run}"
+
+
+class RunOutput(models.Model):
+    """An artifact a run made."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="outputs")
+    role = models.CharField(max_length=40)
+    artifact = models.ForeignKey(Artifact, on_delete=models.PROTECT, related_name="made_by")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["run", "role"], name="run_output_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.role} of {self.run}"
+
+
+class RunMetric(models.Model):
+    """One number at one step. A resumed run repeats steps exactly, so repeats are ignored."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="metrics")
+    step = models.BigIntegerField()
+    name = models.CharField(max_length=80)
+    value = models.FloatField()
+
+    class Meta:
+        ordering = ["step"]
+        constraints = [
+            models.UniqueConstraint(fields=["run", "name", "step"], name="run_metric_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} at {self.step}"
+
+
+class IdempotentRequest(models.Model):
+    """The reply once given under an Idempotency-Key, so that a retry changes nothing."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    key = models.CharField(max_length=200)
+    request_sha256 = models.CharField(max_length=64)
+    response: Any = models.JSONField()
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "key"], name="idempotency_key_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.key
