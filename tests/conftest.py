@@ -1,0 +1,52 @@
+"""The cast: alice annotates, bob reviews, dana manages, eve is a staff engineer, charlie is outside."""
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from annotation.models import Membership, Project
+from tests import builders
+
+
+@pytest.fixture
+def project(db: None) -> Project:
+    return builders.make_project("Helpfulness")
+
+
+@pytest.fixture
+def alice(project: Project) -> User:
+    return builders.make_member(project, "alice", Membership.Role.ANNOTATOR).user
+
+
+@pytest.fixture
+def bob(project: Project) -> User:
+    return builders.make_member(project, "bob", Membership.Role.REVIEWER).user
+
+
+@pytest.fixture
+def dana(project: Project) -> User:
+    return builders.make_member(project, "dana", Membership.Role.MANAGER).user
+
+
+@pytest.fixture
+def charlie(db: None) -> User:
+    """Manages another project, and is nobody here."""
+    other = builders.make_project("Elsewhere")
+    return builders.make_member(other, "charlie", Membership.Role.MANAGER).user
+
+
+@pytest.fixture
+def eve(db: None) -> User:
+    return builders.make_user("eve", is_staff=True)
+
+
+@pytest.fixture
+def signed_in():
+    """`signed_in(user)` → a client in which the user is signed in, CSRF checks off."""
+
+    def client_for(user: User) -> Client:
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return client_for
