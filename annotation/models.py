@@ -48,6 +48,9 @@ class Membership(Identified):
     is_simulated = models.BooleanField(
         default=False, help_text="a program that labels; its labels are marked for ever"
     )
+    removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="left the project; the work stays, the access is gone"
+    )
 
     class Meta:
         constraints = [
@@ -271,7 +274,12 @@ class Assignment(Identified):
     class Meta:
         ordering = ["-id"]
         indexes = [
-            models.Index(fields=["lease_until"], name="assignment_lease", condition=Q(state="live"))
+            models.Index(fields=["lease_until"], name="assignment_lease", condition=Q(state="live")),
+            models.Index(
+                fields=["annotator", "-id"],
+                name="assignment_resumable",
+                condition=Q(state__in=["live", "expired"]),
+            ),
         ]
         constraints = [
             models.UniqueConstraint(fields=["task", "annotator"], name="assignment_unique")

@@ -55,6 +55,7 @@ class Migration(migrations.Migration):
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('role', models.CharField(choices=[('annotator', 'annotator'), ('reviewer', 'reviewer'), ('manager', 'manager')], default='annotator', max_length=20)),
                 ('is_simulated', models.BooleanField(default=False, help_text='a program that labels; its labels are marked for ever')),
+                ('removed_at', models.DateTimeField(blank=True, help_text='left the project; the work stays, the access is gone', null=True)),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
             ],
         ),
@@ -299,6 +300,10 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name='assignment',
             index=models.Index(condition=models.Q(('state', 'live')), fields=['lease_until'], name='assignment_lease'),
+        ),
+        migrations.AddIndex(
+            model_name='assignment',
+            index=models.Index(condition=models.Q(('state__in', ['live', 'expired'])), fields=['annotator', '-id'], name='assignment_resumable'),
         ),
         migrations.AddConstraint(
             model_name='assignment',
