@@ -185,7 +185,7 @@ class Candidate(Identified):
 
 
 class Task(Identified):
-    """Something to judge. `slots_free` is what its overlap has left: the database refuses less than 0.
+    """Something to judge. `slots_free` is what its overlap has left; the database keeps it ≥ 0.
 
     A slot is taken by a conditional update when the task is handed out, stays taken by the
     submission, and comes back when an assignment is skipped or expires.
@@ -290,7 +290,7 @@ class Assignment(Identified):
 
 
 class Submission(Identified):
-    """An annotator's judgement. `accepted` counts; `surplus` came after the overlap was filled."""
+    """A judgement. `accepted` counts; `surplus` came after the overlap was filled."""
 
     class Status(models.TextChoices):
         ACCEPTED = "accepted", "accepted"
@@ -346,7 +346,7 @@ class SubmissionRevision(models.Model):
 
 
 class PreferenceDataset(Identified):
-    """A frozen snapshot of a project's judgements: a query, its counts and the artifact of its rows."""
+    """A frozen snapshot of a project's judgements: query, counts, artifact of rows."""
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="datasets")
     number = models.PositiveIntegerField()

@@ -6,7 +6,7 @@ from django.http import HttpRequest, HttpResponse
 
 
 class SecurityHeadersMiddleware:
-    """Adds the resource policy, the permissions policy, and `no-store` on what a signed-in person saw."""
+    """Adds resource and permissions policies, and `no-store` on whatever a person saw."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -33,7 +33,7 @@ def secret_key_read(*, given: str, data_dir: Path, production: bool) -> str:
     try:
         return path.read_text().strip()
     except FileNotFoundError:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        pass
     key = secrets.token_urlsafe(64)
     own = path.with_name(f"secret-key.{os.getpid()}")
     descriptor = os.open(own, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

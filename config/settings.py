@@ -19,6 +19,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 PRODUCTION: bool = env.bool("RONDO_PRODUCTION", default=False)
 DEBUG: bool = env.bool("RONDO_DEBUG", default=False)
 DATA_DIR = Path(env.str("RONDO_DATA_DIR", default=str(BASE_DIR / "var"))).resolve()
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
 SECRET_KEY = secret_key_read(
     given=env.str("RONDO_SECRET_KEY", default=""), data_dir=DATA_DIR, production=PRODUCTION
 )
@@ -44,6 +45,7 @@ INSTALLED_APPS = [
     "modelhub",
     "annotation",
     "alignment",
+    "config",
 ]
 
 MIDDLEWARE = [
@@ -80,7 +82,7 @@ TEMPLATES = [
 ]
 
 # Database. SQLite must take its write lock when a transaction begins: with Django's default
-# (DEFERRED) hundreds of "database is locked" errors appear under eight writers, with IMMEDIATE none.
+# (DEFERRED), eight writers meet hundreds of "database is locked" errors; with IMMEDIATE, none.
 DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db("RONDO_DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'rondo.sqlite3'}")
 }
@@ -225,7 +227,7 @@ CELERY_BEAT_SCHEDULE = {
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
-    "DEFAULT_PARSER_CLASSES": ["config.api.StrictJSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["config.json_parser.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "config.api.error_response",

@@ -17,7 +17,7 @@ def uid_new() -> str:
 
 
 class Identified(models.Model):
-    """A row that people and URLs name by an opaque `uid`; the integer key never leaves the server."""
+    """A row that people and URLs name by an opaque `uid`; its integer key stays inside."""
 
     uid = models.CharField(max_length=32, unique=True, default=uid_new, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -180,6 +180,9 @@ class Run(Identified):
     lease_until = models.DateTimeField(null=True, blank=True)
     heartbeat_at = models.DateTimeField(null=True, blank=True)
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    rung_at = models.DateTimeField(
+        null=True, blank=True, help_text="when a worker was last told that it waits"
+    )
     started_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     progress_done = models.BigIntegerField(default=0)

@@ -1,4 +1,4 @@
-"""The cast: alice annotates, bob reviews, dana manages, eve is a staff engineer, charlie is outside."""
+"""The cast: alice annotates, bob reviews, dana manages, eve is staff, charlie is outside."""
 
 import pytest
 from django.contrib.auth.models import User

@@ -85,7 +85,7 @@ class SftConfig:
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Compare two policies on held-out prompts. Reads `before`, `after` (policies), `reward`,
-    `prompts`, `candidates_before`, `candidates_after`; writes output `evaluation` (samples.jsonl)."""
+    `prompts`, `candidates_before`, `candidates_after`; writes `evaluation` (samples.jsonl)."""
 
     PROGRAM: ClassVar[str] = "evaluate"
     budget_tokens: int = 8192

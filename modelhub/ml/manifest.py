@@ -3,7 +3,7 @@
 safetensors has no checksum of its own: a flipped bit or a zeroed page loads silently with wrong
 numbers. So every load goes through `manifest_verify`.
 
-By hand: `python -m modelhub.ml.manifest FOLDER` writes the manifest of a folder and prints its name.
+By hand: `python -m modelhub.ml.manifest FOLDER` writes a folder's manifest and prints its name.
 """
 
 import hashlib

