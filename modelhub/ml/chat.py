@@ -1,0 +1,95 @@
+"""Lay a conversation out in tokens: one way for sampling, reward training and fine-tuning.
+
+An answer's tokens are its text's tokens and, only where the model ended its turn itself, the
+end-of-turn token. An answer cut off by the length limit gets none: a reward model that is shown
+an ending that was never written cannot see that the answer is unfinished.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+_PROBE_QUESTION = "question"
+_PROBE_ANSWER = "the answer laid here"
+
+
+class ChatTemplateError(ValueError):
+    """The tokenizer's chat template is missing, or cannot lay the conversation."""
+
+
+def prompt_render(tokenizer: Any, messages: Sequence[dict[str, str]]) -> list[int]:
+    """Token ids of a conversation up to where the model's answer begins.
+
+    messages: [{"role", "content"}], the last one a user's. Raises ChatTemplateError when the
+    tokenizer has no chat template or the template refuses the messages.
+    """
+    return _encode(tokenizer, prompt_text(tokenizer, messages))
+
+
+def prompt_text(tokenizer: Any, messages: Sequence[dict[str, str]]) -> str:
+    """The text whose tokens `prompt_render` gives."""
+    return _template_apply(tokenizer, messages, add_generation_prompt=True)
+
+
+def answer_encode(tokenizer: Any, text: str, finish_reason: str) -> list[int]:
+    """Token ids of an answer: the text's, then the end-of-turn token if finish_reason is "stop"."""
+    ids = _encode(tokenizer, text)
+    if finish_reason == "stop":
+        ids.append(end_of_turn_id(tokenizer))
+    return ids
+
+
+def end_of_turn_id(tokenizer: Any) -> int:
+    """The id of the token with which the chat template ends an assistant's turn.
+
+    Read off the template: the first special token after an answer. Some tokenizers name another
+    token, one that ends a document, as their eos. Where the template writes no special token
+    there, the tokenizer's eos; raises ChatTemplateError if there is none either.
+    """
+    cached = getattr(tokenizer, "_rondo_end_of_turn_id", None)
+    if cached is not None:
+        return int(cached)
+    laid = _template_apply(
+        tokenizer,
+        [
+            {"role": "user", "content": _PROBE_QUESTION},
+            {"role": "assistant", "content": _PROBE_ANSWER},
+        ],
+        add_generation_prompt=False,
+    )
+    _, found, tail = laid.rpartition(_PROBE_ANSWER)
+    if not found:
+        raise ChatTemplateError("the chat template leaves out the assistant's words")
+    special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+    ending = next((one for one in _encode(tokenizer, tail) if one in special), None)
+    if ending is None:
+        ending = tokenizer.eos_token_id
+    if ending is None:
+        raise ChatTemplateError("neither the chat template nor the tokenizer names an ending token")
+    tokenizer._rondo_end_of_turn_id = int(ending)
+    return int(ending)
+
+
+def stop_ids(tokenizer: Any, model_eos: int | Sequence[int] | None = None) -> tuple[int, ...]:
+    """Every token that ends an answer: end of turn, eos, and those the model's settings name."""
+    more = [model_eos] if isinstance(model_eos, int) else list(model_eos or [])
+    eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return tuple(sorted({end_of_turn_id(tokenizer), *eos, *more}))
+
+
+def _template_apply(
+    tokenizer: Any, messages: Sequence[dict[str, str]], *, add_generation_prompt: bool
+) -> str:
+    if not getattr(tokenizer, "chat_template", None):
+        raise ChatTemplateError("the model has no chat template: it cannot be asked in turns")
+    try:
+        laid = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=add_generation_prompt, tokenize=False
+        )
+    except Exception as error:  # jinja2's errors and whatever the template raises itself
+        raise ChatTemplateError(f"the chat template refuses the messages: {error}") from error
+    return str(laid)
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    # The template writes the beginning-of-text token itself where the model wants one.
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
