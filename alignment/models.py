@@ -33,7 +33,7 @@ class Campaign(Identified):
 
 
 class Round(Identified):
-    """One refresh: sample, annotate, freeze, train the reward, improve the policy, evaluate, decide."""
+    """One refresh: sample, annotate, freeze, reward, improve, evaluate, decide."""
 
     class State(models.TextChoices):
         PLANNED = "planned", "planned"
@@ -54,6 +54,9 @@ class Round(Identified):
     campaign = models.ForeignKey(Campaign, on_delete=models.PROTECT, related_name="rounds")
     number = models.PositiveIntegerField()
     state = models.CharField(max_length=20, choices=State.choices, default=State.PLANNED)
+    lap = models.PositiveSmallIntegerField(
+        default=1, help_text="goes up each time labels are asked for again"
+    )
     failed_in = models.CharField(max_length=20, choices=State.choices, blank=True)
     error = models.TextField(blank=True)
     recipe = models.JSONField(help_text="alignment.recipe.Recipe as JSON")
@@ -101,9 +104,10 @@ class Round(Identified):
 
 
 class RoundRun(models.Model):
-    """A run a stage of a round started; the newest of a (stage, role) is the one that counts."""
+    """A run a stage of a round started: one of each role in each lap, however often it is asked."""
 
     round = models.ForeignKey(Round, on_delete=models.CASCADE, related_name="round_runs")
+    lap = models.PositiveSmallIntegerField(default=1)
     stage = models.CharField(max_length=20, choices=Round.State.choices)
     role = models.CharField(max_length=40)
     run = models.OneToOneField(Run, on_delete=models.PROTECT, related_name="round_run")
@@ -111,7 +115,9 @@ class RoundRun(models.Model):
     class Meta:
         ordering = ["id"]
         constraints = [
-            models.UniqueConstraint(fields=["round", "stage", "role"], name="round_run_unique")
+            models.UniqueConstraint(
+                fields=["round", "lap", "stage", "role"], name="round_run_unique"
+            )
         ]
 
     def __str__(self) -> str:

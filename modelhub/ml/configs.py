@@ -21,7 +21,19 @@ class ProgramConfig(Protocol):
 ConfigT = TypeVar("ConfigT", bound=ProgramConfig)
 
 
-class ConfigError(ValueError):
+# Exit statuses of a program, beside 0 and 1: another attempt at the same run would end the same.
+EXIT_REFUSED = 2
+EXIT_OUT_OF_MEMORY = 3
+
+
+class Refused(ValueError):
+    """What a program was given cannot be used; the message says what and why.
+
+    A program ended by this exits with EXIT_REFUSED, and its run is not tried again.
+    """
+
+
+class ConfigError(Refused):
     """A configuration was refused; the message names the field and the value."""
 
 
@@ -66,6 +78,10 @@ def _value_check(where: str, value: Any, hint: Any) -> Any:
             raise ConfigError(f"{where}: expected a list, got {value!r}")
         (item, _) = typing.get_args(hint)
         return tuple(_value_check(where, one, item) for one in value)
+    if origin is dict:
+        if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+            raise ConfigError(f"{where}: expected an object, got {value!r}")
+        return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

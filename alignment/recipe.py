@@ -1,0 +1,203 @@
+"""What a round does, in numbers: chosen in a form, kept with the round, checked before it starts.
+
+Plain Python, standard library only.
+"""
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from alignment.ml.configs import EvaluateConfig, RejectionConfig, RewardConfig, SftConfig
+from modelhub.ml.configs import (
+    ConfigError,
+    ConfigT,
+    GenerateConfig,
+    config_dump,
+    config_load,
+    require,
+)
+
+# The states of a round in which something is done, in the order they are walked.
+STAGES = (
+    "planned",
+    "sampling",
+    "annotating",
+    "freezing",
+    "reward",
+    "improving",
+    "evaluating",
+    "deciding",
+)
+
+# What the recipe itself says of sampling: `generate` may not say it a second time.
+_GENERATE_OWN = ("engine", "samples", "temperatures", "max_tokens", "seed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One round's settings.
+
+    The dictionaries override fields of the programs' own configurations; all of them are built
+    once here, so a recipe that exists can be run. Raises ConfigError naming the field it refuses.
+    """
+
+    PROGRAM: ClassVar[str] = "recipe"
+
+    # Which prompts. The round's train prompts are improved on, its held-out ones are tested on.
+    prompt_tags: tuple[str, ...] = ()  # prompts with any of these; none takes all
+    prompt_limit: int = 0  # at most so many, with the splits' shares kept; 0: no limit
+
+    # Sampling
+    engine: str = "auto"
+    max_tokens: int = 256  # of an answer
+    samples: int = 4  # answers to rank per prompt
+    temperatures: tuple[float, ...] = (0.7, 1.0)
+    improving_samples: int = 8  # fresh answers per train prompt to choose the best of
+    improving_temperatures: tuple[float, ...] = (0.7, 1.0)
+    evaluation_samples: int = 2  # per held-out prompt, of the old policy and of the new
+    evaluation_temperature: float = 0.7
+    generate: dict[str, Any] = field(default_factory=dict)  # of GenerateConfig
+
+    # Annotating
+    overlap: int = 1  # people per task
+    minimum_rankings: int = 10  # accepted, of this round's tasks, before it may freeze
+
+    # Reward model
+    reward: dict[str, Any] = field(default_factory=dict)  # of RewardConfig
+    reward_accuracy_floor: float = 0.5  # held-out pairs ranked right; below it labels are asked for
+    reward_above_chance: bool = False  # also ask for labels if the accuracy's interval reaches 0.5
+
+    # Improving
+    keep: int = 1  # best answers kept of each prompt
+    pool_earlier_rounds: bool = True  # the bests of all earlier rounds compete too
+    rejection: dict[str, Any] = field(default_factory=dict)  # of RejectionConfig
+    sft: dict[str, Any] = field(default_factory=dict)  # of SftConfig
+
+    # Evaluating and deciding
+    evaluate: dict[str, Any] = field(default_factory=dict)  # of EvaluateConfig
+    kl_limit: float = 30.0  # nats per answer from the old policy; 0: no limit
+    human_gates: tuple[str, ...] = ("deciding",)  # stages that only a person ends
+
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, name: str, wanted: str) -> None:
+            require(ok, self.PROGRAM, name, getattr(self, name), wanted)
+
+        def ladder_check(name: str) -> None:
+            values = getattr(self, name)
+            check(
+                bool(values) and all(0 <= t <= 5 for t in values),
+                name,
+                "one or more numbers from 0 to 5",
+            )
+
+        check(all(self.prompt_tags), "prompt_tags", "tags that are not empty")
+        check(self.prompt_limit >= 0, "prompt_limit", "0 or more")
+        check(
+            self.engine in ("auto", "vllm", "transformers", "openai"),
+            "engine",
+            "auto, vllm, transformers or openai",
+        )
+        check(1 <= self.max_tokens <= 100_000, "max_tokens", "1 to 100000")
+        # One answer cannot be ranked; more than sixteen nobody ranks with care.
+        check(2 <= self.samples <= 16, "samples", "2 to 16")
+        ladder_check("temperatures")
+        check(1 <= self.improving_samples <= 1024, "improving_samples", "1 to 1024")
+        ladder_check("improving_temperatures")
+        check(1 <= self.evaluation_samples <= 64, "evaluation_samples", "1 to 64")
+        check(0 <= self.evaluation_temperature <= 5, "evaluation_temperature", "0 to 5")
+        check(1 <= self.overlap <= 50, "overlap", "1 to 50")
+        check(self.minimum_rankings >= 1, "minimum_rankings", "1 or more")
+        check(0 <= self.reward_accuracy_floor <= 1, "reward_accuracy_floor", "0 to 1")
+        check(1 <= self.keep <= self.improving_samples, "keep", "1 to improving_samples")
+        check(self.kl_limit >= 0, "kl_limit", "0 or more")
+        check(
+            set(self.human_gates) <= set(STAGES)
+            and len(set(self.human_gates)) == len(self.human_gates),
+            "human_gates",
+            f"some of {', '.join(STAGES)}, each once",
+        )
+        check(abs(self.seed) < 2**31, "seed", "a number below 2^31")
+        _own_check("generate", self.generate, _GENERATE_OWN)
+        _own_check("rejection", self.rejection, ("keep",))
+        self.ranking_config(seed=0)
+        self.improving_config(seed=0)
+        self.evaluation_sampling_config(seed=0)
+        self.reward_config()
+        self.rejection_config()
+        self.sft_config()
+        self.evaluate_config()
+
+    def ranking_config(self, *, seed: int) -> GenerateConfig:
+        """Sampling the answers that people rank."""
+        return self._generate_config(self.samples, self.temperatures, seed)
+
+    def improving_config(self, *, seed: int) -> GenerateConfig:
+        """Sampling the answers that the reward model chooses from."""
+        return self._generate_config(self.improving_samples, self.improving_temperatures, seed)
+
+    def evaluation_sampling_config(self, *, seed: int) -> GenerateConfig:
+        """Sampling on held-out prompts, the same for the old policy and the new."""
+        return self._generate_config(self.evaluation_samples, (self.evaluation_temperature,), seed)
+
+    def reward_config(self) -> RewardConfig:
+        return _config_build(RewardConfig, {"seed": self.seed, **self.reward})
+
+    def rejection_config(self) -> RejectionConfig:
+        return _config_build(RejectionConfig, {"keep": self.keep, **self.rejection})
+
+    def sft_config(self) -> SftConfig:
+        return _config_build(SftConfig, {"seed": self.seed, **self.sft})
+
+    def evaluate_config(self) -> EvaluateConfig:
+        return _config_build(EvaluateConfig, {"seed": self.seed, **self.evaluate})
+
+    def _generate_config(
+        self, samples: int, temperatures: tuple[float, ...], seed: int
+    ) -> GenerateConfig:
+        return _config_build(
+            GenerateConfig,
+            {
+                **self.generate,
+                "engine": self.engine,
+                "samples": samples,
+                "temperatures": temperatures,
+                "max_tokens": self.max_tokens,
+                "seed": seed,
+            },
+        )
+
+
+def recipe_load(values: Mapping[str, Any]) -> Recipe:
+    """A recipe from parsed JSON. Raises ConfigError naming the field it refuses."""
+    return config_load(Recipe, values)
+
+
+def recipe_dump(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON values; `recipe_load` of it is an equal recipe."""
+    return config_dump(recipe)
+
+
+def recipe_changes(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
+    """The fields in which two recipes differ: name → (before, after)."""
+    pairs = {
+        one.name: (getattr(before, one.name), getattr(after, one.name))
+        for one in dataclasses.fields(Recipe)
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _own_check(name: str, overrides: Mapping[str, Any], own: Collection[str]) -> None:
+    for key in own:
+        if key in overrides:
+            raise ConfigError(f"recipe.{name}: {key} is a setting of the recipe itself")
+
+
+def _config_build(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """The program's configuration, with a refusal that says where in the recipe it is."""
+    try:
+        return config_load(cls, values)
+    except ConfigError as error:
+        raise ConfigError(f"recipe.{error}") from error

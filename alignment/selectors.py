@@ -1,0 +1,127 @@
+"""What is read of campaigns and rounds."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import Count, Q, QuerySet, Sum
+
+from alignment.models import Campaign, Round
+from alignment.recipe import Recipe
+from annotation.models import Assignment, CandidateBatch, Prompt, Split, Submission, Task
+from modelhub.models import Alias, ModelVersion, Run
+
+
+def campaign_policy(*, campaign: Campaign) -> ModelVersion:
+    """The version the next round starts from: the champion, or the base before there is one."""
+    alias = (
+        Alias.objects.select_related("version__model")
+        .filter(model=campaign.policy_model, name=campaign.champion_alias)
+        .first()
+    )
+    return alias.version if alias else campaign.base_version
+
+
+def round_open(*, campaign: Campaign) -> Round | None:
+    """The campaign's round that has not ended, if any."""
+    return campaign.rounds.exclude(state__in=Round.ENDED).first()
+
+
+def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list[Prompt]:
+    """The prompts a round is about: by tag, and up to the limit with each split's share kept.
+
+    Which ones a limit leaves is a draw by hash: the same for the same seed and `draw`. Every split
+    that has prompts keeps at least one. One query over the project's prompts.
+    """
+    wanted = set(recipe.prompt_tags)
+    found = [
+        prompt
+        for prompt in campaign.project.prompts.order_by("id")
+        if not wanted or wanted & set(prompt.tags)
+    ]
+    if not recipe.prompt_limit or len(found) <= recipe.prompt_limit:
+        return found
+
+    def lot(prompt: Prompt) -> str:
+        text = f"{recipe.seed}:{draw}:{prompt.content_hash}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    chosen: set[int] = set()
+    for split in Split.values:
+        side = sorted((prompt for prompt in found if prompt.split == split), key=lot)
+        share = round(recipe.prompt_limit * len(side) / len(found))
+        chosen |= {prompt.pk for prompt in side[: max(1, share)]}
+    return [prompt for prompt in found if prompt.pk in chosen]
+
+
+def round_ranking_batches(*, round: Round) -> QuerySet[CandidateBatch]:
+    """The batches whose candidates people rank in this round, one a lap."""
+    return CandidateBatch.objects.filter(
+        run__round_run__round=round, purpose=CandidateBatch.Purpose.RANKING
+    )
+
+
+def round_prompts(*, round: Round, split: str) -> QuerySet[Prompt]:
+    """The prompts of one split that the round's candidates answer."""
+    batches = round_ranking_batches(round=round)
+    return Prompt.objects.filter(
+        split=split, pk__in=Prompt.objects.filter(candidates__batch__in=batches).values("pk")
+    ).order_by("id")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationProgress:
+    """How far people are with a round's tasks."""
+
+    tasks: int
+    wanted: int  # judgements: the sum of the tasks' overlaps
+    accepted: int
+    simulated: int  # of the accepted ones
+    live: int  # assignments somebody has open now
+    free: int  # slots that are still handed out
+
+    @property
+    def is_complete(self) -> bool:
+        return self.tasks > 0 and self.free == 0 and self.live == 0
+
+
+def round_annotation_progress(*, round: Round) -> AnnotationProgress:
+    """Counted over all laps of the round; three queries."""
+    tasks = Task.objects.filter(batch__in=round_ranking_batches(round=round))
+    sums = tasks.aggregate(
+        tasks=Count("pk"),
+        wanted=Sum("overlap"),
+        free=Sum("slots_free", filter=Q(closed_at__isnull=True)),
+    )
+    submissions = Submission.objects.filter(
+        task__in=tasks, status=Submission.Status.ACCEPTED
+    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=Q(is_simulated=True)))
+    live = Assignment.objects.filter(task__in=tasks, state=Assignment.State.LIVE).count()
+    return AnnotationProgress(
+        tasks=sums["tasks"],
+        wanted=sums["wanted"] or 0,
+        free=sums["free"] or 0,
+        live=live,
+        **submissions,
+    )
+
+
+def run_facts(run: Run | None) -> Mapping[str, Any]:
+    """What a run's program reported about its work; empty while it has not succeeded."""
+    result = (run.result if run else None) or {}
+    facts: Mapping[str, Any] = result.get("result", result)
+    return facts
+
+
+def rounds_to_advance() -> QuerySet[Round]:
+    """Open rounds, and ended ones whose tasks are still handed out (a batch that came in late)."""
+    late = Task.objects.filter(
+        closed_at__isnull=True,
+        batch__run__round_run__round__state__in=(
+            Round.State.PROMOTED,
+            Round.State.REJECTED,
+            Round.State.CANCELLED,
+        ),
+    ).values("batch__run__round_run__round")
+    return Round.objects.filter(~Q(state__in=Round.ENDED) | Q(pk__in=late)).order_by("pk")

@@ -1,0 +1,335 @@
+"""Rounds: the arrows between their states.
+
+planned → sampling → annotating → freezing → reward → improving → evaluating → deciding → promoted |
+rejected; reward → annotating when the reward model has lost its judgement; failed from every stage,
+and back by retry; cancelled from anywhere. Each arrow is one conditional update, so of any number
+of simultaneous walkers one walks it, and each is recorded with who, when and why.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+
+from alignment.models import Campaign, Round, RoundRun, StageEvent
+from alignment.recipe import Recipe, recipe_dump
+from alignment.selectors import (
+    campaign_policy,
+    prompts_select,
+    round_annotation_progress,
+    round_open,
+    round_ranking_batches,
+)
+from alignment.services.campaigns import POLICY_ROLES
+from alignment.services.stages import STAGE_WORK, Arrow, Stage, StageError
+from annotation.models import Split, Task
+from annotation.services.batches import batch_tasks_close
+from modelhub.errors import ApplicationError, ConflictError
+from modelhub.ml.manifest import IntegrityError as ManifestError
+from modelhub.models import Run
+from modelhub.services.runs import run_cancel, run_retry
+from modelhub.services.versions import alias_move
+
+State = Round.State
+_LAUNCH_KEY_CHARS = 64
+# From these nothing leads on.
+_FINAL = (State.PROMOTED, State.REJECTED, State.CANCELLED)
+
+
+@transaction.atomic
+def round_start(
+    *, campaign: Campaign, recipe: Recipe, launch_key: str, actor: User | None
+) -> Round:
+    """Plan the campaign's next round, from its champion.
+
+    The same `launch_key` (a form carries one) gives the same round, however often it is sent.
+    Raises ConflictError while another round is open, ApplicationError if the recipe and the
+    project's prompts do not fit.
+    """
+    if not 1 <= len(launch_key) <= _LAUNCH_KEY_CHARS or not launch_key.isprintable():
+        raise ApplicationError("A launch key has 1 to 64 characters.", {"field": "launch_key"})
+    # Held until the end: of two who start a round at once, one waits for the other.
+    campaign = Campaign.objects.select_for_update().get(pk=campaign.pk)
+    started = campaign.rounds.filter(launch_key=launch_key).first()
+    if started is not None:
+        return started
+    open_round = round_open(campaign=campaign)
+    if open_round is not None:
+        raise ConflictError(
+            f"Round {open_round.number} is still {open_round.get_state_display()}."
+            " A campaign has one open round at a time.",
+            {"round": open_round.uid},
+        )
+    policy_in = campaign_policy(campaign=campaign)
+    if policy_in.role not in POLICY_ROLES:
+        raise ApplicationError(
+            f"The champion, {policy_in}, is a {policy_in.role} model, not a policy."
+        )
+    _prompts_check(campaign, recipe)
+    newest = campaign.rounds.order_by("-number").first()
+    return Round.objects.create(
+        campaign=campaign,
+        number=newest.number + 1 if newest else 1,
+        recipe=recipe_dump(recipe),
+        launch_key=launch_key,
+        policy_in=policy_in,
+        started_by=actor,
+    )
+
+
+def _prompts_check(campaign: Campaign, recipe: Recipe) -> None:
+    """Raise ApplicationError if the recipe cannot come to an end on the project's prompts."""
+    prompts = prompts_select(campaign=campaign, recipe=recipe, draw=1)
+    splits = {prompt.split for prompt in prompts}
+    for split, why in ((Split.TRAIN, "train"), (Split.HELD_OUT, "test")):
+        if split not in splits:
+            raise ApplicationError(
+                f"None of the {len(prompts)} selected prompts is {Split(split).label}:"
+                f" there is nothing to {why} on. Import more prompts or select more of them.",
+                {"field": "prompt_tags" if recipe.prompt_tags else "prompt_limit"},
+            )
+    wanted = len(prompts) * recipe.overlap
+    if wanted < recipe.minimum_rankings:
+        raise ApplicationError(
+            f"{len(prompts)} prompts ranked by {recipe.overlap} each give {wanted} rankings;"
+            f" the recipe asks for at least {recipe.minimum_rankings}.",
+            {"field": "minimum_rankings"},
+        )
+
+
+def round_advance(*, round: Round) -> bool:
+    """Walk the round as far as its ended runs and finished tasks let it. Returns whether it moved.
+
+    Anyone may call it at any time, any number at once. A run that has failed, and anything a
+    person can answer, fails the round with the reason.
+    """
+    moved = False
+    while _step(round.pk):
+        moved = True
+    round.refresh_from_db()
+    return moved
+
+
+def _step(round_id: int) -> bool:
+    """One look at the round, and at most one arrow. Returns whether anything was written."""
+    seen = Round.objects.get(pk=round_id)
+    try:
+        with transaction.atomic():
+            round = _locked(round_id)
+            seen.state, seen.lap = round.state, round.lap
+            if round.is_ended:
+                return _leftovers_close(round)
+            stage = Stage(round)
+            arrow = STAGE_WORK[round.state](stage)
+            if arrow is None or round.state in stage.recipe.human_gates:
+                return stage.changed
+            return _follow(round, arrow, actor=None)
+    except (ApplicationError, StageError, ManifestError, OSError) as error:
+        with transaction.atomic():
+            return _walk(
+                seen,
+                to=State.FAILED,
+                reason=str(error),
+                failed_in=seen.state,
+                error=str(error),
+            )
+
+
+@transaction.atomic
+def round_continue(*, round: Round, actor: User | None, reason: str = "") -> Round:
+    """Let a round whose stage has done its work through the human gate it waits at.
+
+    Raises ApplicationError if there is no such gate, or something is still to be done.
+    """
+    round = _locked(round.pk)
+    if round.state == State.DECIDING:
+        raise ApplicationError("Promote or reject: the round waits for a decision.")
+    if round.is_ended or round.state not in round.recipe["human_gates"]:
+        raise ConflictError("The round does not wait for anybody.", {"state": round.state})
+    stage = Stage(round)
+    try:
+        arrow = STAGE_WORK[round.state](stage)
+    except StageError as error:
+        raise ApplicationError(str(error)) from error
+    if arrow is None or stage.changed:
+        raise ApplicationError("The stage has not done its work yet.")
+    _follow(round, arrow, actor=actor, reason=reason)
+    return round
+
+
+@transaction.atomic
+def round_annotation_close(*, round: Round, actor: User | None, reason: str = "") -> Round:
+    """End annotating, finished or not: what was submitted is frozen, no more tasks are given out.
+
+    Raises ConflictError if the round is not being annotated, ApplicationError while it has fewer
+    rankings than its recipe asks for.
+    """
+    round = _locked(round.pk)
+    if round.state != State.ANNOTATING:
+        raise ConflictError(
+            f"The round is {round.get_state_display()}, not annotating.", {"state": round.state}
+        )
+    accepted = round_annotation_progress(round=round).accepted
+    minimum = round.recipe["minimum_rankings"]
+    if round.batch_id is None:
+        raise ApplicationError("New candidates are still being written for this round.")
+    if accepted < minimum:
+        raise ApplicationError(
+            f"{accepted} rankings were accepted; the recipe asks for at least {minimum}.",
+            {"accepted": accepted, "minimum": minimum},
+        )
+    _follow(
+        round,
+        Arrow(to=State.FREEZING, reason=f"closed with {accepted} rankings"),
+        actor=actor,
+        reason=reason,
+    )
+    return round
+
+
+@transaction.atomic
+def round_decide(*, round: Round, promote: bool, actor: User | None, reason: str = "") -> Round:
+    """Promote the new policy, moving the champion alias to it, or reject it.
+
+    Deciding again the same way changes nothing. Raises ConflictError if the round is elsewhere.
+    """
+    round = _locked(round.pk)
+    to = State.PROMOTED if promote else State.REJECTED
+    if round.state == to:
+        return round
+    if round.state != State.DECIDING:
+        raise ConflictError(
+            f"The round is {round.get_state_display()}, not deciding.", {"state": round.state}
+        )
+    _follow(round, Arrow(to=to), actor=actor, reason=reason)
+    return round
+
+
+@transaction.atomic
+def round_cancel(*, round: Round, actor: User | None, reason: str = "") -> Round:
+    """Give a round up: its live runs are cancelled and its tasks no longer handed out.
+
+    Cancelling twice is one cancellation. Raises ConflictError once it is promoted or rejected.
+    """
+    round = _locked(round.pk)
+    if round.state == State.CANCELLED:
+        return round
+    if round.state in _FINAL:
+        raise ConflictError(f"The round is {round.state} already.", {"state": round.state})
+    for run in Run.objects.filter(round_run__round=round).exclude(status__in=Run.ENDED):
+        # It may have ended since it was read: then there is nothing to stop.
+        with suppress(ConflictError):
+            run_cancel(run=run, actor=actor)
+    _leftovers_close(round)
+    _walk(round, to=State.CANCELLED, actor=actor, reason=reason)
+    return round
+
+
+@transaction.atomic
+def round_retry(*, round: Round, actor: User | None) -> Round:
+    """Take a failed round up in the stage it failed in, its failed runs queued again.
+
+    Raises ConflictError if it has not failed, or another round of the campaign is open.
+    """
+    round = _locked(round.pk)
+    if round.state != State.FAILED:
+        raise ConflictError(
+            f"The round is {round.get_state_display()}, not failed.", {"state": round.state}
+        )
+    open_round = round_open(campaign=round.campaign)
+    if open_round is not None:
+        raise ConflictError(
+            f"Round {open_round.number} is open. A campaign has one open round at a time.",
+            {"round": open_round.uid},
+        )
+    ended_badly = RoundRun.objects.filter(
+        round=round,
+        lap=round.lap,
+        stage=round.failed_in,
+        run__status__in=(Run.Status.FAILED, Run.Status.CANCELLED),
+    )
+    for record in ended_badly.select_related("run"):
+        run_retry(run=record.run, actor=actor)
+    try:
+        with transaction.atomic():
+            _walk(
+                round,
+                to=State(round.failed_in),
+                actor=actor,
+                reason="retried",
+                failed_in="",
+                error="",
+            )
+    except IntegrityError as error:  # a round was started in the meantime
+        raise ConflictError("Another round of the campaign is open.") from error
+    return round
+
+
+def _locked(round_id: int) -> Round:
+    """The row, held to the end of the transaction."""
+    return (
+        Round.objects.select_for_update(of=("self",))
+        .select_related(
+            "campaign__project",
+            "campaign__policy_model",
+            "campaign__reward_model",
+            "policy_in__artifact",
+            "policy_out__artifact",
+            "reward_version__artifact",
+            "dataset__artifact",
+            "started_by",
+        )
+        .get(pk=round_id)
+    )
+
+
+def _follow(round: Round, arrow: Arrow, *, actor: User | None, reason: str = "") -> bool:
+    """Walk an arrow with what belongs to it: the next lap, or the champion's move."""
+    changes: dict[str, Any] = {}
+    if arrow.to == State.ANNOTATING and round.state == State.REWARD:
+        # Of the lap that is over its runs, and through them its versions, stay recorded.
+        changes = {"lap": round.lap + 1, "batch": None, "dataset": None, "reward_version": None}
+    why = ": ".join(part for part in (arrow.reason, reason) if part)
+    if not _walk(round, to=arrow.to, actor=actor, reason=why, **changes):
+        return False
+    if arrow.to == State.PROMOTED:
+        assert round.policy_out is not None  # noqa: S101 - improving is walked before
+        alias_move(
+            model=round.campaign.policy_model,
+            name=round.campaign.champion_alias,
+            version=round.policy_out,
+            actor=actor,
+            reason=f"{round} promoted it. {why}".strip(),
+        )
+    return True
+
+
+def _walk(
+    round: Round, *, to: Round.State, actor: User | None = None, reason: str = "", **changes: Any
+) -> bool:
+    """The conditional update every arrow is. False: somebody else has walked the round on."""
+    before = round.state
+    walked = (
+        Round.objects.filter(pk=round.pk, state=before, lap=round.lap)
+        .exclude(state__in=_FINAL)
+        .update(state=to, **changes)
+    )
+    if not walked:
+        return False
+    StageEvent.objects.create(round=round, before=before, after=to, actor=actor, reason=reason)
+    for name, value in {"state": to, **changes}.items():
+        setattr(round, name, value)
+    return True
+
+
+def _leftovers_close(round: Round) -> bool:
+    """Hand out no more tasks of a round that has ended; a failed one may yet be retried."""
+    if round.state == State.FAILED:
+        return False
+    closed = False
+    for batch in round_ranking_batches(round=round):
+        if Task.objects.filter(batch=batch, closed_at__isnull=True).exists():
+            batch_tasks_close(batch=batch)
+            closed = True
+    return closed

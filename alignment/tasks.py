@@ -1,0 +1,26 @@
+"""What beat and ended runs ask of rounds."""
+
+import logging
+
+from celery import shared_task
+
+from alignment.models import Round
+from alignment.selectors import rounds_to_advance
+from alignment.services.rounds import round_advance
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task
+def advance_round(round_id: int) -> None:
+    round_advance(round=Round.objects.get(pk=round_id))
+
+
+@shared_task
+def advance_rounds() -> None:
+    """Every round that may have something to do; one that cannot go on does not stop the others."""
+    for round in rounds_to_advance():
+        try:
+            round_advance(round=round)
+        except Exception:
+            logger.exception("round %s could not be advanced", round.uid)
