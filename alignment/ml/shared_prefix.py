@@ -1,19 +1,19 @@
 """The prompt is paid once: a prompt and its K answers in one row, exactly.
 
-A row holds each prompt's tokens once, followed by its answers. The positions of every answer continue
-the prompt's, and an answer sees the prompt and itself only, so every hidden state is what it would be
-were the answer alone behind its prompt. Several groups are packed into a row with no padding: the
-projections and the MLP run over the packed tokens once, attention runs segment by segment.
+A row holds each prompt's tokens once, followed by its answers. The positions of every answer
+continue the prompt's, and an answer sees the prompt and itself only, so every hidden state is what
+it would be were the answer alone behind its prompt. Several groups are packed into a row with no
+padding: the projections and the MLP run over the packed tokens once, attention by segments.
 
     tokens     p0 p1 p2 | a0 a1 | b0 b1 b2 | c0      one group, K = 3
     positions   0  1  2 |  3  4 |  3  4  5 |  3
 
-Where softmax runs over two sets of keys, the prompt and the answer itself, each part is computed by
-the fused kernel and the two are joined by their log-sum-exps. Given the joined output and the joined
-log-sum-exp, the kernel's backward of one part yields that part's exact gradients (as in ring
-attention, Liu et al. 2023, arXiv:2310.01889). So nothing of size T × T is ever built, on the CPU the
-prompt's keys are never copied, and no mask is read. On CUDA the same pattern is a FlexAttention
-block mask.
+Where softmax runs over two sets of keys, the prompt and the answer itself, each part is computed
+by the fused kernel and the two are joined by their log-sum-exps. Given the joined output and the
+joined log-sum-exp, the kernel's backward of one part yields that part's exact gradients (as in
+ring attention, Liu et al. 2023, arXiv:2310.01889). So nothing of size T × T is ever built, the
+prompt's keys are never copied, and no mask is read. That is the CPU's way; on CUDA the same pattern
+is a FlexAttention block mask.
 
 Legend: T tokens of a row, K answers of a prompt, H query heads, N key heads, R query heads per key
 head, D head width, V vocabulary, C width of a hidden state.
@@ -42,7 +42,7 @@ _PROBE_TOLERANCE_HALF = 0.1
 
 
 class UnsupportedModelError(ValueError):
-    """This model's scores on a shared row would differ from the separate ones; the message says why."""
+    """This model's numbers on a shared row would not be the separate ones; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -156,8 +156,10 @@ class Row:
         return {}
 
     def segment_ids(self) -> tuple[Tensor, Tensor]:
-        """(group of each token, segment of each token: 0 in a prompt, k + 1 in answer k), each (T,)."""
-        lengths, groups, segments = [], [], []
+        """(group of each token, its segment: 0 in a prompt, k + 1 in answer k), each (T,)."""
+        lengths: list[int] = []
+        groups: list[int] = []
+        segments: list[int] = []
         for number, span in enumerate(self.spans):
             lengths += [span.prompt, *span.answers]
             groups += [number] * (1 + len(span.answers))
@@ -188,8 +190,8 @@ class Row:
 def pack(groups: Sequence[Group], budget_tokens: int) -> list[Row]:
     """Lay groups into rows of at most `budget_tokens`, largest first into the first row with room.
 
-    A group is never split: one larger than the budget has a row to itself. The answer depends on the
-    groups and their order alone; `Row.indices` leads back to it.
+    A group is never split: one larger than the budget has a row to itself. The answer depends on
+    the groups and their order alone; `Row.indices` leads back to it.
     """
     bins: list[list[int]] = []
     room: list[int] = []
@@ -238,8 +240,8 @@ def hidden_states(model: Any, row: Row) -> Tensor:
     output = backbone(
         input_ids=row.input_ids().to(device),
         position_ids=row.position_ids().to(device),
-        # Four dimensions are how transformers knows a mask that is not to be touched; without one it
-        # would build a T × T mask from the positions.
+        # Four dimensions are how transformers knows a mask that is not to be touched; without one
+        # it would build a T × T mask from the positions.
         attention_mask=torch.empty((1, 1, 0, 0), device=device),
         use_cache=False,
         shared_prefix_row=row,
@@ -261,7 +263,7 @@ def answer_scores(model: Any, row: Row) -> list[Tensor]:
 
 
 def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
-    """log p(token | what is before it) of every answer token: for each group, for each answer, (T,).
+    """log p(token | what is before it) of every answer token, by group and answer, shape (T,).
 
     Nats, float32. The LM head runs at answer positions only, a few at a time; with gradients, a
     chunk's logits are computed again in backward rather than kept.
@@ -508,7 +510,7 @@ def _base_model(model: Any) -> PreTrainedModel:
         for config in model.peft_config.values():
             if config.is_prompt_learning:
                 raise UnsupportedModelError(
-                    f"{config.peft_type} adds tokens of its own, which a shared row has no place for"
+                    f"{config.peft_type} adds tokens of its own: a shared row has no place for them"
                 )
         return model.get_base_model()
     raise UnsupportedModelError(f"{type(model).__name__} is not a transformers model")

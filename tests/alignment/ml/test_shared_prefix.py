@@ -1,19 +1,19 @@
-"""A shared row gives what one answer at a time gives: hidden states, scores, log-probs, gradients."""
+"""A shared row gives what one answer at a time gives: scores, log-probs, gradients."""
 
 import copy
 import random
 
 import pytest
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 transformers = pytest.importorskip("transformers")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from alignment.ml import shared_prefix  # noqa: E402
-from alignment.ml.shared_prefix import (  # noqa: E402
+from alignment.ml import shared_prefix
+from alignment.ml.shared_prefix import (
     Group,
     UnsupportedModelError,
     answer_logprobs,
