@@ -5,7 +5,7 @@ import logging
 from celery import shared_task
 
 from alignment.models import Round
-from alignment.selectors import rounds_to_advance
+from alignment.selectors.rounds import rounds_to_advance
 from alignment.services.rounds import round_advance
 
 logger = logging.getLogger(__name__)

@@ -14,17 +14,18 @@ from django.db import IntegrityError, transaction
 
 from alignment.models import Campaign, Round, RoundRun, StageEvent
 from alignment.recipe import Recipe, recipe_dump
-from alignment.selectors import (
+from alignment.selectors.rounds import (
     campaign_policy,
     prompts_select,
     round_annotation_progress,
+    round_batches_to_ingest,
     round_open,
     round_ranking_batches,
 )
 from alignment.services.campaigns import POLICY_ROLES
 from alignment.services.stages import STAGE_WORK, Arrow, Stage, StageError
 from annotation.models import Split, Task
-from annotation.services.batches import batch_tasks_close
+from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.manifest import IntegrityError as ManifestError
 from modelhub.models import Run
@@ -115,6 +116,9 @@ def _step(round_id: int) -> bool:
     """One look at the round, and at most one arrow. Returns whether anything was written."""
     seen = Round.objects.get(pk=round_id)
     try:
+        # Before the row is held, because files are read: answers that were written come in.
+        for batch in round_batches_to_ingest(round=seen):
+            candidate_batch_ingest(batch=batch)
         with transaction.atomic():
             round = _locked(round_id)
             seen.state, seen.lap = round.state, round.lap

@@ -14,7 +14,7 @@ from typing import Any
 from alignment.gates import judgement_lost, verdict_of
 from alignment.models import Evaluation, Round, RoundRun
 from alignment.recipe import Recipe, recipe_load
-from alignment.selectors import (
+from alignment.selectors.rounds import (
     prompts_select,
     round_annotation_progress,
     round_prompts,
@@ -24,7 +24,6 @@ from alignment.selectors import (
 from annotation.models import CandidateBatch, Prompt, Split
 from annotation.services.batches import (
     batch_tasks_close,
-    candidate_batch_ingest,
     candidate_batch_request,
 )
 from annotation.services.datasets import preference_dataset_freeze
@@ -111,14 +110,9 @@ class Stage:
             )
             self._record(role, batch.run)
             return None
-        if not _has_succeeded(run, role):
+        if not _has_succeeded(run, role) or run.batch.ingested_at is None:
             return None
-        batch = run.batch
-        if batch.ingested_at is None:
-            candidate_batch_ingest(batch=batch)
-            batch.refresh_from_db()
-            self.changed = True
-        return batch
+        return run.batch
 
     def _found(self, role: str) -> Run | None:
         record = (
@@ -170,6 +164,19 @@ def _ranking_batch(stage: Stage) -> CandidateBatch | None:
     )
 
 
+def _batch_keep(stage: Stage, batch: CandidateBatch) -> None:
+    """Make the batch the round's. Raises StageError if people could not rank it far enough."""
+    tasks = batch.tasks.count()
+    before = round_annotation_progress(round=stage.round).accepted
+    if tasks == 0 or before + tasks * batch.overlap < stage.recipe.minimum_rankings:
+        raise StageError(
+            f"{tasks} prompts got answers that differ, which {batch.overlap} people each rank:"
+            f" too few for the {stage.recipe.minimum_rankings} rankings the recipe asks for."
+            " Start a round with more prompts or higher temperatures."
+        )
+    stage.keep(batch=batch)
+
+
 def planned(stage: Stage) -> Arrow | None:
     return Arrow(to=State.SAMPLING)
 
@@ -179,7 +186,7 @@ def sampling(stage: Stage) -> Arrow | None:
     if batch is None:
         return None
     if stage.round.batch_id is None:
-        stage.keep(batch=batch)
+        _batch_keep(stage, batch)
     return Arrow(to=State.ANNOTATING, reason="the candidates are written")
 
 
@@ -189,7 +196,7 @@ def annotating(stage: Stage) -> Arrow | None:
         batch = _ranking_batch(stage)
         if batch is None:
             return None
-        stage.keep(batch=batch)
+        _batch_keep(stage, batch)
     progress = round_annotation_progress(round=round)
     if not progress.is_complete or progress.accepted < stage.recipe.minimum_rankings:
         return None

@@ -62,6 +62,13 @@ def round_ranking_batches(*, round: Round) -> QuerySet[CandidateBatch]:
     )
 
 
+def round_batches_to_ingest(*, round: Round) -> QuerySet[CandidateBatch]:
+    """The round's batches whose answers are written and not yet taken in."""
+    return CandidateBatch.objects.filter(
+        run__round_run__round=round, run__status=Run.Status.SUCCEEDED, ingested_at__isnull=True
+    )
+
+
 def round_prompts(*, round: Round, split: str) -> QuerySet[Prompt]:
     """The prompts of one split that the round's candidates answer."""
     batches = round_ranking_batches(round=round)
