@@ -26,14 +26,14 @@ EXIT_REFUSED = 2
 EXIT_OUT_OF_MEMORY = 3
 
 
-class Refused(ValueError):
+class RefusedError(ValueError):
     """What a program was given cannot be used; the message says what and why.
 
     A program ended by this exits with EXIT_REFUSED, and its run is not tried again.
     """
 
 
-class ConfigError(Refused):
+class ConfigError(RefusedError):
     """A configuration was refused; the message names the field and the value."""
 
 

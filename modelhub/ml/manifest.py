@@ -12,13 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import json_canonical
 
 MANIFEST_NAME = "manifest.json"
 _BLOCK_BYTES = 1 << 20
 
 
-class IntegrityError(ValueError):
+class IntegrityError(RefusedError):
     """A file is not what its manifest says; the message names it."""
 
 

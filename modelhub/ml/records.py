@@ -4,6 +4,7 @@ Standard library only. A line ends at "\\n" alone: U+2028, U+0085 and their kin 
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import typing
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from modelhub.ml.configs import RefusedError
+
 RecordT = TypeVar("RecordT")
+ItemT = TypeVar("ItemT")
 
 
-class RecordError(ValueError):
+class RecordError(RefusedError):
     """A record was refused: which file, line (from 1) and field, and why."""
 
     def __init__(self, file: str, line: int, field: str, reason: str) -> None:
@@ -116,6 +120,13 @@ def _fits(value: Any, hint: Any) -> bool:
     return any(
         value is None if option is type(None) else _fits(value, option) for option in arguments
     )
+
+
+def chunked(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Yield lists of `size` items, the last one shorter; one list in memory at a time."""
+    source = iter(items)
+    while chunk := list(itertools.islice(source, size)):
+        yield chunk
 
 
 def records_write(path: Path, records: Iterable[Any]) -> int:

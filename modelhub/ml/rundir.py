@@ -22,12 +22,20 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from modelhub.ml.configs import ConfigError, ConfigT, config_load
+from modelhub.ml.configs import (
+    EXIT_OUT_OF_MEMORY,
+    EXIT_REFUSED,
+    ConfigError,
+    ConfigT,
+    RefusedError,
+    config_load,
+)
 from modelhub.ml.manifest import IntegrityError, manifest_verify, manifest_write
 from modelhub.ml.records import json_canonical
 
@@ -37,7 +45,7 @@ _PR_SET_PDEATHSIG = 1
 _LOCK_WAIT_S = 20.0
 
 
-class NotFinite(ValueError):
+class NotFinite(RefusedError):  # noqa: N818
     """A metric is NaN or infinite: the run stops and nothing of it is published."""
 
 
@@ -171,9 +179,10 @@ class RunDir:
 def program_run(main: Callable[[RunDir], None]) -> None:
     """Run `main` on the directory named on the command line, as every program does.
 
-    SIGTERM ends the process with status 143, after `finally` blocks. The program dies with the
-    worker that started it, so that no orphan works on a directory another attempt has taken over.
-    A run that already has a result does nothing.
+    SIGTERM ends the process with status 143, after `finally` blocks; a refusal of what it was given
+    with 2 and one line, running out of memory with 3, any other exception with 1. The program dies
+    with the worker that started it, so that no orphan works on a directory another attempt has
+    taken over. A run that already has a result does nothing.
     """
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
@@ -187,11 +196,30 @@ def program_run(main: Callable[[RunDir], None]) -> None:
             raise SystemExit("the worker that started this program is gone")
     if len(sys.argv) != 2:
         raise SystemExit(f"usage: python -m {main.__module__} RUN_DIR")
-    run = RunDir(sys.argv[1])
-    if (run.path / RESULT_NAME).exists():
-        print("this run already has its result")
-        return
-    main(run)
+    try:
+        run = RunDir(sys.argv[1])
+        if (run.path / RESULT_NAME).exists():
+            print("this run already has its result")
+            return
+        main(run)
+    except RefusedError as error:
+        print(f"refused: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_REFUSED) from error
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        print(f"out of memory: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(EXIT_OUT_OF_MEMORY) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's own, torch's on an accelerator, and torch's on the CPU: a plain RuntimeError."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
+    )
 
 
 def folder_sync(folder: Path) -> None:

@@ -1,0 +1,412 @@
+"""The only place that starts programs: claim a run, start it, follow it, finish or fail it.
+
+The program is a child in a session of its own, so that it and what it starts can be ended
+together. It dies with this process (modelhub/ml/rundir.py asks the kernel for that); what outlives
+it all the same is ended before the next attempt. Linux.
+"""
+
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
+
+from modelhub import storage
+from modelhub.errors import ApplicationError
+from modelhub.ml.configs import EXIT_OUT_OF_MEMORY, EXIT_REFUSED
+from modelhub.ml.manifest import IntegrityError
+from modelhub.ml.records import json_canonical, json_strict
+from modelhub.models import Artifact, Endpoint, Run
+from modelhub.services import runs
+from modelhub.services.artifacts import artifact_register
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1  # how soon the program's end is seen
+_LOOK_S = 1.0  # how often metrics, progress and a cancellation are looked for
+_STOP_GRACE_S = 10.0  # from SIGTERM to SIGKILL when the worker itself is stopped
+_METRICS_BLOCK_BYTES = 1 << 20
+_ERROR_TAIL_BYTES = 4096
+# Parts of a variable's name that mark a secret; a program is given none but those it asks for.
+_SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIALS"}
+_SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "SENTRY_DSN"}
+
+
+def run_execute(*, run_id: int, owner: str) -> None:
+    """Claim the run, start its program, follow it to its end and settle the row. Blocks.
+
+    Does nothing if the run is not to be had: not queued, or just claimed by another worker.
+    """
+    run = runs.run_claim(run_id=run_id, owner=owner)
+    if run is not None:
+        _Attempt(run).work()
+
+
+class _LostError(Exception):
+    """Another worker owns the run, or nobody: whatever this one does with it no longer counts."""
+
+
+class _Attempt:
+    """One claim of a run, worked off by one call of `work`."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.folder = storage.run_folder(run)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.metrics_offset = run.metrics_offset
+        self.progress: tuple[int, int, str] | None = None
+        self.oom_kills = _oom_kills()
+
+    def work(self) -> None:
+        try:
+            self._prepare()
+            self.process = self._start()
+            status = self._follow(self.process)
+            if (self.folder / "result.json").exists():
+                self._finish()
+            else:
+                self._fail(status)
+        except _LostError:
+            logger.warning("%s was lost to another worker", self.run)
+        except (KeyboardInterrupt, SystemExit):
+            self._stop()
+            self._end()
+            runs.run_release(run_id=self.run.pk, fence=self.run.fence)
+            raise
+        except DatabaseError:
+            # The row cannot be written now; when its lease has run out, the reaper will.
+            logger.exception("%s is left to the reaper", self.run)
+        except Exception as error:
+            logger.exception("%s could not be worked off", self.run)
+            self._end()
+            self._attempt_fail(f"{type(error).__name__}: {error}")
+        finally:
+            self._end()
+
+    def _prepare(self) -> None:
+        """Write what the program reads, and clear away what a killed attempt has left."""
+        storage.run_folder_make(self.run)
+        processes_kill(self.folder / storage.LOG_NAME)
+        inputs = self.folder / "inputs"
+        inputs.mkdir(exist_ok=True)
+        described = {}
+        for given in self.run.inputs.select_related("artifact"):
+            link = inputs / given.role
+            link.unlink(missing_ok=True)
+            link.symlink_to(storage.artifact_folder(given.artifact))
+            described[given.role] = {
+                "path": f"inputs/{given.role}",
+                "sha256": given.artifact.sha256,
+            }
+        value = {"program": self.run.program, "config": self.run.config, "inputs": described}
+        temporary = self.folder / ".config.json.tmp"
+        temporary.write_text(json_canonical(value))
+        temporary.replace(self.folder / "config.json")
+        _partial_line_cut(self.folder / "metrics.jsonl")
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        module = settings.RUN_PROGRAMS[self.run.program]
+        descriptor = os.open(
+            self.folder / storage.LOG_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600
+        )
+        with os.fdopen(descriptor, "wb") as log:
+            now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+            log.write(f"--- attempt {self.run.fence}, {now} UTC, {self.run.owner}\n".encode())
+            log.flush()
+            return subprocess.Popen(
+                launch_command(self.run.launcher, module, self.folder),
+                cwd=settings.BASE_DIR,
+                env=program_environment(self.run),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                umask=0o077,
+            )
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> int:
+        """Until the program has ended: its exit status (negative: the signal that ended it)."""
+        look_at = beat_at = 0.0
+        terminated_at: float | None = None
+        while not _has_ended(process.pid):
+            now = time.monotonic()
+            if now >= look_at:
+                look_at = now + _LOOK_S
+                self._metrics_read()
+                if self._progress_read():
+                    beat_at = now
+                if terminated_at is None and self._told(self._is_cancelled):
+                    terminated_at = now
+                    self._group_kill(signal.SIGTERM)
+            if now >= beat_at:
+                beat_at = now + settings.RUN_HEARTBEAT_S
+                self._told(self._heartbeat)
+            if terminated_at is not None and now > terminated_at + settings.RUN_CANCEL_GRACE_S:
+                self._group_kill(signal.SIGKILL)
+            time.sleep(_POLL_S)
+        self._end()
+        while self._metrics_read():
+            pass
+        self._progress_read()
+        return process.wait()
+
+    def _heartbeat(self) -> None:
+        kept = runs.run_heartbeat(run_id=self.run.pk, fence=self.run.fence, progress=self.progress)
+        if not kept:
+            raise _LostError
+
+    def _is_cancelled(self) -> bool:
+        asked = runs.run_cancel_asked(run_id=self.run.pk, fence=self.run.fence)
+        if asked is None:
+            raise _LostError
+        return asked
+
+    def _told(self, ask: Callable[[], bool | None]) -> bool:
+        """Ask the database; a database that is away for a while is no reason to stop a program."""
+        try:
+            close_old_connections()
+            return bool(ask())
+        except (OperationalError, InterfaceError):
+            logger.warning("%s: the database does not answer", self.run, exc_info=True)
+            if not connection.in_atomic_block:
+                connection.close()
+            return False
+
+    def _metrics_read(self) -> bool:
+        """Keep the whole lines of metrics.jsonl that are new. Returns whether there were any."""
+        try:
+            with (self.folder / "metrics.jsonl").open("rb") as file:
+                if file.seek(0, os.SEEK_END) < self.metrics_offset:
+                    self.metrics_offset = 0  # another file than the one that was read
+                file.seek(self.metrics_offset)
+                block = file.read(_METRICS_BLOCK_BYTES)
+        except FileNotFoundError:
+            return False
+        whole = block.rfind(b"\n") + 1
+        if not whole:
+            return False
+        points = [point for line in block[:whole].splitlines() for point in metric_points(line)]
+        offset = self.metrics_offset + whole
+
+        def add() -> bool:
+            added = runs.run_metrics_add(
+                run_id=self.run.pk, fence=self.run.fence, points=points, offset=offset
+            )
+            if not added:
+                raise _LostError
+            return True
+
+        if self._told(add):
+            self.metrics_offset = offset
+            return True
+        return False
+
+    def _progress_read(self) -> bool:
+        """Look at progress.json. Returns whether it says something new."""
+        try:
+            value = json.loads((self.folder / "progress.json").read_text())
+            progress = (int(value["done"]), int(value["total"]), str(value["unit"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        is_new = progress != self.progress
+        self.progress = progress
+        return is_new
+
+    def _finish(self) -> None:
+        """The program renamed its result into place: store the outputs, then settle the row."""
+        self._told(self._heartbeat)
+        try:
+            payload = json.loads((self.folder / "result.json").read_text())
+            outputs = {
+                str(role): self._output_store(str(role), described)
+                for role, described in payload["outputs"].items()
+            }
+            result = dict(payload["result"])
+        except (IntegrityError, ApplicationError, ValueError, KeyError, TypeError) as error:
+            # Another attempt must not find a result that cannot be used.
+            (self.folder / "result.json").unlink()
+            self._attempt_fail(f"the result cannot be used: {error}")
+            return
+        try:
+            kept = runs.run_finish(
+                run_id=self.run.pk, fence=self.run.fence, outputs=outputs, result=result
+            )
+        except ApplicationError as error:
+            self._attempt_fail(f"what follows the run was refused: {error.message}", final=True)
+            return
+        if not kept:
+            raise _LostError
+        self.run.refresh_from_db()
+        if self.run.status == Run.Status.SUCCEEDED:
+            self._outputs_link(outputs)
+
+    def _output_store(self, role: str, described: Any) -> Artifact:
+        """Put one output into the store, renewing the lease meanwhile: weights take a while."""
+        folder = self.folder / "outputs" / role
+        if Path(role).name != role or described["path"] != f"outputs/{role}":
+            raise IntegrityError(f"output {role!r} lies outside the run's outputs")
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            putting = pool.submit(storage.content_put, folder=folder, link=True)
+            while not putting.done():
+                with contextlib.suppress(TimeoutError):
+                    putting.exception(timeout=settings.RUN_HEARTBEAT_S)
+                self._told(self._heartbeat)
+            content = putting.result()
+        if content.sha256 != described["sha256"]:
+            raise IntegrityError(f"output {role} is not what the program wrote")
+        return artifact_register(content=content, kind=described["kind"])
+
+    def _outputs_link(self, outputs: dict[str, Artifact]) -> None:
+        """Let the run's outputs be links into the store, so that nobody writes to stored files."""
+        for role, artifact in outputs.items():
+            folder = self.folder / "outputs" / role
+            aside = folder.with_name(f".{role}.stored")
+            with contextlib.suppress(OSError):
+                folder.rename(aside)
+                folder.symlink_to(storage.artifact_folder(artifact))
+                storage.folder_remove(aside)
+
+    def _fail(self, status: int) -> None:
+        tail = storage.run_log_tail(self.run, max_bytes=_ERROR_TAIL_BYTES)
+        if status == EXIT_REFUSED:
+            refusal = [line for line in tail.splitlines() if line.startswith("refused: ")]
+            self._attempt_fail(refusal[-1] if refusal else tail, final=True)
+            return
+        out_of_memory = status == EXIT_OUT_OF_MEMORY or (
+            status == -signal.SIGKILL and _oom_kills() > self.oom_kills
+        )
+        if out_of_memory:
+            reason = "out of memory: give the run smaller steps, or a larger machine"
+        elif status < 0:
+            reason = f"the program was ended by {signal.Signals(-status).name}"
+        elif status == 0:
+            reason = "the program ended without a result"
+        else:
+            reason = f"the program ended with exit status {status}"
+        self._attempt_fail(f"{reason}\n\n{tail}", final=out_of_memory)
+
+    def _attempt_fail(self, reason: str, *, final: bool = False) -> None:
+        runs.run_attempt_fail(run_id=self.run.pk, fence=self.run.fence, reason=reason, final=final)
+
+    def _stop(self) -> None:
+        """Let the program end in good order; it goes on from its checkpoint another time."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        self._group_kill(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_GRACE_S
+        while time.monotonic() < deadline and not _has_ended(self.process.pid):
+            time.sleep(_POLL_S)
+
+    def _end(self) -> None:
+        """End the program and what it started, now.
+
+        The group is named by the program's id, which is taken until the program is waited for.
+        """
+        if self.process is not None and self.process.returncode is None:
+            self._group_kill(signal.SIGKILL)
+            self.process.wait()
+
+    def _group_kill(self, number: signal.Signals) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+
+
+def launch_command(launcher: str, module: str, folder: Path) -> list[str]:
+    """The command line of a program. `launcher` is one of services.runs.LAUNCHERS."""
+    commands = {"python": [sys.executable, "-m", module, str(folder)]}
+    return commands[launcher]
+
+
+def program_environment(run: Run) -> dict[str, str]:
+    """This process's environment without its secrets.
+
+    Kept are the key of an endpoint, if an administrator has registered the address and the
+    variable together (a configuration alone could send any secret anywhere), and the hub's token
+    for an import from the hub.
+    """
+    asked: set[str] = set()
+    if run.config.get("source") == "hub":
+        asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+    variable = run.config.get("endpoint_key_variable")
+    if variable and Endpoint.objects.filter(
+        base_url=run.config.get("endpoint_url"), api_key_variable=variable
+    ):
+        asked.add(variable)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in asked
+        or not (name in _SECRET_NAMES or _SECRET_WORDS & set(name.upper().split("_")))
+    }
+    return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+
+
+def processes_kill(log: Path) -> None:
+    """End every process on this machine that prints to this log: what an earlier attempt left.
+
+    A recorded process id could by now be somebody else's; an open log cannot.
+    """
+    name = str(log.resolve())
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        try:
+            prints_here = any(str((folder / "fd" / fd).readlink()) == name for fd in "12")
+        except OSError:
+            continue  # it has ended, or is another user's
+        if prints_here and pid != os.getpid():
+            logger.warning("process %d, left by an earlier attempt, is ended", pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def metric_points(line: bytes) -> list[tuple[int, str, float]]:
+    """The (step, name, value) points of one line of metrics.jsonl; none if it is no such line."""
+    try:
+        value = json_strict(line)
+        step, values = value["step"], value["values"]
+        return [
+            (int(step), str(name)[:80], float(number))
+            for name, number in values.items()
+            if math.isfinite(number)
+        ]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether the child has ended, leaving it to be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _partial_line_cut(path: Path) -> None:
+    """Cut off the line a killed program was writing: the next one would be appended to it."""
+    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        start = max(0, size - _METRICS_BLOCK_BYTES)
+        file.seek(start)
+        file.truncate(start + file.read().rfind(b"\n") + 1)
+
+
+def _oom_kills() -> int:
+    """How often the kernel has killed for want of memory: in this control group, or at all."""
+    for path in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, ValueError):
+            for line in path.read_text().splitlines():
+                name, _, number = line.partition(" ")
+                if name == "oom_kill":
+                    return int(number)
+    return 0

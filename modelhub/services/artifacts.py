@@ -1,0 +1,42 @@
+"""Artifacts come into the hub here, and never change afterwards."""
+
+from pathlib import Path
+
+from modelhub import storage
+from modelhub.errors import ApplicationError, ConflictError
+from modelhub.ml.manifest import IntegrityError
+from modelhub.models import Artifact
+
+
+def artifact_store(*, folder: Path, kind: str) -> Artifact:
+    """Copy a folder into the store and return its row; the same files again return the same row.
+
+    Call it outside a transaction where the files are large: hashing them must not hold the
+    database's write lock. Raises ApplicationError naming a file that cannot be stored.
+    """
+    try:
+        content = storage.content_put(folder=folder)
+    except IntegrityError as error:
+        raise ApplicationError(f"The files cannot be stored: {error}.") from error
+    return artifact_register(content=content, kind=kind)
+
+
+def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
+    """The row of stored content. Raises ConflictError if it is already known as another kind."""
+    if kind not in Artifact.Kind.values:
+        raise ApplicationError(f"There is no artifact kind {kind!r}.", {"field": "kind"})
+    artifact, _ = Artifact.objects.get_or_create(
+        sha256=content.sha256,
+        defaults={
+            "kind": kind,
+            "uri": content.uri,
+            "manifest": content.manifest,
+            "size_bytes": content.size_bytes,
+        },
+    )
+    if artifact.kind != kind:
+        raise ConflictError(
+            f"These files are already stored as {artifact.kind}, not as {kind}.",
+            {"sha256": artifact.sha256},
+        )
+    return artifact

@@ -1,0 +1,65 @@
+"""A request sent twice is done once, and answered twice."""
+
+import hashlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+
+from modelhub.errors import ApplicationError, ConflictError
+from modelhub.ml.records import json_canonical
+from modelhub.models import IdempotentRequest
+
+KEPT = timedelta(hours=24)
+
+
+def idempotent(*, user: User, key: str, body: Any, act: Callable[[], Any]) -> Any:
+    """The reply of `act` (JSON values), given once under the user's key and repeated afterwards.
+
+    `act` runs in the transaction that keeps its reply: either both happened or neither. Of any
+    number of simultaneous calls with one key, one acts; the others wait and get its reply.
+    A reply is kept for 24 hours. Raises ConflictError if the key came with another body, and
+    whatever `act` raises (nothing is kept then).
+    """
+    if not 1 <= len(key) <= 200 or not key.isprintable():
+        raise ApplicationError("An Idempotency-Key has 1 to 200 printable characters.")
+    digest = hashlib.sha256(json_canonical(body).encode()).hexdigest()
+    IdempotentRequest.objects.filter(
+        user=user, key=key, created_at__lt=timezone.now() - KEPT
+    ).delete()
+    with transaction.atomic():
+        given = _given(user, key)
+        if given is None:
+            own = _reserve(user, key, digest)
+            if own is not None:
+                own.response = act()
+                own.save(update_fields=["response"])
+                return own.response
+            given = IdempotentRequest.objects.get(user=user, key=key)
+        if given.request_sha256 != digest:
+            raise ConflictError("This Idempotency-Key was used for another request.", {"key": key})
+        return given.response
+
+
+def _reserve(user: User, key: str, digest: str) -> IdempotentRequest | None:
+    """The key's new row, or None if another request holds it (after waiting for its end)."""
+    try:
+        with transaction.atomic():
+            return IdempotentRequest.objects.create(
+                user=user, key=key, request_sha256=digest, response={}
+            )
+    except IntegrityError:
+        return None
+
+
+def idempotent_requests_expire() -> int:
+    """Forget replies older than a day. Returns how many."""
+    count, _ = IdempotentRequest.objects.filter(created_at__lt=timezone.now() - KEPT).delete()
+    return count
+
+
+def _given(user: User, key: str) -> IdempotentRequest | None:
+    return IdempotentRequest.objects.filter(user=user, key=key).first()

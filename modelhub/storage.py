@@ -1,0 +1,212 @@
+"""Where files lie: artifacts in a content-addressed store, runs in directories of their own.
+
+    ARTIFACTS_DIR/<sha256 of the manifest>/  manifest.json and the files it lists; never changed
+    ARTIFACTS_DIR/.tmp-<random>/             one being written, or left by a process that was killed
+    RUNS_DIR/<run uid>/                      see modelhub/ml/rundir.py
+
+Folders are 0700 and files 0600. `Artifact.uri` is "local:<sha256>": a name, not a path, so that the
+data folder can move and another store can be added beside this one.
+"""
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from modelhub.ml.manifest import (
+    MANIFEST_NAME,
+    IntegrityError,
+    manifest_sha256,
+    manifest_verify,
+    manifest_write,
+)
+from modelhub.models import Artifact, Run
+
+logger = logging.getLogger(__name__)
+
+LOCAL_SCHEME = "local"
+LOG_NAME = "log.txt"
+_TEMPORARY_PREFIX = ".tmp-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredContent:
+    """What the store says of a folder it has taken in."""
+
+    sha256: str
+    uri: str
+    manifest: dict[str, Any]
+    size_bytes: int
+
+
+def content_put(*, folder: Path, link: bool = False) -> StoredContent:
+    """Take a folder's files into the store, whole or not at all; the same content twice is one.
+
+    The files are copied, or hard-linked with `link` (then nobody may write to them again), hashed
+    as they lie in the store, synced and renamed into place. Content that is already there is
+    verified; if it has been damaged, the good files replace it.
+    Raises IntegrityError for an empty folder and for links and other things that are no plain
+    files.
+    """
+    root = _folder_make(settings.ARTIFACTS_DIR)
+    temporary = root / f"{_TEMPORARY_PREFIX}{uuid.uuid4().hex}"
+    temporary.mkdir(mode=0o700)
+    try:
+        _tree_copy(folder, temporary, link=link)
+        sha256 = manifest_write(temporary)
+        (temporary / MANIFEST_NAME).chmod(0o600)
+        manifest = json.loads((temporary / MANIFEST_NAME).read_text())
+        if not manifest["files"]:
+            raise IntegrityError(f"{folder.name} holds no files")
+        _tree_sync(temporary)
+        _place(temporary, root / sha256, sha256)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return StoredContent(
+        sha256=sha256,
+        uri=f"{LOCAL_SCHEME}:{sha256}",
+        manifest=manifest,
+        size_bytes=sum(file["bytes"] for file in manifest["files"].values()),
+    )
+
+
+def artifact_folder(artifact: Artifact) -> Path:
+    """The folder of an artifact's files. Raises IntegrityError for an address it does not know."""
+    scheme, _, name = artifact.uri.partition(":")
+    if scheme != LOCAL_SCHEME or name != artifact.sha256 or not _is_sha256(name):
+        raise IntegrityError(f"artifact {artifact.sha256[:12]} has an unknown address")
+    return Path(settings.ARTIFACTS_DIR) / name
+
+
+def artifact_verify(artifact: Artifact) -> None:
+    """Hash every file of an artifact. Raises IntegrityError naming the first that has changed."""
+    where = f"artifact {artifact.sha256[:12]}"
+    if manifest_sha256(artifact.manifest) != artifact.sha256:
+        raise IntegrityError(f"{where}: the manifest in the database has changed")
+    try:
+        manifest_verify(artifact_folder(artifact), artifact.sha256)
+    except IntegrityError as error:
+        raise IntegrityError(f"{where}: {error}") from error
+
+
+def orphans_sweep(*, older_than_s: float = 3600) -> int:
+    """Remove what killed processes left half-written in the store. Returns how many folders."""
+    removed = 0
+    for folder in Path(settings.ARTIFACTS_DIR).glob(f"{_TEMPORARY_PREFIX}*"):
+        try:
+            age_s = time.time() - folder.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its writer has just finished
+        if age_s > older_than_s:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def run_folder(run: Run) -> Path:
+    """The run's directory. It may not exist yet, or lie on another machine."""
+    return Path(settings.RUNS_DIR) / run.uid
+
+
+def run_folder_make(run: Run) -> Path:
+    """The run's directory, made if need be, readable by its owner alone."""
+    return _folder_make(_folder_make(settings.RUNS_DIR) / run.uid)
+
+
+def folder_remove(folder: Path) -> None:
+    """Remove a folder and all below it."""
+    shutil.rmtree(folder)
+
+
+def run_log_tail(run: Run, *, max_bytes: int = 16_384) -> str:
+    """The end of what the program printed, as text without control characters; "" without a log."""
+    try:
+        with (run_folder(run) / LOG_NAME).open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - max_bytes))
+            tail = file.read(max_bytes)
+    except OSError:
+        return ""
+    if size > max_bytes:
+        tail = tail.partition(b"\n")[2] or tail
+    # A progress bar rewrites its line with carriage returns: the last writing is the one to show.
+    lines = [
+        line.rstrip("\r").rsplit("\r", 1)[-1]
+        for line in tail.decode("utf-8", "replace").split("\n")
+    ]
+    return "".join(c for c in "\n".join(lines) if c in "\n\t" or c.isprintable())
+
+
+def _folder_make(folder: Path | str) -> Path:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def _is_sha256(name: str) -> bool:
+    return len(name) == 64 and all(c in "0123456789abcdef" for c in name)
+
+
+def _tree_copy(source: Path, target: Path, *, link: bool) -> None:
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source)
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise IntegrityError(f"{name.as_posix()} is not a plain file")
+        if path.is_dir():
+            (target / name).mkdir(mode=0o700)
+        elif name.as_posix() != MANIFEST_NAME:
+            if not (link and _linked(path, target / name)):
+                shutil.copyfile(path, target / name)
+            (target / name).chmod(0o600)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        target.hardlink_to(source)
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
+def _place(temporary: Path, final: Path, sha256: str) -> None:
+    while True:
+        try:
+            temporary.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        else:
+            _sync(final.parent)
+            return
+        try:
+            manifest_verify(final, sha256)
+            return
+        except IntegrityError as error:
+            logger.warning("artifact %s was damaged (%s) and is replaced", sha256[:12], error)
+            with contextlib.suppress(FileNotFoundError):  # another writer has just done it
+                final.rename(final.with_name(f"{_TEMPORARY_PREFIX}damaged-{uuid.uuid4().hex}"))
+
+
+def _tree_sync(folder: Path) -> None:
+    """fsync everything below `folder` and itself: after this it survives power loss."""
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,62 @@
+"""The hub's doorbells. The rows are the queue: a message lost, repeated or late changes nothing."""
+
+import logging
+import os
+import socket
+
+from celery import current_app
+from django.conf import settings
+from kombu.exceptions import OperationalError
+
+from modelhub import storage
+from modelhub.doorbell import doorbell
+from modelhub.models import Run
+from modelhub.runner import run_execute
+from modelhub.services import idempotency, runs
+
+logger = logging.getLogger(__name__)
+
+
+@doorbell
+def execute_run(run_id: int) -> None:
+    """Work off a run, if it is to be had, then tell those who wait for its end or its place."""
+    run_execute(run_id=run_id, owner=f"{socket.gethostname()}:{os.getpid()}")
+    if Run.objects.filter(pk=run_id, status__in=Run.ENDED).exists():
+        run_ended_ring()
+    ring_queued_runs()
+
+
+@doorbell
+def reap_runs() -> None:
+    """Settle the runs whose worker is gone, and let waiting runs be taken up."""
+    if runs.runs_reap():
+        run_ended_ring()
+        ring_queued_runs()
+
+
+@doorbell
+def ring_queued_runs() -> None:
+    """Tell workers of the runs that wait."""
+    for run in runs.runs_ring():
+        run_ring(run)
+
+
+@doorbell
+def clean_up() -> None:
+    """Remove what killed processes left in the store, and replies kept for repeated requests."""
+    storage.orphans_sweep()
+    idempotency.idempotent_requests_expire()
+
+
+def run_ring(run: Run) -> None:
+    """Tell the workers of the run's queue that it waits."""
+    execute_run.apply_async(args=[run.pk], queue=run.queue)
+
+
+def run_ended_ring() -> None:
+    """Send the tasks of the apps above that wait for runs to end, by name."""
+    for name in settings.RUN_ENDED_TASKS:
+        try:
+            current_app.send_task(name, retry=False)
+        except (OperationalError, OSError) as error:
+            logger.warning("%s was not rung: %s", name, error)
