@@ -1,0 +1,91 @@
+"""Who may do what: the one file to read before trusting Rondo with a project.
+
+Access is by membership of a project; a superuser manages every project. Whoever may not see a
+thing is told that it does not exist (404), in the same words as for a thing that does not.
+
+| role      | ranks, sees own work | sees quality | prompts, members, datasets, rounds |
+| --------- | -------------------- | ------------ | ---------------------------------- |
+| annotator | yes                  |              |                                    |
+| reviewer  | yes                  | yes          |                                    |
+| manager   | yes                  | yes          | yes                                |
+"""
+
+from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.http import Http404
+
+from annotation.models import Assignment, Membership, PreferenceDataset, Project
+
+Role = Membership.Role
+Person = AbstractBaseUser | AnonymousUser
+_RANK = {Role.ANNOTATOR.value: 1, Role.REVIEWER.value: 2, Role.MANAGER.value: 3}
+
+
+def membership_of(user: Person, project: Project) -> Membership | None:
+    """The person's standing membership of the project, or None. One query."""
+    if not user.is_authenticated:
+        return None
+    return Membership.objects.filter(project=project, user_id=user.pk, removed_at=None).first()
+
+
+def role_of(user: Person, project: Project) -> str | None:
+    """The role the person acts in: "manager" for a superuser, None for an outsider."""
+    if user.is_authenticated and getattr(user, "is_superuser", False):
+        return Role.MANAGER.value
+    membership = membership_of(user, project)
+    return membership.role if membership else None
+
+
+def role_reaches(role: str | None, at_least: str) -> bool:
+    """Whether a role may do what `at_least` may."""
+    return role is not None and _RANK[role] >= _RANK[at_least]
+
+
+def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:
+    """The project, for someone whose role in it is at least this. Raises Http404 otherwise."""
+    project = Project.objects.filter(uid=uid).first()
+    if project is None or not role_reaches(role_of(user, project), at_least):
+        raise Http404("Not found.")
+    return project
+
+
+def membership_for(user: Person, uid: str) -> Membership:
+    """The person's membership of a project, which all annotating needs. Raises Http404 without.
+
+    A superuser who is no member has none: what is annotated, somebody of the project annotated.
+    """
+    membership = None
+    if user.is_authenticated:
+        membership = (
+            Membership.objects.filter(project__uid=uid, user_id=user.pk, removed_at=None)
+            .select_related("project")
+            .first()
+        )
+    if membership is None:
+        raise Http404("Not found.")
+    return membership
+
+
+def assignment_for(user: Person, uid: str) -> Assignment:
+    """An assignment, for the annotator whose it is alone. Raises Http404 otherwise."""
+    assignment = None
+    if user.is_authenticated:
+        assignment = (
+            Assignment.objects.filter(
+                uid=uid, annotator__user_id=user.pk, annotator__removed_at=None
+            )
+            .select_related("task__project", "task__prompt", "annotator__project", "guideline")
+            .first()
+        )
+    if assignment is None:
+        raise Http404("Not found.")
+    return assignment
+
+
+def dataset_for(user: Person, uid: str, at_least: str = Role.MANAGER) -> PreferenceDataset:
+    """A dataset of a project in which the person's role is at least this. Raises Http404."""
+    dataset = (
+        PreferenceDataset.objects.filter(uid=uid).select_related("project", "artifact").first()
+    )
+    if dataset is None or not role_reaches(role_of(user, dataset.project), at_least):
+        raise Http404("Not found.")
+    return dataset

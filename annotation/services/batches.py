@@ -1,0 +1,253 @@
+"""Candidates: asking a version to answer prompts, taking its answers in, making tasks of them."""
+
+import logging
+import tempfile
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils import timezone
+
+from annotation.models import (
+    Candidate,
+    CandidateBatch,
+    Project,
+    Prompt,
+    Task,
+    TaskCandidate,
+)
+from modelhub import storage
+from modelhub.errors import ApplicationError
+from modelhub.ml.configs import GenerateConfig, config_load
+from modelhub.ml.manifest import IntegrityError
+from modelhub.ml.records import (
+    CandidateRecord,
+    PromptRecord,
+    RecordError,
+    chunked,
+    records_read,
+    records_write,
+)
+from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.services.artifacts import artifact_store
+from modelhub.services.runs import run_create
+
+logger = logging.getLogger(__name__)
+
+PROMPTS_NAME = "prompts.jsonl"
+CANDIDATES_NAME = "candidates.jsonl"
+_ROWS_AT_A_TIME = 500
+
+
+def candidate_batch_request(
+    *,
+    project: Project,
+    version: ModelVersion,
+    prompts: Iterable[Prompt],
+    config: GenerateConfig,
+    purpose: str,
+    overlap: int = 0,
+    priority: int = 0,
+    requested_by: User | None = None,
+) -> CandidateBatch:
+    """Queue a run in which `version` answers the prompts, and the batch its answers will come into.
+
+    With an overlap above 0 each prompt becomes a ranking task for so many people when the answers
+    are in. The prompts' file is stored first; run and batch are made in one transaction.
+    Raises ApplicationError without prompts, or for one of another project.
+    """
+    if purpose not in CandidateBatch.Purpose.values:
+        raise ApplicationError(f"There is no purpose {purpose!r}.", {"field": "purpose"})
+    if not 0 <= overlap <= 50:
+        raise ApplicationError(f"overlap is 0 to 50 people; got {overlap}.", {"field": "overlap"})
+    asked = {prompt.uid: prompt for prompt in prompts}
+    if not asked:
+        raise ApplicationError("There are no prompts to answer.", {"field": "prompts"})
+    for prompt in asked.values():
+        if prompt.project_id != project.pk:
+            raise ApplicationError(
+                f"Prompt {prompt.uid} is not of this project.", {"field": "prompts"}
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        records_write(
+            Path(folder, PROMPTS_NAME),
+            (PromptRecord(prompt_id=uid, messages=asked[uid].messages) for uid in sorted(asked)),
+        )
+        artifact = artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
+    inputs = {"prompts": artifact}
+    if config.engine != "openai":
+        inputs["model"] = version.artifact
+    with transaction.atomic():
+        run = run_create(
+            program=GenerateConfig.PROGRAM,
+            config=config,
+            inputs=inputs,
+            label=f"{version} answers {len(asked)} prompts of {project}",
+            requested_by=requested_by,
+        )
+        return CandidateBatch.objects.create(
+            project=project,
+            purpose=purpose,
+            version=version,
+            run=run,
+            overlap=overlap,
+            priority=priority,
+        )
+
+
+def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
+    """Take the answers of a batch's finished run in; returns how many candidates were made.
+
+    Everything is verified first: the files' hashes, and that each prompt has exactly its samples.
+    Then candidates and tasks appear in one transaction, once: 0 if another call was first.
+    Identical answers to a prompt appear in its task once, and a prompt with fewer than two
+    different answers has no task (selectors.batch_progress says how many).
+    Raises ApplicationError if the run has not succeeded or its answers are not what was asked.
+    """
+    batch = CandidateBatch.objects.select_related("run").get(pk=batch.pk)
+    if batch.ingested_at is not None:
+        return 0
+    if batch.run.status != Run.Status.SUCCEEDED:
+        raise ApplicationError(f"The run of {batch} is {batch.run.status}: it has no answers yet.")
+    samples = config_load(GenerateConfig, batch.run.config).samples
+    try:
+        asked = {
+            record.prompt_id
+            for record in records_read(_artifact_file(batch, "prompts"), PromptRecord)
+        }
+        answers = _artifact_file(batch, "candidates")
+        _answers_check(answers, asked, samples)
+    except (RecordError, IntegrityError) as error:
+        raise ApplicationError(f"The answers of {batch} were refused: {error}") from error
+
+    with transaction.atomic():
+        first = CandidateBatch.objects.filter(pk=batch.pk, ingested_at=None)
+        if not first.update(ingested_at=timezone.now()):
+            return 0
+        count = _candidates_create(batch, answers)
+        if batch.overlap:
+            tasks = _tasks_create(batch)
+            logger.info("%s: %d candidates, %d of %d tasks", batch, count, tasks, len(asked))
+    return count
+
+
+def batch_tasks_close(*, batch: CandidateBatch) -> int:
+    """Hand a batch's tasks out no more; returns how many were open. What comes later is surplus."""
+    with transaction.atomic():
+        CandidateBatch.objects.select_for_update(no_key=True).get(pk=batch.pk)
+        return Task.objects.filter(batch=batch, closed_at=None).update(closed_at=timezone.now())
+
+
+def _artifact_file(batch: CandidateBatch, role: str) -> Path:
+    """The file of an artifact the run read or made, verified. Raises IntegrityError."""
+    if role == "candidates":
+        artifact = Artifact.objects.filter(made_by__run=batch.run, made_by__role=role).first()
+        name = CANDIDATES_NAME
+    else:
+        artifact = Artifact.objects.filter(read_by__run=batch.run, read_by__role=role).first()
+        name = PROMPTS_NAME
+    if artifact is None:
+        raise IntegrityError(f"the run has no artifact {role}")
+    storage.artifact_verify(artifact)
+    path = storage.artifact_folder(artifact) / name
+    if not path.is_file():
+        raise IntegrityError(f"artifact {artifact.sha256[:12]} holds no {name}")
+    return path
+
+
+def _answers_check(path: Path, asked: set[str], samples: int) -> None:
+    """Each prompt asked has answers 0 … samples-1, each once, and no other prompt has any."""
+    seen: dict[str, set[int]] = {uid: set() for uid in asked}
+    for number, record in enumerate(records_read(path, CandidateRecord), start=1):
+        found = seen.get(record.prompt_id)
+        if found is None:
+            raise RecordError(path.name, number, "prompt_id", "a prompt that was not asked")
+        if not 0 <= record.index < samples or record.index in found:
+            raise RecordError(
+                path.name, number, "index", f"{record.index} is beyond {samples} samples, or twice"
+            )
+        found.add(record.index)
+    for uid, found in seen.items():
+        if len(found) != samples:
+            raise IntegrityError(f"prompt {uid} has {len(found)} of {samples} answers")
+
+
+def _candidates_create(batch: CandidateBatch, answers: Path) -> int:
+    count = 0
+    for records in chunked(records_read(answers, CandidateRecord), _ROWS_AT_A_TIME):
+        prompts = dict(
+            Prompt.objects.filter(
+                project=batch.project_id, uid__in={record.prompt_id for record in records}
+            ).values_list("uid", "pk")
+        )
+        Candidate.objects.bulk_create(
+            Candidate(
+                prompt_id=prompts[record.prompt_id],
+                batch=batch,
+                index=record.index,
+                # PostgreSQL's text holds no NUL, and a model may write one.
+                text=record.text.replace("\x00", "\ufffd"),
+                version_id=batch.version_id,
+                decoding={
+                    "engine": record.engine,
+                    "seed": record.seed,
+                    "temperature": record.temperature,
+                    "top_p": record.top_p,
+                    "top_k": record.top_k,
+                    "max_tokens": record.max_tokens,
+                },
+                token_count=record.token_count,
+                finish_reason=record.finish_reason,
+                mean_logprob=record.mean_logprob,
+            )
+            for record in records
+        )
+        count += len(records)
+    return count
+
+
+def _tasks_create(batch: CandidateBatch) -> int:
+    """One ranking task for each prompt with at least two different answers; returns how many."""
+    candidates = (
+        Candidate.objects.filter(batch=batch)
+        .order_by("prompt_id", "index")
+        .only("prompt_id", "index", "text")
+        .iterator(chunk_size=_ROWS_AT_A_TIME)
+    )
+    count = 0
+    tasks: list[Task] = []
+    members: list[TaskCandidate] = []
+
+    def write() -> None:
+        Task.objects.bulk_create(tasks)
+        TaskCandidate.objects.bulk_create(members)
+        tasks.clear()
+        members.clear()
+
+    for prompt_id, answers in groupby(candidates, key=lambda candidate: candidate.prompt_id):
+        different: dict[str, Candidate] = {}
+        for candidate in answers:
+            different.setdefault(candidate.text.strip(), candidate)
+        if len(different) < 2:
+            continue
+        task = Task(
+            project_id=batch.project_id,
+            kind=Task.Kind.RANKING,
+            prompt_id=prompt_id,
+            batch=batch,
+            overlap=batch.overlap,
+            slots_free=batch.overlap,
+            priority=batch.priority,
+        )
+        tasks.append(task)
+        members.extend(
+            TaskCandidate(task=task, candidate=candidate, position=position)
+            for position, candidate in enumerate(different.values())
+        )
+        count += 1
+        if len(tasks) == _ROWS_AT_A_TIME:
+            write()
+    write()
+    return count

@@ -1,0 +1,246 @@
+"""Frozen snapshots of what people said.
+
+A snapshot's artifact holds `rankings.jsonl` (annotation.records.RankingRecord, canonical JSON,
+sorted by id) and `snapshot.json` (kind, query, counts). Both are functions of the query and the
+submissions alone, so the same judgements give the same artifact, in whatever database they lie.
+"""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+
+from annotation.models import CandidateBatch, PreferenceDataset, Project, Split, Submission
+from annotation.records import RankedCandidate, RankingRecord
+from modelhub import storage
+from modelhub.errors import ApplicationError
+from modelhub.ml.manifest import IntegrityError
+from modelhub.ml.records import RecordError, json_canonical, records_read, records_write
+from modelhub.models import Artifact
+from modelhub.services.artifacts import artifact_store
+
+KIND = "ranking"
+RANKINGS_NAME = "rankings.jsonl"
+SNAPSHOT_NAME = "snapshot.json"
+_ROWS_AT_A_TIME = 500
+_QUERY_FIELDS = ("batches", "splits", "simulated", "until")
+# Why a submission is not in a snapshot; each is counted under the first that holds.
+_STATUS_REASONS = [s for s in Submission.Status.values if s != Submission.Status.ACCEPTED]
+REASONS = (*_STATUS_REASONS, "after_until", "other_batch", "other_split", "other_origin")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetQuery:
+    """Which judgements a snapshot takes; None takes all."""
+
+    batches: tuple[str, ...] | None = None  # uids of candidate batches
+    splits: tuple[str, ...] | None = None
+    simulated: bool | None = None  # True: programs' alone; False: people's alone
+    until: datetime | None = None  # submitted before
+
+    def reason_against(self, submission: Submission) -> str | None:
+        """Why a submission is left out, or None if it is in."""
+        if submission.status != Submission.Status.ACCEPTED:
+            return submission.status
+        if self.until is not None and submission.created_at >= self.until:
+            return "after_until"
+        batch = submission.task.batch
+        if self.batches is not None and (batch is None or batch.uid not in self.batches):
+            return "other_batch"
+        if self.splits is not None and submission.task.prompt.split not in self.splits:
+            return "other_split"
+        if self.simulated is not None and submission.is_simulated != self.simulated:
+            return "other_origin"
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "batches": list(self.batches) if self.batches is not None else None,
+            "splits": list(self.splits) if self.splits is not None else None,
+            "simulated": self.simulated,
+            "until": self.until.isoformat() if self.until is not None else None,
+        }
+
+
+def preference_dataset_freeze(
+    *, project: Project, created_by: User | None = None, query: dict[str, Any] | None = None
+) -> PreferenceDataset:
+    """Freeze a project's accepted rankings as an immutable, content-addressed dataset.
+
+    `query` may name `batches` (uids), `splits`, `simulated` (true or false) and `until` (an ISO
+    time with its zone). The counts reconcile: total = used + the sum of `excluded` by reason.
+    Freezing what has not changed returns the dataset that is there. Reads one statement's snapshot
+    and no lock, so people go on submitting; memory does not grow with the rows.
+    Raises ApplicationError for a query that does not fit, or if no ranking is left to freeze.
+    """
+    asked = query_read(project=project, query=query or {})
+    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
+    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        records_write(folder / RANKINGS_NAME, _records(project, asked, counts))
+        if not counts["used"]:
+            raise ApplicationError("There is no accepted ranking to freeze.", {"counts": counts})
+        snapshot = {"kind": KIND, "query": asked.as_json(), "counts": counts}
+        (folder / SNAPSHOT_NAME).write_text(json_canonical(snapshot), encoding="utf-8")
+        artifact = artifact_store(folder=folder, kind=Artifact.Kind.RANKINGS)
+    with transaction.atomic():
+        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+        # The artifact holds query and counts too: the same artifact is the same dataset.
+        same = project.datasets.filter(artifact=artifact).first()
+        if same is not None:
+            return same
+        newest = project.datasets.aggregate(top=Max("number"))["top"] or 0
+        return PreferenceDataset.objects.create(
+            project=project,
+            number=newest + 1,
+            kind=KIND,
+            query=snapshot["query"],
+            counts=counts,
+            artifact=artifact,
+            created_by=created_by,
+        )
+
+
+def preference_dataset_verify(*, dataset: PreferenceDataset) -> None:
+    """Check a dataset against its artifact: every byte, every row, the order, query and counts.
+
+    Raises IntegrityError or RecordError naming the first thing that is not as it was frozen.
+    """
+    dataset = PreferenceDataset.objects.select_related("artifact").get(pk=dataset.pk)
+    storage.artifact_verify(dataset.artifact)
+    folder = storage.artifact_folder(dataset.artifact)
+    frozen = json.loads((folder / SNAPSHOT_NAME).read_text(encoding="utf-8"))
+    for field in ("kind", "query", "counts"):
+        if frozen[field] != getattr(dataset, field):
+            raise IntegrityError(f"{dataset}: its {field} has changed since it was frozen")
+    rows, last = 0, ""
+    for record in records_read(folder / RANKINGS_NAME, RankingRecord):
+        rows += 1
+        if record.id <= last:
+            raise RecordError(RANKINGS_NAME, rows, "id", "rows are not sorted by id")
+        last = record.id
+    if rows != dataset.counts["used"]:
+        raise IntegrityError(f"{dataset}: {rows} rows, and {dataset.counts['used']} were counted")
+
+
+def query_read(*, project: Project, query: dict[str, Any]) -> DatasetQuery:
+    """Check a query. Raises ApplicationError naming the field; batches must be the project's."""
+    for field in query:
+        if field not in _QUERY_FIELDS:
+            raise _refused(field, "unknown field")
+    batches = _names(query, "batches")
+    if batches is not None:
+        known = CandidateBatch.objects.filter(project=project, uid__in=batches)
+        missing = sorted(set(batches) - set(known.values_list("uid", flat=True)))
+        if missing:
+            raise _refused("batches", f"no batch {missing[0]} in this project")
+    splits = _names(query, "splits")
+    for split in splits or ():
+        if split not in Split.values:
+            raise _refused("splits", f"{split!r} is none of {', '.join(Split.values)}")
+    simulated = query.get("simulated")
+    if simulated is not None and not isinstance(simulated, bool):
+        raise _refused("simulated", "wanted true, false or nothing")
+    return DatasetQuery(
+        batches=batches, splits=splits, simulated=simulated, until=_until(query.get("until"))
+    )
+
+
+def _names(query: dict[str, Any], field: str) -> tuple[str, ...] | None:
+    value = query.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) for one in value):
+        raise _refused(field, "wanted a list of texts")
+    return tuple(sorted(set(value)))
+
+
+def _until(value: Any) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = value if isinstance(value, datetime) else parse_datetime(str(value))
+    except ValueError:
+        moment = None
+    if moment is None or timezone.is_naive(moment):
+        raise _refused("until", "wanted a time with its zone, such as 2026-11-22T08:00:00Z")
+    return moment.astimezone(UTC)
+
+
+def _refused(field: str, reason: str) -> ApplicationError:
+    return ApplicationError(f"Query, field {field}: {reason}.", {"field": field})
+
+
+def _records(
+    project: Project, query: DatasetQuery, counts: dict[str, Any]
+) -> Iterator[RankingRecord]:
+    """The rows of a snapshot, sorted by id; fills `counts` while it goes.
+
+    One SELECT reads all that can change (status, ranking), so both databases give one moment's
+    view without a lock. Candidates, read beside it, never change.
+    """
+    submissions = (
+        Submission.objects.filter(task__project=project, ranking__isnull=False)
+        .select_related(
+            "ranking", "annotator", "assignment__guideline", "task__prompt", "task__batch"
+        )
+        .prefetch_related("task__task_candidates__candidate__version")
+        .order_by("uid")
+    )
+    last = ""
+    for submission in submissions.iterator(chunk_size=_ROWS_AT_A_TIME):
+        if submission.uid <= last:
+            raise RuntimeError("the database sorts uids by another order than their characters'")
+        last = submission.uid
+        counts["total"] += 1
+        reason = query.reason_against(submission)
+        if reason is not None:
+            counts["excluded"][reason] += 1
+            continue
+        counts["used"] += 1
+        counts["used_by_split"][submission.task.prompt.split] += 1
+        yield ranking_record(submission)
+
+
+def ranking_record(submission: Submission) -> RankingRecord:
+    """The row of one submission. Costs no query when what it names was fetched with it."""
+    task, ranking = submission.task, submission.ranking
+    guideline = submission.assignment.guideline
+    candidates = [
+        RankedCandidate(
+            id=one.candidate.uid,
+            text=one.candidate.text,
+            finish_reason=one.candidate.finish_reason,
+            token_count=one.candidate.token_count,
+            model_version=one.candidate.version.uid if one.candidate.version else None,
+        )
+        for one in task.task_candidates.all()
+    ]
+    return RankingRecord(
+        id=submission.uid,
+        prompt_id=task.prompt.uid,
+        messages=task.prompt.messages,
+        split=task.prompt.split,
+        tags=task.prompt.tags,
+        batch=task.batch.uid if task.batch else None,
+        candidates=[dataclasses.asdict(one) for one in sorted(candidates, key=lambda c: c.id)],
+        tiers=ranking.tiers,
+        unacceptable=ranking.unacceptable,
+        annotator=submission.annotator.uid,
+        is_simulated=submission.is_simulated,
+        shown_order=submission.shown_order,
+        active_s=submission.active_s,
+        rationale=submission.rationale,
+        guideline=guideline.number if guideline else None,
+    )

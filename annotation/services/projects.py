@@ -1,0 +1,166 @@
+"""Projects, their people and their guidelines."""
+
+from django.contrib.auth.models import User
+from django.contrib.auth.validators import UnicodeUsernameValidator
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+
+from annotation.models import Assignment, Guideline, Membership, Project
+from annotation.services.assignments import assignment_release
+from annotation.services.sign_in import sign_in_link_create
+from modelhub.errors import ApplicationError
+
+MAX_GUIDELINE_CHARS = 100_000
+
+
+@transaction.atomic
+def project_create(
+    *, name: str, overlap: int = 1, created_by: User | None, description: str = ""
+) -> Project:
+    """Create a project; whoever creates it manages it."""
+    name = name.strip()
+    if not name or len(name) > 120:
+        raise ApplicationError(
+            "A project needs a name of at most 120 characters.", {"field": "name"}
+        )
+    if not 1 <= overlap <= 50:
+        raise ApplicationError(
+            f"overlap is the people for each task, 1 to 50; got {overlap}.", {"field": "overlap"}
+        )
+    project = Project.objects.create(
+        name=name, overlap=overlap, description=description, created_by=created_by
+    )
+    if created_by is not None:
+        membership_add(project=project, user=created_by, role=Membership.Role.MANAGER)
+    return project
+
+
+@transaction.atomic
+def membership_add(
+    *, project: Project, user: User, role: str, is_simulated: bool = False
+) -> Membership:
+    """Make the person a member, or bring back one who had left. Asked twice, it changes nothing.
+
+    Raises ApplicationError if the person is a member in another role.
+    """
+    _role_check(role)
+    membership, _ = Membership.objects.get_or_create(
+        project=project, user=user, defaults={"role": role, "is_simulated": is_simulated}
+    )
+    if membership.is_simulated != is_simulated:
+        raise ApplicationError(
+            f"{user} already labels here, and marks labels for ever.", {"field": "user"}
+        )
+    if membership.removed_at is not None:
+        membership.role, membership.removed_at = role, None
+        membership.save(update_fields=["role", "removed_at"])
+    if membership.role != role:
+        raise ApplicationError(
+            f"{user} is already in this project, as {membership.role}.", {"field": "user"}
+        )
+    return membership
+
+
+@transaction.atomic
+def membership_role_change(*, membership: Membership, role: str) -> Membership:
+    """Give a member another role. The last manager stays one."""
+    _role_check(role)
+    _project_lock(membership.project_id)
+    membership.refresh_from_db()
+    if role != Membership.Role.MANAGER:
+        _manager_remains_check(membership)
+    membership.role = role
+    membership.save(update_fields=["role"])
+    return membership
+
+
+@transaction.atomic
+def membership_remove(*, membership: Membership) -> None:
+    """End a membership: the access is gone, what was held is free again, the work stays."""
+    _project_lock(membership.project_id)
+    held = Membership.objects.select_for_update(no_key=True).get(pk=membership.pk)
+    if held.removed_at is not None:
+        return
+    _manager_remains_check(held)
+    held.removed_at = timezone.now()
+    held.save(update_fields=["removed_at"])
+    for assignment in held.assignments.filter(state=Assignment.State.LIVE).order_by("task_id"):
+        assignment_release(assignment=assignment)
+    membership.removed_at = held.removed_at
+
+
+@transaction.atomic
+def guideline_publish(*, project: Project, text: str, author: User | None) -> Guideline:
+    """Publish the next version of the instructions. Text that did not change makes none."""
+    if not text.strip() or len(text) > MAX_GUIDELINE_CHARS:
+        raise ApplicationError(
+            f"Guidelines need 1 to {MAX_GUIDELINE_CHARS} characters.", {"field": "text"}
+        )
+    _project_lock(project.pk)
+    newest = project.guidelines.first()
+    if newest is not None and newest.text == text:
+        return newest
+    number = (project.guidelines.aggregate(top=Max("number"))["top"] or 0) + 1
+    return Guideline.objects.create(project=project, number=number, text=text, author=author)
+
+
+@transaction.atomic
+def person_add(*, project: Project, username: str, role: str, actor: User) -> tuple[User, str]:
+    """Add a person by name and return them with a one-time sign-in token.
+
+    Somebody new is created without a password. For somebody who already has an account the token is
+    "": a manager who could make links for any account could sign in as anyone.
+    """
+    username = username.strip()
+    user = User.objects.filter(username=username).first()
+    if user is not None:
+        membership_add(project=project, user=user, role=role)
+        return user, ""
+    try:
+        UnicodeUsernameValidator()(username)
+    except ValidationError as error:
+        raise ApplicationError(
+            "A user name has letters, digits and @ . + - _ only.", {"field": "username"}
+        ) from error
+    if not 1 <= len(username) <= 150:
+        raise ApplicationError("A user name has 1 to 150 characters.", {"field": "username"})
+    user = User.objects.create_user(username=username)
+    membership_add(project=project, user=user, role=role)
+    return user, sign_in_link_create(user=user)
+
+
+def person_link_renew(*, membership: Membership) -> str:
+    """Another one-time token for a member who lost the first.
+
+    Only for an account this project made and nobody else relies on: no password, no other project,
+    no staff rights. Others sign in their own way.
+    """
+    user = membership.user
+    elsewhere = Membership.objects.filter(user=user).exclude(project=membership.project_id)
+    own_account = user.has_usable_password() or user.is_staff or user.is_superuser
+    if own_account or membership.is_simulated or elsewhere.exists():
+        raise ApplicationError(f"{user} has an account of their own and signs in with it.")
+    return sign_in_link_create(user=user)
+
+
+def _project_lock(project_id: int) -> None:
+    """Order the changes of one project's members and guidelines."""
+    Project.objects.select_for_update(no_key=True).get(pk=project_id)
+
+
+def _manager_remains_check(membership: Membership) -> None:
+    others = Membership.objects.filter(
+        project=membership.project_id, role=Membership.Role.MANAGER, removed_at=None
+    ).exclude(pk=membership.pk)
+    if membership.role == Membership.Role.MANAGER and not others.exists():
+        raise ApplicationError("The last manager of a project cannot leave or change role.")
+
+
+def _role_check(role: str) -> None:
+    if role not in Membership.Role.values:
+        raise ApplicationError(
+            f"No such role: {role!r}. Roles: {', '.join(Membership.Role.values)}.",
+            {"field": "role"},
+        )
