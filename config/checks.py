@@ -1,5 +1,6 @@
 """System checks: settings under which Rondo would lose or leak something are errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
@@ -10,7 +11,7 @@ SQLITE_ENGINE = "django.db.backends.sqlite3"
 
 
 @register(Tags.database)
-def database_check(app_configs: list[AppConfig] | None = None, **_: object) -> list[CheckMessage]:
+def database_check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """SQLite must be WAL + IMMEDIATE + FULL and wait; PostgreSQL must commit synchronously."""
     return database_errors(settings.DATABASES["default"])
 
@@ -60,7 +61,7 @@ def database_errors(database: dict[str, Any]) -> list[CheckMessage]:
 
 
 @register(Tags.security)
-def data_dir_check(app_configs: list[AppConfig] | None = None, **_: object) -> list[CheckMessage]:
+def data_dir_check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[CheckMessage]:
     """The data folder holds the secret key, weights and labels: nobody else may read it."""
     if not settings.DATA_DIR.exists() or not settings.DATA_DIR.stat().st_mode & 0o077:
         return []

@@ -6,8 +6,6 @@ import socket
 import sys
 from typing import Any
 
-from annotation.services.sample import sample_project_ensure
-from annotation.services.sign_in import sign_in_link_create
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -16,6 +14,8 @@ from django.db import transaction
 from django.urls import reverse
 from rich.console import Console
 
+from annotation.services.sample import sample_project_ensure
+from annotation.services.sign_in import sign_in_link_create
 from config.processes import Process, Supervisor
 
 OPERATOR = "admin"
