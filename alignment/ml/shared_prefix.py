@@ -151,6 +151,20 @@ class Row:
             for span in self.spans
         ]
 
+    def answer_places(self) -> tuple[Tensor, Tensor]:
+        """(place in the row whose hidden state predicts it, token id) of all answer tokens, (S,).
+
+        Groups, answers and tokens in their order; the LM head is needed at these places alone.
+        """
+        sources: list[int] = []
+        targets: list[int] = []
+        for group, span in zip(self.groups, self.spans, strict=True):
+            for answer, (start, stop) in zip(group.answers, span.answer_bounds(), strict=True):
+                if answer:
+                    sources += [span.answers_start - 1, *range(start, stop - 1)]
+                    targets += answer
+        return torch.tensor(sources, dtype=torch.long), torch.tensor(targets, dtype=torch.long)
+
     @cached_property
     def _block_masks(self) -> dict[torch.device, Any]:
         return {}
@@ -272,18 +286,10 @@ def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
     head = _base_model(model).get_output_embeddings()
     if head is None:
         raise ValueError("the model has no LM head")
-    sources: list[Tensor] = []
-    targets: list[int] = []
-    for group, span in zip(row.groups, row.spans, strict=True):
-        for answer, (start, stop) in zip(group.answers, span.answer_bounds(), strict=True):
-            if answer:
-                sources += [torch.tensor([span.answers_start - 1]), torch.arange(start, stop - 1)]
-                targets += answer
-    if not targets:
+    source_S, target_S = (place.to(hidden_TC.device) for place in row.answer_places())
+    if not len(target_S):
         flat = hidden_TC.new_zeros(0, dtype=torch.float32)
     else:
-        source_S = torch.cat(sources).to(hidden_TC.device)
-        target_S = torch.tensor(targets, device=hidden_TC.device)
         chunks = [
             _chunk_logprobs(head, hidden_TC[source], target)
             for source, target in zip(
