@@ -8,11 +8,13 @@ an ending that was never written cannot see that the answer is unfinished.
 from collections.abc import Sequence
 from typing import Any
 
+from modelhub.ml.configs import RefusedError
+
 _PROBE_QUESTION = "question"
 _PROBE_ANSWER = "the answer laid here"
 
 
-class ChatTemplateError(ValueError):
+class ChatTemplateError(RefusedError):
     """The tokenizer's chat template is missing, or cannot lay the conversation."""
 
 

@@ -25,6 +25,8 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import json_canonical, json_strict
 
 transformers_logging.disable_progress_bar()  # of no use in a log file
@@ -39,7 +41,7 @@ _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RefusedError):
     """A model or a training state does not fit what it is loaded into; the message says where."""
 
 
@@ -66,10 +68,12 @@ def model_load(
     refused, as random scores look like scores; `new_head=True` asks for a fresh head on a language
     model, drawn from torch's generator.
 
-    Raises CheckpointError naming the first weight that is missing, left over or of another shape.
+    Raises ModelDirectoryError for a folder that is more or less than a model, CheckpointError
+    naming the first weight that is missing, left over or of another shape.
     """
     if role not in ("causal", "reward"):
         raise CheckpointError(f"role: wanted causal or reward, got {role!r}")
+    model_directory_check(Path(folder))
     settings: dict[str, Any] = {
         "dtype": dtype_named(dtype),
         "use_safetensors": True,
@@ -77,6 +81,8 @@ def model_load(
         "local_files_only": True,
         # Never what config.json asks for: that can name a kernel to be fetched and run.
         "attn_implementation": "sdpa",
+        # Reported by name below, rather than in a table on the way.
+        "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
     if role == "causal":
