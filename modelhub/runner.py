@@ -45,24 +45,33 @@ _SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSW
 _SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "SENTRY_DSN"}
 
 
-def run_execute(*, run_id: int, owner: str) -> None:
+def run_execute(
+    *, run_id: int, owner: str, is_stopping: Callable[[], bool] = lambda: False
+) -> None:
     """Claim the run, start its program, follow it to its end and settle the row. Blocks.
 
     Does nothing if the run is not to be had: not queued, or just claimed by another worker.
+    `is_stopping` says that the worker has been asked to stop: the program is ended in good order
+    and the run goes back to the queue, its attempt not counted.
     """
     run = runs.run_claim(run_id=run_id, owner=owner)
     if run is not None:
-        _Attempt(run).work()
+        _Attempt(run, is_stopping).work()
 
 
 class _LostError(Exception):
     """Another worker owns the run, or nobody: whatever this one does with it no longer counts."""
 
 
+class _StoppingError(Exception):
+    """The worker has been asked to stop."""
+
+
 class _Attempt:
     """One claim of a run, worked off by one call of `work`."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, is_stopping: Callable[[], bool]) -> None:
+        self.is_stopping = is_stopping
         self.run = run
         self.folder = storage.run_folder(run)
         self.process: subprocess.Popen[bytes] | None = None
@@ -81,10 +90,10 @@ class _Attempt:
                 self._fail(status)
         except _LostError:
             logger.warning("%s was lost to another worker", self.run)
+        except _StoppingError:
+            self._release()
         except (KeyboardInterrupt, SystemExit):
-            self._stop()
-            self._end()
-            runs.run_release(run_id=self.run.pk, fence=self.run.fence)
+            self._release()
             raise
         except DatabaseError:
             # The row cannot be written now; when its lease has run out, the reaper will.
@@ -143,6 +152,8 @@ class _Attempt:
         terminated_at: float | None = None
         while not _has_ended(process.pid):
             now = time.monotonic()
+            if self.is_stopping():
+                raise _StoppingError
             if now >= look_at:
                 look_at = now + _LOOK_S
                 self._metrics_read()
@@ -301,14 +312,15 @@ class _Attempt:
     def _attempt_fail(self, reason: str, *, final: bool = False) -> None:
         runs.run_attempt_fail(run_id=self.run.pk, fence=self.run.fence, reason=reason, final=final)
 
-    def _stop(self) -> None:
+    def _release(self) -> None:
         """Let the program end in good order; it goes on from its checkpoint another time."""
-        if self.process is None or self.process.returncode is not None:
-            return
-        self._group_kill(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_GRACE_S
-        while time.monotonic() < deadline and not _has_ended(self.process.pid):
-            time.sleep(_POLL_S)
+        if self.process is not None and self.process.returncode is None:
+            self._group_kill(signal.SIGTERM)
+            deadline = time.monotonic() + _STOP_GRACE_S
+            while time.monotonic() < deadline and not _has_ended(self.process.pid):
+                time.sleep(_POLL_S)
+        self._end()
+        runs.run_release(run_id=self.run.pk, fence=self.run.fence)
 
     def _end(self) -> None:
         """End the program and what it started, now.

