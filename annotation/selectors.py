@@ -1,18 +1,23 @@
 """What is read of annotation's rows. Each says which queries it costs."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC
 from typing import Any
 
-from django.db.models import Count, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
+from django.utils import timezone
 
 from annotation.models import (
     Assignment,
     Candidate,
     CandidateBatch,
+    Membership,
     Submission,
+    Task,
     TaskCandidate,
 )
+from annotation.rendering import markdown_render, messages_render, words_count
 from annotation.shown_order import order_shuffled
 from modelhub.models import Run
 
@@ -79,3 +84,83 @@ def batch_progress(*, batch: CandidateBatch) -> BatchProgress:
 def _counted(rows: QuerySet[Any], field: str) -> dict[str, int]:
     """How many rows there are of each value of a field. One query."""
     return dict(rows.order_by().values_list(field).annotate(Count("pk")))
+
+
+OPEN_AT_MOST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorProgress:
+    """What an annotator has done in a project, and what waits for them."""
+
+    submitted: int
+    submitted_today: int  # since midnight, UTC
+    open: int  # tasks this person could be given now; counted up to OPEN_AT_MOST
+
+
+def annotator_progress(*, membership: Membership) -> AnnotatorProgress:
+    """Two queries: over the annotator's submissions, and over at most OPEN_AT_MOST open tasks."""
+    midnight = timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    done = Submission.objects.filter(annotator=membership).aggregate(
+        submitted=Count("pk"), submitted_today=Count("pk", filter=Q(created_at__gte=midnight))
+    )
+    waiting = tasks_open(membership=membership)[:OPEN_AT_MOST].count()
+    return AnnotatorProgress(**done, open=waiting)
+
+
+def tasks_open(*, membership: Membership) -> QuerySet[Task]:
+    """The tasks with a free slot that this member never had, in the order they are handed out.
+
+    The index task_open holds exactly the open rows in this order: the first is found, not sorted.
+    """
+    had = Assignment.objects.filter(task=OuterRef("pk"), annotator=membership)
+    return Task.objects.filter(
+        ~Exists(had), project=membership.project_id, slots_free__gt=0, closed_at__isnull=True
+    ).order_by("-priority", "id")
+
+
+def rank_payload(*, assignment: Assignment) -> dict[str, Any]:
+    """All that the ranking page shows of an assignment, as JSON; seven queries.
+
+    Blind: answers come in the shown order, under letters, without the model or the sampling that
+    made them. HTML is rendered and safe (annotation.rendering); lengths are in words.
+    """
+    task = assignment.task
+    texts = dict(
+        TaskCandidate.objects.filter(task=task).values_list("candidate__uid", "candidate__text")
+    )
+    guideline = assignment.guideline
+    progress = annotator_progress(membership=assignment.annotator)
+    return {
+        "assignment": {
+            "uid": assignment.uid,
+            "state": assignment.state,
+            "lease_until": assignment.lease_until.isoformat(),
+            "draft": assignment.draft,
+            "draft_sequence": assignment.draft_sequence,
+        },
+        "task": {"uid": task.uid, "kind": task.kind},
+        "prompt": {"messages": messages_render(task.prompt.messages)},
+        "candidates": [
+            {
+                "uid": uid,
+                "letter": letter_of(place),
+                "html": markdown_render(texts[uid]),
+                "words": words_count(texts[uid]),
+            }
+            for place, uid in enumerate(order_shuffled(texts, seed=assignment.shuffle_seed))
+        ],
+        "guideline": guideline
+        and {"number": guideline.number, "html": markdown_render(guideline.text)},
+        "progress": asdict(progress),
+    }
+
+
+def letter_of(place: int) -> str:
+    """A, B, …, Z, AA, AB, …: what the answer shown at a place (from 0) is called."""
+    letters = ""
+    place += 1
+    while place:
+        place, rest = divmod(place - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters

@@ -2,22 +2,21 @@
 
 import logging
 
-from celery import shared_task
-
 from annotation import selectors
 from annotation.services.assignments import assignments_expire
 from annotation.services.batches import candidate_batch_ingest
+from modelhub.doorbell import doorbell
 from modelhub.errors import ApplicationError
 
 logger = logging.getLogger(__name__)
 
 
-@shared_task  # type: ignore[untyped-decorator]
+@doorbell
 def expire_assignments() -> None:
     assignments_expire()
 
 
-@shared_task  # type: ignore[untyped-decorator]
+@doorbell
 def ingest_batches() -> None:
     """Take in what finished runs wrote. One batch that is refused does not stop the others."""
     for batch in selectors.batches_to_ingest():

@@ -14,15 +14,16 @@ import secrets
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Exists, F, OuterRef, Q, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from annotation.models import Assignment, CandidateBatch, Guideline, Membership, Task
+from annotation.selectors import tasks_open
 from modelhub.errors import ApplicationError, ConflictError
 
 State = Assignment.State
@@ -42,6 +43,7 @@ class DraftReceipt:
     saved: bool
     sequence: int
     state: str
+    lease_until: datetime
     notice: str = ""
 
 
@@ -117,6 +119,7 @@ def draft_save(*, assignment: Assignment, draft: dict[str, Any], sequence: int) 
         saved=bool(kept),
         sequence=assignment.draft_sequence,
         state=assignment.state,
+        lease_until=assignment.lease_until,
         notice=notice,
     )
 
@@ -216,11 +219,7 @@ def _claim(membership: Membership, batch: CandidateBatch | None) -> Assignment |
     Where every such task is locked by another transaction at this very moment, wait for those to
     end (they are milliseconds long) rather than say that there is nothing to do.
     """
-    had = Assignment.objects.filter(task=OuterRef("pk"), annotator=membership)
-    # The index task_open holds exactly these rows, in this order: the first is found, not sorted.
-    open_tasks = Task.objects.filter(
-        ~Exists(had), project=membership.project_id, slots_free__gt=0, closed_at__isnull=True
-    ).order_by("-priority", "id")
+    open_tasks = tasks_open(membership=membership)
     if batch is not None:
         open_tasks = open_tasks.filter(batch=batch)
     for _ in range(_LOCKED_TRIES):
@@ -258,5 +257,5 @@ def _revive(assignment: Assignment) -> Assignment:
     return assignment
 
 
-def _lease_end() -> Any:
+def _lease_end() -> datetime:
     return timezone.now() + timedelta(seconds=settings.ASSIGNMENT_LEASE_S)
