@@ -3,11 +3,13 @@
 Plain Python, standard library only.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from alignment.recipe import Recipe
+from annotation.records import RankingRecord
 
 CHANCE = 0.5
 
@@ -18,6 +20,23 @@ class Verdict:
 
     promote: bool
     reason: str
+
+
+def snapshot_problem(rankings: Iterable[RankingRecord], recipe: Recipe) -> str:
+    """Why a snapshot can train no reward model, before any time is spent on it; empty if it can.
+
+    A ranking in which everything is tied tells nothing. Held-out rankings are needed only by a
+    recipe that sets the reward model a test.
+    """
+    telling: Counter[str] = Counter()
+    for ranking in rankings:
+        telling[ranking.split] += len(ranking.tiers) > 1
+    if not telling["train"]:
+        return "no ranking of a train prompt prefers one answer to another"
+    tested = recipe.reward_accuracy_floor > 0 or recipe.reward_above_chance
+    if tested and not telling["held_out"]:
+        return "no ranking of a held-out prompt prefers one answer to another"
+    return ""
 
 
 def judgement_lost(held_out: Mapping[str, Any], recipe: Recipe) -> str:

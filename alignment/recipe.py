@@ -30,8 +30,10 @@ STAGES = (
     "deciding",
 )
 
-# What the recipe itself says of sampling: `generate` may not say it a second time.
+# What `generate` may not say: what the recipe itself says already, and an endpoint. An endpoint
+# serves one model; a round samples from its policies, one of which it makes itself.
 _GENERATE_OWN = ("engine", "samples", "temperatures", "max_tokens", "seed")
+_GENERATE_ENDPOINT = ("endpoint_url", "endpoint_model", "endpoint_key_variable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,9 +98,9 @@ class Recipe:
         check(all(self.prompt_tags), "prompt_tags", "tags that are not empty")
         check(self.prompt_limit >= 0, "prompt_limit", "0 or more")
         check(
-            self.engine in ("auto", "vllm", "transformers", "openai"),
+            self.engine in ("auto", "vllm", "transformers"),
             "engine",
-            "auto, vllm, transformers or openai",
+            "auto, vllm or transformers",
         )
         check(1 <= self.max_tokens <= 100_000, "max_tokens", "1 to 100000")
         # One answer cannot be ranked; more than sixteen nobody ranks with care.
@@ -121,6 +123,9 @@ class Recipe:
         )
         check(abs(self.seed) < 2**31, "seed", "a number below 2^31")
         _own_check("generate", self.generate, _GENERATE_OWN)
+        for name in _GENERATE_ENDPOINT:
+            if name in self.generate:
+                raise ConfigError(f"recipe.generate: {name} cannot be set: a round samples itself")
         _own_check("rejection", self.rejection, ("keep",))
         self.ranking_config(seed=0)
         self.improving_config(seed=0)

@@ -1,8 +1,9 @@
 """Rounds: the arrows between their states.
 
 planned → sampling → annotating → freezing → reward → improving → evaluating → deciding → promoted |
-rejected; reward → annotating when the reward model has lost its judgement; failed from every stage,
-and back by retry; cancelled from anywhere. Each arrow is one conditional update, so of any number
+rejected; freezing or reward → annotating when more labels are needed (nothing to learn from, or a
+reward model that has lost its judgement); failed from every stage, and back by retry; cancelled
+from anywhere. Each arrow is one conditional update, so of any number
 of simultaneous walkers one walks it, and each is recorded with who, when and why.
 """
 
@@ -23,7 +24,7 @@ from alignment.selectors.rounds import (
     round_ranking_batches,
 )
 from alignment.services.campaigns import POLICY_ROLES
-from alignment.services.stages import STAGE_WORK, Arrow, Stage, StageError
+from alignment.services.stages import STAGE_WORK, Arrow, Frozen, Stage, StageError, rankings_freeze
 from annotation.models import Split, Task
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from modelhub.errors import ApplicationError, ConflictError
@@ -116,15 +117,13 @@ def _step(round_id: int) -> bool:
     """One look at the round, and at most one arrow. Returns whether anything was written."""
     seen = Round.objects.get(pk=round_id)
     try:
-        # Before the row is held, because files are read: answers that were written come in.
-        for batch in round_batches_to_ingest(round=seen):
-            candidate_batch_ingest(batch=batch)
+        frozen = _files_read(seen)
         with transaction.atomic():
             round = _locked(round_id)
             seen.state, seen.lap = round.state, round.lap
             if round.is_ended:
                 return _leftovers_close(round)
-            stage = Stage(round)
+            stage = Stage(round, frozen)
             arrow = STAGE_WORK[round.state](stage)
             if arrow is None or round.state in stage.recipe.human_gates:
                 return stage.changed
@@ -140,26 +139,34 @@ def _step(round_id: int) -> bool:
             )
 
 
-@transaction.atomic
+def _files_read(round: Round) -> Frozen | None:
+    """What must not happen while the round's row is held: answers come in, rankings are frozen."""
+    for batch in round_batches_to_ingest(round=round):
+        candidate_batch_ingest(batch=batch)
+    return rankings_freeze(round=round) if round.state == State.FREEZING else None
+
+
 def round_continue(*, round: Round, actor: User | None, reason: str = "") -> Round:
     """Let a round whose stage has done its work through the human gate it waits at.
 
     Raises ApplicationError if there is no such gate, or something is still to be done.
     """
-    round = _locked(round.pk)
-    if round.state == State.DECIDING:
-        raise ApplicationError("Promote or reject: the round waits for a decision.")
-    if round.is_ended or round.state not in round.recipe["human_gates"]:
-        raise ConflictError("The round does not wait for anybody.", {"state": round.state})
-    stage = Stage(round)
     try:
-        arrow = STAGE_WORK[round.state](stage)
+        frozen = _files_read(Round.objects.get(pk=round.pk))
+        with transaction.atomic():
+            round = _locked(round.pk)
+            if round.state == State.DECIDING:
+                raise ApplicationError("Promote or reject: the round waits for a decision.")
+            if round.is_ended or round.state not in round.recipe["human_gates"]:
+                raise ConflictError("The round does not wait for anybody.", {"state": round.state})
+            stage = Stage(round, frozen)
+            arrow = STAGE_WORK[round.state](stage)
+            if arrow is None:
+                raise ApplicationError("The stage has not done its work yet.")
+            _follow(round, arrow, actor=actor, reason=reason)
+            return round
     except StageError as error:
         raise ApplicationError(str(error)) from error
-    if arrow is None or stage.changed:
-        raise ApplicationError("The stage has not done its work yet.")
-    _follow(round, arrow, actor=actor, reason=reason)
-    return round
 
 
 @transaction.atomic
@@ -291,7 +298,7 @@ def _locked(round_id: int) -> Round:
 def _follow(round: Round, arrow: Arrow, *, actor: User | None, reason: str = "") -> bool:
     """Walk an arrow with what belongs to it: the next lap, or the champion's move."""
     changes: dict[str, Any] = {}
-    if arrow.to == State.ANNOTATING and round.state == State.REWARD:
+    if arrow.to == State.ANNOTATING and round.state in (State.FREEZING, State.REWARD):
         # Of the lap that is over its runs, and through them its versions, stay recorded.
         changes = {"lap": round.lap + 1, "batch": None, "dataset": None, "reward_version": None}
     why = ": ".join(part for part in (arrow.reason, reason) if part)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.gates import judgement_lost, verdict_of
+from alignment.gates import judgement_lost, snapshot_problem, verdict_of
 from alignment.models import Evaluation, Round, RoundRun
 from alignment.recipe import Recipe, recipe_load
 from alignment.selectors.rounds import (
@@ -21,16 +21,19 @@ from alignment.selectors.rounds import (
     round_ranking_batches,
     run_facts,
 )
-from annotation.models import CandidateBatch, Prompt, Split
+from annotation.models import CandidateBatch, PreferenceDataset, Prompt, Split
+from annotation.records import RankingRecord
 from annotation.services.batches import (
     batch_tasks_close,
     candidate_batch_request,
 )
-from annotation.services.datasets import preference_dataset_freeze
+from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
+from modelhub.ml.records import records_read
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.services.runs import run_create
 from modelhub.services.versions import model_version_register
+from modelhub.storage import artifact_folder
 
 State = Round.State
 Purpose = CandidateBatch.Purpose
@@ -48,11 +51,20 @@ class StageError(Exception):
     """A run of the stage failed or was cancelled; the message is the round's error."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """A round's snapshot, and why it cannot train a reward model; empty if it can."""
+
+    dataset: PreferenceDataset
+    problem: str
+
+
 class Stage:
     """A round in one of its states, with the ways its function starts work or finds it again."""
 
-    def __init__(self, round: Round) -> None:
+    def __init__(self, round: Round, frozen: Frozen | None = None) -> None:
         self.round = round
+        self.frozen = frozen
         self.recipe: Recipe = recipe_load(round.recipe)
         self.changed = False  # whether this look wrote anything
 
@@ -203,16 +215,33 @@ def annotating(stage: Stage) -> Arrow | None:
     return Arrow(to=State.FREEZING, reason=f"all {progress.accepted} rankings are in")
 
 
+def rankings_freeze(*, round: Round) -> Frozen:
+    """End the round's tasks and freeze all rankings of its project.
+
+    Not a part of `freezing`, because it reads every ranking: it is called before the round's row
+    is held. Called again over the same rankings it gives the same snapshot.
+    """
+    for batch in round_ranking_batches(round=round):
+        batch_tasks_close(batch=batch)
+    dataset = round.dataset or preference_dataset_freeze(
+        project=round.campaign.project, created_by=round.started_by
+    )
+    folder = artifact_folder(dataset.artifact)
+    problem = snapshot_problem(
+        records_read(folder / RANKINGS_NAME, RankingRecord), recipe_load(round.recipe)
+    )
+    return Frozen(dataset=dataset, problem=problem)
+
+
 def freezing(stage: Stage) -> Arrow | None:
-    round = stage.round
-    if round.dataset is None:
-        for batch in round_ranking_batches(round=round):
-            batch_tasks_close(batch=batch)
-        dataset = preference_dataset_freeze(
-            project=round.campaign.project, created_by=round.started_by
-        )
-        stage.keep(dataset=dataset)
-    return Arrow(to=State.REWARD, reason=f"frozen as {round.dataset}")
+    frozen = stage.frozen
+    if frozen is None:
+        return None
+    if stage.round.dataset_id is None:
+        stage.keep(dataset=frozen.dataset)
+    if frozen.problem:
+        return Arrow(to=State.ANNOTATING, reason=f"Labels are asked for: {frozen.problem}.")
+    return Arrow(to=State.REWARD, reason=f"frozen as {frozen.dataset}")
 
 
 def reward(stage: Stage) -> Arrow | None:

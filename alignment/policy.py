@@ -1,0 +1,72 @@
+"""Who may see and drive rounds: the managers of the campaign's project, and nobody else.
+
+To everyone else a campaign, a round or a candidate's lineage does not exist (404).
+"""
+
+from django.db.models import QuerySet
+from django.http import Http404
+
+from alignment.models import Campaign, Round
+from annotation.models import Candidate, Membership, Project
+from annotation.policy import Person, role_of, role_reaches
+
+_MANAGER = Membership.Role.MANAGER
+
+
+def managed_projects(user: Person) -> QuerySet[Project]:
+    """The projects whose rounds the person drives."""
+    if getattr(user, "is_superuser", False):
+        return Project.objects.all()
+    standing = Membership.objects.filter(user_id=user.pk or 0, role=_MANAGER, removed_at=None)
+    return Project.objects.filter(pk__in=standing.values("project"))
+
+
+def _manages(user: Person, project: Project) -> bool:
+    return role_reaches(role_of(user, project), _MANAGER)
+
+
+def campaign_for(user: Person, uid: str) -> Campaign:
+    """The campaign, for a manager of its project. Raises Http404 otherwise."""
+    campaign = (
+        Campaign.objects.select_related(
+            "project", "base_version__model", "policy_model", "reward_model"
+        )
+        .filter(uid=uid)
+        .first()
+    )
+    if campaign is None or not _manages(user, campaign.project):
+        raise Http404("Not found.")
+    return campaign
+
+
+def round_for(user: Person, uid: str) -> Round:
+    """The round, for a manager of its project. Raises Http404 otherwise."""
+    round = (
+        Round.objects.select_related(
+            "campaign__project",
+            "campaign__policy_model",
+            "policy_in__model",
+            "policy_out__model",
+            "reward_version__model",
+            "dataset__project",
+            "batch",
+            "started_by",
+        )
+        .filter(uid=uid)
+        .first()
+    )
+    if round is None or not _manages(user, round.campaign.project):
+        raise Http404("Not found.")
+    return round
+
+
+def candidate_for(user: Person, uid: str) -> Candidate:
+    """A candidate, for a manager of its project. Raises Http404 otherwise."""
+    candidate = (
+        Candidate.objects.select_related("prompt__project", "batch", "version__model")
+        .filter(uid=uid)
+        .first()
+    )
+    if candidate is None or not _manages(user, candidate.prompt.project):
+        raise Http404("Not found.")
+    return candidate
