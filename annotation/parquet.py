@@ -1,0 +1,85 @@
+"""Rows → Parquet, a row group at a time. Imported by annotation.exports, when it is needed."""
+
+from collections.abc import Iterable, Iterator
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from modelhub.ml.records import chunked
+
+ROWS_A_GROUP = 1000
+
+_TEXT, _TEXTS = pa.string(), pa.list_(pa.string())
+_MESSAGES = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
+_CANDIDATE = pa.struct(
+    [
+        ("id", _TEXT),
+        ("text", _TEXT),
+        ("finish_reason", _TEXT),
+        ("token_count", pa.int64()),
+        ("model_version", _TEXT),
+    ]
+)
+
+
+def _pair_schema(prompt: pa.DataType, answer: pa.DataType) -> pa.Schema:
+    return pa.schema(
+        [
+            ("prompt", prompt),
+            ("chosen", answer),
+            ("rejected", answer),
+            ("ranking_id", _TEXT),
+            ("prompt_id", _TEXT),
+            ("chosen_id", _TEXT),
+            ("rejected_id", _TEXT),
+            ("chosen_model_version", _TEXT),
+            ("rejected_model_version", _TEXT),
+            ("tiers_apart", pa.int64()),
+            ("pairs_of_ranking", pa.int64()),
+            ("split", _TEXT),
+            ("tags", _TEXTS),
+            ("batch", _TEXT),
+            ("annotator", _TEXT),
+            ("is_simulated", pa.bool_()),
+        ]
+    )
+
+
+SCHEMAS = {
+    "trl": _pair_schema(_MESSAGES, _MESSAGES),
+    "trl-text": _pair_schema(_TEXT, _TEXT),
+    "rankings": pa.schema(
+        [
+            ("id", _TEXT),
+            ("prompt_id", _TEXT),
+            ("messages", _MESSAGES),
+            ("split", _TEXT),
+            ("tags", _TEXTS),
+            ("batch", _TEXT),
+            ("candidates", pa.list_(_CANDIDATE)),
+            ("tiers", pa.list_(_TEXTS)),
+            ("unacceptable", _TEXTS),
+            ("annotator", _TEXT),
+            ("is_simulated", pa.bool_()),
+            ("shown_order", _TEXTS),
+            ("active_s", pa.float64()),
+            ("rationale", _TEXT),
+            ("guideline", pa.int64()),
+        ]
+    ),
+}
+
+
+def row_groups_write(
+    file: IO[bytes], rows: Iterable[dict[str, Any]], *, layout: str
+) -> Iterator[int]:
+    """Write the rows of a layout; yields the size of each row group once it is in the file.
+
+    The file is whole when the iterator has ended: Parquet's index comes last.
+    """
+    schema = SCHEMAS[layout]
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for chunk in chunked(rows, ROWS_A_GROUP):
+            writer.write_table(pa.Table.from_pylist(chunk, schema=schema))
+            yield len(chunk)
