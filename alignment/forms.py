@@ -1,4 +1,4 @@
-"""The two forms of rounds: a campaign, and a round's recipe."""
+"""The forms of rounds: a campaign, a round's recipe, and why somebody did something."""
 
 import dataclasses
 import json
@@ -51,6 +51,10 @@ class CampaignForm(forms.Form):
         versions.queryset = ModelVersion.objects.filter(role__in=POLICY_ROLES).select_related(
             "model"
         )
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(max_length=1000, required=False)
 
 
 class LadderField(forms.CharField):

@@ -1,6 +1,7 @@
 """What is read of campaigns and rounds."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,15 @@ from django.db.models import Count, Q, QuerySet, Sum
 
 from alignment.models import Campaign, Round
 from alignment.recipe import Recipe
-from annotation.models import Assignment, CandidateBatch, Prompt, Split, Submission, Task
+from annotation.models import (
+    Assignment,
+    CandidateBatch,
+    Project,
+    Prompt,
+    Split,
+    Submission,
+    Task,
+)
 from modelhub.models import Alias, ModelVersion, Run
 
 
@@ -53,6 +62,14 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
         share = round(recipe.prompt_limit * len(side) / len(found))
         chosen |= {prompt.pk for prompt in side[: max(1, share)]}
     return [prompt for prompt in found if prompt.pk in chosen]
+
+
+def prompt_tags(*, project: Project) -> list[tuple[str, int]]:
+    """The tags of a project's prompts with how many carry each. One query."""
+    counted: Counter[str] = Counter()
+    for tags in project.prompts.values_list("tags", flat=True):
+        counted.update(set(tags))
+    return sorted(counted.items())
 
 
 def round_ranking_batches(*, round: Round) -> QuerySet[CandidateBatch]:

@@ -1,0 +1,79 @@
+"""How numbers are written on the pages of rounds."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import template
+
+from alignment.charts import Chart, Curve, chart_draw, curve_draw
+from alignment.selectors.overview import RoundFigures
+
+register = template.Library()
+_FORMS = {
+    "score": "{:.3f}",
+    "signed": "{:+.3f}",
+    "share": "{:.1%}",
+    "signed_share": "{:+.1%}",
+    "tokens": "{:.1f}",
+    "signed_tokens": "{:+.1f}",
+    "nats": "{:.2f}",
+}
+
+
+@register.filter
+def figure(value: Any, form: str = "score") -> str:
+    """A number, or the mean of {"mean", "low", "high"}; a dash for nothing."""
+    mean = value.get("mean") if isinstance(value, Mapping) else value
+    return "–" if mean is None else _FORMS[form].format(mean)
+
+
+@register.filter
+def interval(value: Any, form: str = "score") -> str:
+    """ "0.12 to 0.34" of {"mean", "low", "high"}; empty for a figure without an interval."""
+    if not isinstance(value, Mapping) or value.get("low") is None:
+        return ""
+    written = _FORMS[form]
+    return f"{written.format(value['low'])} to {written.format(value['high'])}"
+
+
+@register.filter
+def signed(form: str) -> str:
+    """The form that writes differences of figures in this form."""
+    return "signed" if form == "score" else f"signed_{form}"
+
+
+@register.filter
+def duration(seconds: float | None) -> str:
+    """Seconds in words: "42 s", "3 min 5 s", "2 h 14 min"."""
+    if seconds is None:
+        return ""
+    whole = round(seconds)
+    minutes, hours = whole // 60, whole // 3600
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{minutes} min {whole % 60} s"
+    if hours < 48:
+        return f"{hours} h {minutes % 60} min"
+    return f"{hours // 24} days"
+
+
+@register.simple_tag
+def curve(points: list[tuple[int, float]]) -> Curve | None:
+    return curve_draw(points)
+
+
+@register.simple_tag
+def reward_chart(figures: list[RoundFigures]) -> Chart | None:
+    """The paired reward difference of each round, with its interval."""
+    return chart_draw(
+        [
+            (f"Round {one.round.number}", one.reward["mean"], one.reward["low"], one.reward["high"])
+            for one in figures
+        ]
+    )
+
+
+@register.simple_tag
+def kl_chart(figures: list[RoundFigures]) -> Chart | None:
+    return chart_draw([(f"Round {one.round.number}", one.kl, one.kl, one.kl) for one in figures])
