@@ -110,7 +110,7 @@ class _Attempt:
         storage.run_folder_make(self.run)
         processes_kill(self.folder / storage.LOG_NAME)
         inputs = self.folder / "inputs"
-        inputs.mkdir(exist_ok=True)
+        inputs.mkdir(exist_ok=True, mode=0o700)
         described = {}
         for given in self.run.inputs.select_related("artifact"):
             link = inputs / given.role
@@ -122,6 +122,7 @@ class _Attempt:
             }
         value = {"program": self.run.program, "config": self.run.config, "inputs": described}
         temporary = self.folder / ".config.json.tmp"
+        temporary.touch(mode=0o600)
         temporary.write_text(json_canonical(value))
         temporary.replace(self.folder / "config.json")
         _partial_line_cut(self.folder / "metrics.jsonl")
@@ -188,7 +189,8 @@ class _Attempt:
     def _told(self, ask: Callable[[], bool | None]) -> bool:
         """Ask the database; a database that is away for a while is no reason to stop a program."""
         try:
-            close_old_connections()
+            if not connection.in_atomic_block:
+                close_old_connections()
             return bool(ask())
         except (OperationalError, InterfaceError):
             logger.warning("%s: the database does not answer", self.run, exc_info=True)

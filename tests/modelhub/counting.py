@@ -1,8 +1,10 @@
 """A program for tests: counts to `steps`, checkpointing each one, and misbehaves as it is told.
 
-The result is the sum of a seeded sequence, so that a resumed run can be compared with a straight one.
+The result is the sum of a seeded sequence, so that a resumed run can be compared with a straight
+one.
 """
 
+import functools
 import os
 import random
 import signal
@@ -48,7 +50,7 @@ def main(run: RunDir) -> None:
         time.sleep(config.step_s)
         run.metric(step, {"total": total})
         run.progress(step, config.steps, "steps")
-        run.checkpoint_publish(step, lambda folder: total_write(folder, total))
+        run.checkpoint_publish(step, functools.partial(total_write, total=total))
     if config.misbehaviour == "no result":
         return
     total_write(run.output("demonstrations"), total)
