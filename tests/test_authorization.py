@@ -1,0 +1,198 @@
+"""RELIABILITY S01, S02, S14, S15: every URL, every verb, every role, against one table.
+
+tests/authorization.txt is the table: a line for each route and verb, a status for each role. What
+is not in it must be refused to everybody; a new route fails here until it has its line.
+The admin is walked too: only staff pass.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.db import transaction
+from django.test import Client
+from django.urls import URLPattern, URLResolver, get_resolver, reverse
+
+from tests.world import World, make_world
+
+ROLES = ("anonymous", "annotator", "reviewer", "manager", "outsider", "staff")
+VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+TABLE = Path(__file__).with_name("authorization.txt")
+REFUSALS = {403, 404, 405}
+OPEN_TO_ALL = {"sign_in", "sign_in_link", "healthz"}
+
+
+class RollbackError(Exception):
+    """Raised to undo what a request did."""
+
+
+def routes(resolver: URLResolver | None = None, above: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (name, pattern) of every route outside the admin."""
+    for entry in (resolver or get_resolver()).url_patterns:
+        pattern = above + str(entry.pattern)
+        if isinstance(entry, URLResolver):
+            if entry.namespace != "admin":
+                yield from routes(entry, pattern)
+        elif isinstance(entry, URLPattern):
+            assert entry.name, f"the route {pattern} has no name"
+            yield entry.name, pattern
+
+
+def parameters(pattern: str) -> list[str]:
+    return re.findall(r"<(?:\w+:)?(\w+)>", pattern)
+
+
+def table_read() -> dict[tuple[str, str], list[set[int]]]:
+    """(route, verb) → the statuses allowed to each role; "200/302" allows either."""
+    table = {}
+    for line in TABLE.read_text().splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, verb, *statuses = line.split()
+            assert len(statuses) == len(ROLES), line
+            assert (name, verb) not in table, line
+            table[name, verb] = [{int(one) for one in status.split("/")} for status in statuses]
+    return table
+
+
+def status_of(client: Client, verb: str, path: str, body: bytes = b"{}") -> int:
+    """The status of a request, whose effects are undone."""
+    status = 0
+    try:
+        with transaction.atomic():
+            kind = "application/json" if path.startswith("/api/") else None
+            if verb == "GET":
+                status = client.get(path).status_code
+            elif kind or verb != "POST":
+                request = getattr(client, verb.lower())
+                status = request(path, data=body, content_type="application/json").status_code
+            else:
+                status = client.post(path).status_code
+            raise RollbackError
+    except RollbackError:
+        return status
+
+
+def clients_of(world: World) -> dict[str, Client]:
+    clients = {}
+    for role, user in world.people.items():
+        clients[role] = Client(raise_request_exception=False)
+        if user is not None:
+            clients[role].force_login(user)
+    return clients
+
+
+def wrong_cells(world: World) -> tuple[list[str], int]:
+    """The cells that are not as the table says, and how many were walked."""
+    table, clients = table_read(), clients_of(world)
+    values = {**world.a.uids(), "token": "0" * 43}
+    wrong, cells, seen = [], 0, set()
+    for name, pattern in routes():
+        seen.add(name)
+        names = parameters(pattern)
+        path = reverse(name, kwargs={one: values[one] for one in names})
+        for verb in VERBS:
+            row = table.get((name, verb))
+            for place, role in enumerate(ROLES):
+                cells += 1
+                status = status_of(clients[role], verb, path)
+                allowed = REFUSALS | ({302} if role == "anonymous" else set())
+                if row is not None:
+                    allowed = row[place]
+                if status not in allowed:
+                    wrong.append(f"{name} {verb} {role}: {status}, not {sorted(allowed)}")
+    wrong += [f"{name} is in the table, not in the site" for name, _ in table if name not in seen]
+    return wrong, cells
+
+
+@pytest.fixture
+def world(db) -> World:
+    return make_world()
+
+
+def test_every_cell_is_as_the_table_says(world: World) -> None:
+    wrong, cells = wrong_cells(world)
+    assert not wrong, "\n".join(wrong)
+    assert cells > 500
+
+
+@pytest.mark.urls("tests.config.planted_urls")
+def test_a_planted_hole_is_found(world: World) -> None:
+    wrong, _ = wrong_cells(world)
+    assert any(line.startswith("planted_open GET anonymous: 200") for line in wrong)
+
+
+def test_a_childs_uid_of_another_project_is_a_uid_that_does_not_exist(world: World) -> None:
+    """S02: with A's parent in the path, B's child answers exactly as a missing one."""
+    client = Client(raise_request_exception=False)
+    client.force_login(world.a.manager.user)
+    ours, theirs = world.a.uids(), world.b.uids()
+    hub_is_not_by_project = {"number", "model_name", "name", "sha256"}
+    tried = 0
+    for name, pattern in routes():
+        names = parameters(pattern)
+        for child in [one for one in names if one.endswith("_uid")]:
+            kwargs = {one: ours.get(one, "x") for one in names if one not in hub_is_not_by_project}
+            if set(names) - set(kwargs):
+                continue
+            for verb in ("GET", "POST"):
+                foreign = reverse(name, kwargs={**kwargs, child: theirs[child]})
+                missing = reverse(name, kwargs={**kwargs, child: "f" * 32})
+                answers = [
+                    status_of(client, verb, foreign),
+                    status_of(client, verb, missing),
+                ]
+                assert answers[0] == answers[1], (name, verb, child, answers)
+                assert answers[0] in REFUSALS, (name, verb, child, answers)
+                tried += 1
+    assert tried >= 20
+
+
+def test_only_staff_enter_the_admin(world: World) -> None:
+    for role, client in clients_of(world).items():
+        for path in ("/admin/", "/admin/annotation/project/", "/admin/modelhub/run/"):
+            status = status_of(client, "GET", path)
+            assert status == (200 if role == "staff" and path == "/admin/" else status)
+            assert (status == 200) <= (role == "staff"), (role, path, status)
+
+
+def test_unsafe_requests_without_a_token_change_nothing(world: World) -> None:
+    """S15: every route that takes POST refuses a session's request without the CSRF token."""
+    client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+    client.force_login(world.a.manager.user)
+    values = {**world.a.uids(), "token": "0" * 43}
+    tried = 0
+    for (name, verb), statuses in table_read().items():
+        if verb == "GET" or name in OPEN_TO_ALL:
+            continue
+        (pattern,) = {pattern for one, pattern in routes() if one == name}
+        path = reverse(name, kwargs={one: values[one] for one in parameters(pattern)})
+        manager = statuses[ROLES.index("manager")]
+        if manager <= {404}:
+            continue
+        for body_type in ("application/x-www-form-urlencoded", "text/plain", "application/json"):
+            with transaction.atomic():
+                response = client.generic(verb, path, data="{}", content_type=body_type)
+            assert response.status_code == 403, (name, verb, body_type, response.status_code)
+        tried += 1
+    assert tried >= 10
+
+
+def test_sign_in_and_sign_out_need_a_token_too(world: World) -> None:
+    client = Client(enforce_csrf_checks=True)
+    assert client.post("/sign-in/", {"username": "a", "password": "b"}).status_code == 403
+    client.force_login(world.a.manager.user)
+    assert client.post("/sign-out/").status_code == 403
+    assert client.get("/").status_code == 200
+
+
+def test_a_token_from_another_origin_is_refused(world: World) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(world.a.manager.user)
+    page = client.get(reverse("project_new"))
+    token = page.cookies["csrftoken"].value if "csrftoken" in page.cookies else ""
+    for origin in ("https://evil.example", "null"):
+        response = client.post(
+            reverse("project_new"), {"csrfmiddlewaretoken": token}, HTTP_ORIGIN=origin
+        )
+        assert response.status_code == 403
