@@ -40,6 +40,20 @@ def role_reaches(role: str | None, at_least: str) -> bool:
     return role is not None and _RANK[role] >= _RANK[at_least]
 
 
+def projects_may_create(user: Person) -> bool:
+    """Staff, and whoever manages a project already. One query at most."""
+    return bool(getattr(user, "is_staff", False)) or manages_any(user)
+
+
+def manages_any(user: Person) -> bool:
+    """Whether the person manages some project, as a superuser does. One query at most."""
+    if not user.is_authenticated:
+        return False
+    if getattr(user, "is_superuser", False):
+        return True
+    return Membership.objects.filter(user_id=user.pk, role=Role.MANAGER, removed_at=None).exists()
+
+
 def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:
     """The project, for someone whose role in it is at least this. Raises Http404 otherwise."""
     project = Project.objects.filter(uid=uid).first()

@@ -2,12 +2,44 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from annotation import views
+from annotation import account_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.home, name="home"),
-    path("sign-in/", views.SignIn.as_view(), name="sign_in"),
-    path("sign-in/<str:token>/", views.sign_in_link, name="sign_in_link"),
-    path("sign-out/", views.SignOut.as_view(), name="sign_out"),
-    path("password/", views.PasswordChange.as_view(), name="password_change"),
+    path("sign-in/", account_views.SignIn.as_view(), name="sign_in"),
+    path("sign-in/<str:token>/", account_views.sign_in_link, name="sign_in_link"),
+    path("sign-out/", account_views.SignOut.as_view(), name="sign_out"),
+    path("password/", account_views.PasswordChange.as_view(), name="password_change"),
+    path("projects/new/", views.project_new, name="project_new"),
+    path("projects/<str:project_uid>/", views.project_detail, name="project_detail"),
+    path("projects/<str:project_uid>/rank/", views.rank, name="rank"),
+    path(
+        "projects/<str:project_uid>/guidelines/",
+        views.project_guidelines,
+        name="project_guidelines",
+    ),
+    path("projects/<str:project_uid>/prompts/", views.project_prompts, name="project_prompts"),
+    path(
+        "projects/<str:project_uid>/prompts/<str:prompt_uid>/",
+        views.prompt_detail,
+        name="prompt_detail",
+    ),
+    path("projects/<str:project_uid>/members/", views.project_members, name="project_members"),
+    path(
+        "projects/<str:project_uid>/members/<str:membership_uid>/role/",
+        views.member_role,
+        name="member_role",
+    ),
+    path(
+        "projects/<str:project_uid>/members/<str:membership_uid>/remove/",
+        views.member_remove,
+        name="member_remove",
+    ),
+    path(
+        "projects/<str:project_uid>/members/<str:membership_uid>/link/",
+        views.member_link,
+        name="member_link",
+    ),
+    path("projects/<str:project_uid>/datasets/", views.project_datasets, name="project_datasets"),
+    path("datasets/<str:dataset_uid>/", views.dataset_detail, name="dataset_detail"),
 ]

@@ -1,30 +1,324 @@
-"""Pages of people and projects. They hold no rule of the domain: selectors read, services write."""
+"""Pages of projects. No rule is made here: policy admits, selectors read, services write."""
 
-from django.contrib.auth import views as auth_views
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render
-from django.urls import reverse_lazy
-from django.views.decorators.http import require_safe
+from typing import Any
 
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.urls import reverse
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-class SignIn(auth_views.LoginView):
-    template_name = "registration/sign_in.html"
-    redirect_authenticated_user = True
+from annotation import overviews, policy
+from annotation.forms import (
+    FreezeForm,
+    GuidelineForm,
+    PersonForm,
+    ProjectForm,
+    PromptsForm,
+    RoleForm,
+    error_add,
+)
+from annotation.models import Membership, PreferenceDataset, Project, Split
+from annotation.rendering import markdown_render, messages_render
+from annotation.selectors import annotator_progress
+from annotation.services.datasets import preference_dataset_freeze
+from annotation.services.projects import (
+    guideline_publish,
+    membership_remove,
+    membership_role_change,
+    person_add,
+    person_link_renew,
+    project_create,
+)
+from annotation.services.prompts import prompts_import
+from modelhub.errors import ApplicationError
 
-
-class SignOut(auth_views.LogoutView):
-    http_method_names = ["post", "options"]
-
-
-class PasswordChange(auth_views.PasswordChangeView):
-    template_name = "registration/password_change.html"
-    success_url = reverse_lazy("home")
+MANAGER = Membership.Role.MANAGER
+REVIEWER = Membership.Role.REVIEWER
+PROMPTS_ON_A_PAGE = 50
+SKIP_REASONS = [
+    "The prompt is unclear or broken",
+    "Something in it is unsafe or upsetting",
+    "It is in a language I do not read well",
+    "It needs knowledge that I do not have",
+    "Another reason",
+]
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
-    return render(request, "annotation/home.html", {})
+    """The person's projects, what waits in each, and one button to go on."""
+    cards = overviews.project_cards(user=_person(request))
+    may_create = policy.projects_may_create(request.user)
+    return render(request, "annotation/home.html", {"cards": cards, "may_create": may_create})
 
 
-def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
-    return render(request, "registration/sign_in_link.html", {"token": token})
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_new(request: HttpRequest) -> HttpResponse:
+    if not policy.projects_may_create(request.user):
+        raise Http404("Not found.")
+    form = ProjectForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            project = project_create(created_by=_person(request), **form.cleaned_data)
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(request, "The project is there. Next: guidelines, prompts, people.")
+            return redirect("project_detail", project.uid)
+    return render(request, "annotation/project_new.html", {"form": form}, status=_status(form))
+
+
+@require_safe
+def project_detail(request: HttpRequest, project_uid: str) -> HttpResponse:
+    project = policy.project_for(request.user, project_uid)
+    context = _frame(request, project, "overview")
+    membership = context["membership"]
+    context["slots"] = overviews.slot_counts(project=project)
+    if membership is not None:
+        context["mine"] = annotator_progress(membership=membership)
+        context["holds_task"] = overviews.task_held(membership=membership)
+    if context["is_reviewer"]:
+        context["contributions"] = overviews.contributions(project=project)
+        context["prompt_counts"] = overviews.prompt_counts(project=project)
+        context["datasets"] = project.datasets.select_related("artifact")[:5]
+    return render(request, "annotation/project_detail.html", context)
+
+
+@require_safe
+def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """The ranking page. The task itself is asked for by the page: a GET hands nothing out."""
+    membership = policy.membership_for(request.user, project_uid)
+    project, blank = membership.project, "ASSIGNMENT"
+    names = ("draft", "submit", "skip", "renew")
+    state = {
+        "viewer": membership.uid,
+        "project": project.uid,
+        "placeholder": blank,
+        "urls": {name: reverse(f"api_{name}", args=[blank]) for name in names}
+        | {"next": reverse("api_next", args=[project.uid])},
+    }
+    context = {"project": project, "state": state, "skip_reasons": SKIP_REASONS}
+    return render(request, "annotation/rank.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    form = PromptsForm(request.POST or None, request.FILES or None)
+    if request.method == "POST" and form.is_valid():
+        file = form.cleaned_data["file"]
+        try:
+            counts = prompts_import(project=project, lines=file, name=file.name)
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(
+                request,
+                f"{counts.new} prompts imported; {counts.existing} were already here.",
+            )
+            return redirect("project_prompts", project.uid)
+    split, words = request.GET.get("split", ""), request.GET.get("q", "").strip()[:200]
+    prompts = overviews.prompts_page(project=project, split=split, words=words)
+    page = Paginator(prompts, PROMPTS_ON_A_PAGE).get_page(request.GET.get("page"))
+    context = _frame(request, project, "prompts") | {
+        "form": form,
+        "page": page,
+        "counts": overviews.prompt_counts(project=project),
+        "split": split if split in Split.values else "",
+        "words": words,
+    }
+    return render(request, "annotation/project_prompts.html", context, status=_status(form))
+
+
+@require_safe
+def prompt_detail(request: HttpRequest, project_uid: str, prompt_uid: str) -> HttpResponse:
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    prompt = get_object_or_404(project.prompts, uid=prompt_uid)
+    answers = [
+        {"candidate": candidate, "html": markdown_render(candidate.text)}
+        for candidate in prompt.candidates.select_related("version__model", "batch")[:50]
+    ]
+    context = _frame(request, project, "prompts") | {
+        "prompt": prompt,
+        "conversation": messages_render(prompt.messages),
+        "answers": answers,
+    }
+    return render(request, "annotation/prompt_detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_members(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """The people. A new person's one-time link is in the answer to the form, and only there."""
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    form = PersonForm(request.POST or None)
+    link: dict[str, str] = {}
+    if request.method == "POST" and form.is_valid():
+        try:
+            user, token = person_add(project=project, actor=_person(request), **form.cleaned_data)
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            if not token:
+                messages.success(request, f"{user} is in; they have an account already.")
+                return redirect("project_members", project.uid)
+            link = {"name": user.get_username(), "url": _link(request, token)}
+            form = PersonForm()
+    return _members_page(request, project, form, link)
+
+
+@require_POST
+def member_role(request: HttpRequest, project_uid: str, membership_uid: str) -> HttpResponse:
+    project, membership = _member(request, project_uid, membership_uid)
+    form = RoleForm(request.POST)
+    if form.is_valid():
+        try:
+            membership_role_change(membership=membership, role=form.cleaned_data["role"])
+        except ApplicationError as error:
+            messages.error(request, error.message)
+        else:
+            messages.success(request, f"{membership.user} is {membership.get_role_display()} now.")
+    return redirect("project_members", project.uid)
+
+
+@require_POST
+def member_remove(request: HttpRequest, project_uid: str, membership_uid: str) -> HttpResponse:
+    project, membership = _member(request, project_uid, membership_uid)
+    try:
+        membership_remove(membership=membership)
+    except ApplicationError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, f"{membership.user} has left; their judgements stay.")
+    # Whoever removed themselves can no longer see the page.
+    gone = policy.role_of(request.user, project) != MANAGER
+    return redirect("home") if gone else redirect("project_members", project.uid)
+
+
+@require_POST
+def member_link(request: HttpRequest, project_uid: str, membership_uid: str) -> HttpResponse:
+    """Another one-time link, for a person who lost theirs."""
+    project, membership = _member(request, project_uid, membership_uid)
+    try:
+        token = person_link_renew(membership=membership)
+    except ApplicationError as error:
+        messages.error(request, error.message)
+        return redirect("project_members", project.uid)
+    link = {"name": membership.user.get_username(), "url": _link(request, token)}
+    return _members_page(request, project, PersonForm(), link)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    form = FreezeForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        try:
+            dataset = preference_dataset_freeze(
+                project=project, created_by=_person(request), query=form.query()
+            )
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(
+                request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
+            )
+            return redirect("dataset_detail", dataset.uid)
+    context = _frame(request, project, "datasets") | {
+        "form": form,
+        "datasets": project.datasets.select_related("artifact", "created_by"),
+        "slots": overviews.slot_counts(project=project),
+    }
+    return render(request, "annotation/project_datasets.html", context, status=_status(form))
+
+
+@require_safe
+def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
+    dataset = policy.dataset_for(request.user, dataset_uid)
+    context = _frame(request, dataset.project, "datasets") | {
+        "dataset": dataset,
+        "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
+    }
+    return render(request, "annotation/dataset_detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """The guidelines: read by every member, published by managers."""
+    project = policy.project_for(request.user, project_uid)
+    context = _frame(request, project, "guidelines")
+    if request.method == "POST" and not context["is_manager"]:
+        raise Http404("Not found.")
+    newest = project.guidelines.select_related("author").first()
+    form = GuidelineForm(request.POST or None, initial={"text": newest.text if newest else ""})
+    if request.method == "POST" and form.is_valid():
+        try:
+            published = guideline_publish(
+                project=project, text=form.cleaned_data["text"], author=_person(request)
+            )
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(request, f"Guidelines {published.number} are out.")
+            return redirect("project_guidelines", project.uid)
+    context |= {
+        "form": form,
+        "newest": newest,
+        "html": markdown_render(newest.text) if newest else "",
+        "history": project.guidelines.select_related("author")[1:21],
+    }
+    return render(request, "annotation/project_guidelines.html", context, status=_status(form))
+
+
+def _frame(request: HttpRequest, project: Project, tab: str) -> dict[str, Any]:
+    """What every page of a project shows around its own part."""
+    role = policy.role_of(request.user, project)
+    return {
+        "project": project,
+        "tab": tab,
+        "role": role,
+        "is_manager": policy.role_reaches(role, MANAGER),
+        "is_reviewer": policy.role_reaches(role, REVIEWER),
+        "membership": policy.membership_of(request.user, project),
+    }
+
+
+def _members_page(
+    request: HttpRequest, project: Project, form: PersonForm, link: dict[str, str]
+) -> HttpResponse:
+    context = _frame(request, project, "members") | {
+        "form": form,
+        "link": link,
+        "members": overviews.members_now(project=project),
+        "roles": Membership.Role.choices,
+    }
+    return render(request, "annotation/project_members.html", context, status=_status(form))
+
+
+def _member(
+    request: HttpRequest, project_uid: str, membership_uid: str
+) -> tuple[Project, Membership]:
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    members = project.memberships.filter(removed_at=None).select_related("user")
+    return project, get_object_or_404(members, uid=membership_uid)
+
+
+def _link(request: HttpRequest, token: str) -> str:
+    return request.build_absolute_uri(reverse("sign_in_link", args=[token]))
+
+
+def _excluded(dataset: PreferenceDataset) -> list[tuple[str, int]]:
+    return list(dataset.counts.get("excluded", {}).items())
+
+
+def _status(form: Any) -> int:
+    """A page that refuses a form says so in its status too."""
+    return 400 if form.is_bound and form.errors else 200
+
+
+def _person(request: HttpRequest) -> User:
+    """The signed-in person; the middleware lets nobody else reach these pages."""
+    assert isinstance(request.user, User)  # noqa: S101  # LoginRequiredMiddleware made sure
+    return request.user

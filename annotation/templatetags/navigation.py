@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.template import Context
 from django.urls import NoReverseMatch, reverse
 
-from annotation.models import Membership
+from annotation import policy
 
 register = template.Library()
 
@@ -28,7 +28,7 @@ def nav_links(context: Context) -> list[Link]:
     request: HttpRequest = context["request"]
     user = request.user
     staff = bool(getattr(user, "is_staff", False))
-    manager = bool(getattr(user, "is_superuser", False)) or _manages(user.pk)
+    manager = policy.manages_any(user)
     wanted = [("Projects", "home", "/projects/", True)]
     wanted.append(("Rounds", "campaign_list", "/rounds/", manager))
     wanted.append(("Model hub", "model_list", "/hub/", staff))
@@ -44,9 +44,3 @@ def nav_links(context: Context) -> list[Link]:
         here = request.path == url or request.path.startswith(prefix)
         links.append(Link(label=label, url=url, current=here))
     return links
-
-
-def _manages(user_id: int | None) -> bool:
-    return Membership.objects.filter(
-        user_id=user_id, role=Membership.Role.MANAGER, removed_at=None
-    ).exists()

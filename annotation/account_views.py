@@ -1,0 +1,54 @@
+"""Signing in and out: by password, or by a link that works once."""
+
+from django.contrib import messages
+from django.contrib.auth import login, logout
+from django.contrib.auth import views as auth_views
+from django.contrib.auth.decorators import login_not_required
+from django.contrib.auth.forms import PasswordChangeForm
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse_lazy
+from django.views.decorators.http import require_http_methods
+
+from annotation.services.sign_in import sign_in_link_use
+
+
+class SignIn(auth_views.LoginView):
+    """By name and password; django-axes counts the failures."""
+
+    template_name = "registration/sign_in.html"
+    redirect_authenticated_user = True
+
+
+class SignOut(auth_views.LogoutView):
+    http_method_names = ["post", "options"]
+
+
+class PasswordChange(auth_views.PasswordChangeView):
+    template_name = "registration/password_change.html"
+    success_url = reverse_lazy("home")
+
+    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
+        messages.success(self.request, "Your password is changed; other sessions are signed out.")
+        return super().form_valid(form)
+
+
+@login_not_required
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
+    """Opening the link shows a button; pressing it signs in and uses the link up.
+
+    Mail scanners and chat previews open links: a GET must not burn one.
+    """
+    if request.method == "POST":
+        person = sign_in_link_use(token=token)
+        if person is not None:
+            logout(request)
+            login(request, person, backend="django.contrib.auth.backends.ModelBackend")
+            return redirect("home")
+        response = render(request, "registration/sign_in_link.html", {"stale": True}, status=410)
+    else:
+        response = render(request, "registration/sign_in_link.html", {"stale": False})
+    # The address is the secret. Not "no-referrer": the form's Origin would be "null", and refused.
+    response["Referrer-Policy"] = "strict-origin"
+    return response

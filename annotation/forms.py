@@ -1,0 +1,79 @@
+"""Forms of the project pages. They shape input; services judge it."""
+
+from typing import Any
+
+from django import forms
+
+from annotation.models import Membership
+from annotation.services.projects import MAX_GUIDELINE_CHARS
+from modelhub.errors import ApplicationError
+
+
+def error_add(form: forms.BaseForm, error: ApplicationError) -> None:
+    """Put a service's refusal where it belongs: at the fields it names, else above the form."""
+    fields = error.extra.get("fields", {})
+    for name, messages in fields.items():
+        form.add_error(name if name in form.fields else None, messages)
+    if not fields:
+        form.add_error(None, error.message)
+
+
+class ProjectForm(forms.Form):
+    name = forms.CharField(max_length=120)
+    description = forms.CharField(
+        required=False,
+        max_length=5000,
+        widget=forms.Textarea(attrs={"rows": 3}),
+        help_text="What the answers are judged for, in a sentence or two.",
+    )
+    overlap = forms.IntegerField(
+        label="People for each task",
+        min_value=1,
+        max_value=50,
+        initial=1,
+        help_text="How many people judge the same answers. Two or more let you measure agreement.",
+    )
+
+
+class PersonForm(forms.Form):
+    username = forms.CharField(
+        label="User name",
+        max_length=150,
+        widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
+        help_text="Somebody new gets a link that signs them in once.",
+    )
+    role = forms.ChoiceField(choices=Membership.Role.choices)
+
+
+class RoleForm(forms.Form):
+    role = forms.ChoiceField(choices=Membership.Role.choices)
+
+
+class PromptsForm(forms.Form):
+    file = forms.FileField(
+        label="JSON Lines file",
+        help_text="Each line: a “prompt” text, or “messages” with roles and contents.",
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,application/jsonl"}),
+    )
+
+
+class FreezeForm(forms.Form):
+    """Which judgements a dataset takes."""
+
+    ORIGINS = [("", "everyone’s"), ("people", "people’s alone"), ("simulated", "simulated alone")]
+
+    origin = forms.ChoiceField(choices=ORIGINS, required=False, label="Judgements")
+
+    def query(self) -> dict[str, Any]:
+        origin = self.cleaned_data["origin"]
+        return {"simulated": {"people": False, "simulated": True}[origin]} if origin else {}
+
+
+class GuidelineForm(forms.Form):
+    text = forms.CharField(
+        label="Guidelines",
+        max_length=MAX_GUIDELINE_CHARS,
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 18}),
+        help_text="Markdown. Publishing makes a new version; annotators are told that it changed.",
+    )
