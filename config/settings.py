@@ -202,6 +202,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = (
         "visibility_timeout": 900,
         "unacked_restore_interval": 5,
         "unacked_restore_throttle": 1,
+        # A broker that is away must not keep a request waiting: the scheduler rings again.
+        "max_retries": 1,
+        "interval_start": 0,
+        "interval_step": 0.1,
+        "interval_max": 0.1,
     }
 )
 CELERY_ACCEPT_CONTENT = ["json"]
@@ -218,6 +223,7 @@ CELERY_BEAT_SCHEDULE_FILENAME = str(DATA_DIR / "beat-schedule")
 CELERY_BEAT_SCHEDULE = {
     "reap runs": {"task": "modelhub.tasks.reap_runs", "schedule": 5.0},
     "ring queued runs": {"task": "modelhub.tasks.ring_queued_runs", "schedule": 5.0},
+    "clean up": {"task": "modelhub.tasks.clean_up", "schedule": 3600.0},
     "expire assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30.0},
     "ingest candidate batches": {"task": "annotation.tasks.ingest_batches", "schedule": 10.0},
     "advance rounds": {"task": "alignment.tasks.advance_rounds", "schedule": 10.0},
