@@ -40,8 +40,8 @@ UNACCEPTABLE_BELOW = 0.25  # what it thinks of an answer that nobody should be g
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _FILLER = re.compile(
     r"\b(as an ai|language model|i'?m sorry|i apologi[sz]e|i cannot|i can'?t (?:help|assist)"
-    r"|certainly|of course|great question|i hope this helps|feel free to|i'?d be happy to|it is important to"
-    r"|it's important to|in conclusion|as a helpful)\b"
+    r"|certainly|of course|great question|i hope this helps|feel free to|i'?d be happy to"
+    r"|it is important to|it's important to|in conclusion|as a helpful)\b"
 )
 _LIST = re.compile(r"^\s*(?:[-*•]|\d+[.):])\s", re.MULTILINE)
 _HEADING = re.compile(r"^\s*#{1,6}\s|\*\*", re.MULTILINE)

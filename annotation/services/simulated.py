@@ -20,8 +20,8 @@ def simulated_rankings_submit(
 
     Each ranks by `true_preference` with noise (a standard deviation of `noise` spreads, the spread
     being that of the answers to one prompt). The noise belongs to (seed, annotator, prompt,
-    sample), so the same answers are ranked alike whenever and wherever. Cut off, it goes on where it was;
-    each ranking is a transaction of its own.
+    sample), so the same answers are ranked alike whenever and wherever. Cut off, it goes on where
+    it was: each ranking is a transaction of its own.
     """
     if not 1 <= annotators <= 100 or noise < 0:
         raise ApplicationError("Wanted 1 to 100 annotators and a noise of at least 0.")

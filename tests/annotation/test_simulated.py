@@ -15,8 +15,8 @@ from annotation.simulated import (
 
 ASKED = [{"role": "user", "content": "How does soap clean greasy hands?"}]
 GOOD = (
-    "Soap has two ends: one holds on to grease and the other to water. When you rub your hands, soap"
-    " surrounds the greasy dirt in tiny drops, and clean water carries them away."
+    "Soap has two ends: one holds on to grease and the other to water. When you rub your hands,"
+    " soap surrounds the greasy dirt in tiny drops, and clean water carries them away."
 )
 
 
