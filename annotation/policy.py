@@ -10,26 +10,26 @@ thing is told that it does not exist (404), in the same words as for a thing tha
 | manager   | yes                  | yes          | yes                                |
 """
 
-from django.contrib.auth.models import AbstractBaseUser, AnonymousUser
+from django.contrib.auth.models import AnonymousUser, User
 from django.http import Http404
 
 from annotation.models import Assignment, Membership, PreferenceDataset, Project
 
 Role = Membership.Role
-Person = AbstractBaseUser | AnonymousUser
+Person = User | AnonymousUser
 _RANK = {Role.ANNOTATOR.value: 1, Role.REVIEWER.value: 2, Role.MANAGER.value: 3}
 
 
 def membership_of(user: Person, project: Project) -> Membership | None:
     """The person's standing membership of the project, or None. One query."""
-    if not user.is_authenticated:
+    if not isinstance(user, User):
         return None
-    return Membership.objects.filter(project=project, user_id=user.pk, removed_at=None).first()
+    return Membership.objects.filter(project=project, user=user, removed_at=None).first()
 
 
 def role_of(user: Person, project: Project) -> str | None:
     """The role the person acts in: "manager" for a superuser, None for an outsider."""
-    if user.is_authenticated and getattr(user, "is_superuser", False):
+    if user.is_superuser:
         return Role.MANAGER.value
     membership = membership_of(user, project)
     return membership.role if membership else None
@@ -51,7 +51,7 @@ def manages_any(user: Person) -> bool:
         return False
     if getattr(user, "is_superuser", False):
         return True
-    return Membership.objects.filter(user_id=user.pk, role=Role.MANAGER, removed_at=None).exists()
+    return Membership.objects.filter(user=user, role=Role.MANAGER, removed_at=None).exists()
 
 
 def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:
@@ -68,9 +68,9 @@ def membership_for(user: Person, uid: str) -> Membership:
     A superuser who is no member has none: what is annotated, somebody of the project annotated.
     """
     membership = None
-    if user.is_authenticated:
+    if isinstance(user, User):
         membership = (
-            Membership.objects.filter(project__uid=uid, user_id=user.pk, removed_at=None)
+            Membership.objects.filter(project__uid=uid, user=user, removed_at=None)
             .select_related("project")
             .first()
         )
@@ -82,11 +82,9 @@ def membership_for(user: Person, uid: str) -> Membership:
 def assignment_for(user: Person, uid: str) -> Assignment:
     """An assignment, for the annotator whose it is alone. Raises Http404 otherwise."""
     assignment = None
-    if user.is_authenticated:
+    if isinstance(user, User):
         assignment = (
-            Assignment.objects.filter(
-                uid=uid, annotator__user_id=user.pk, annotator__removed_at=None
-            )
+            Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
             .select_related("task__project", "task__prompt", "annotator__project", "guideline")
             .first()
         )
