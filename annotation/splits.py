@@ -58,12 +58,12 @@ def _visible(character: str) -> str:
 def split_of(group: str, shares: Sequence[float] = SHARES) -> str:
     """The side of a group hash: "train", "validation" or "held_out".
 
-    The first 64 bits of the hash are a point in [0, 1); `shares`, in the order of SIDES, cut that
-    line. Raises ValueError unless there are three shares of at least 0 that sum to 1.
+    The first 52 bits of the hash, which a float holds exactly, are a point in [0, 1); `shares`, in
+    the order of SIDES, cut that line. Raises ValueError unless there are three shares of at least 0 that sum to 1.
     """
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"wanted three shares that sum to 1, got {tuple(shares)}")
-    point = int(group[:16], 16) / 2**64
+    point = int(group[:13], 16) / 2**52
     if point < shares[0]:
         return "train"
     return "validation" if point < shares[0] + shares[1] else "held_out"
