@@ -52,8 +52,9 @@ def content_put(*, folder: Path, link: bool = False) -> StoredContent:
     """Take a folder's files into the store, whole or not at all; the same content twice is one.
 
     The files are copied, or hard-linked with `link` (then nobody may write to them again), hashed
-    as they lie in the store, synced and renamed into place. Content that is already there is
-    verified; if it has been damaged, the good files replace it.
+    as they lie in the store, synced and renamed into place. A manifest.json in the folder is
+    written anew, keeping what a run says in it of how it made the files. Content that is already
+    there is verified; if it has been damaged, the good files replace it.
     Raises IntegrityError for an empty folder and for links and other things that are no plain
     files.
     """
@@ -62,7 +63,7 @@ def content_put(*, folder: Path, link: bool = False) -> StoredContent:
     temporary.mkdir(mode=0o700)
     try:
         _tree_copy(folder, temporary, link=link)
-        sha256 = manifest_write(temporary)
+        sha256 = manifest_write(temporary, _origin_of(folder))
         (temporary / MANIFEST_NAME).chmod(0o600)
         manifest = json.loads((temporary / MANIFEST_NAME).read_text())
         if not manifest["files"]:
@@ -167,6 +168,17 @@ def _tree_copy(source: Path, target: Path, *, link: bool) -> None:
             if not (link and _linked(path, target / name)):
                 shutil.copyfile(path, target / name)
             (target / name).chmod(0o600)
+
+
+def _origin_of(folder: Path) -> dict[str, Any] | None:
+    """How a run says it made the folder; what it says becomes a part of the artifact's name."""
+    try:
+        origin = json.loads((folder / MANIFEST_NAME).read_text())["origin"]
+    except (FileNotFoundError, KeyError):
+        return None
+    except (ValueError, TypeError) as error:
+        raise IntegrityError(f"{folder.name}/{MANIFEST_NAME} is not a manifest") from error
+    return dict(origin)
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -1,4 +1,7 @@
-"""Manifests: the sha256 and size of every file of an artifact. Standard library only.
+"""Manifests: the sha256 and size of every file of an artifact, and how it was made.
+
+Standard library only. The artifact's name is the hash of its manifest, so it covers the bytes, and
+for what a run has made also the program, its configuration, inputs and source files ("origin").
 
 safetensors has no checksum of its own: a flipped bit or a zeroed page loads silently with wrong
 numbers. So every load goes through `manifest_verify`.
@@ -9,6 +12,7 @@ By hand: `python -m modelhub.ml.manifest FOLDER` writes a folder's manifest and 
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +56,15 @@ def manifest_sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json_canonical(manifest).encode()).hexdigest()
 
 
-def manifest_write(folder: Path) -> str:
-    """Write the folder's manifest.json and return the artifact's name."""
+def manifest_write(folder: Path, origin: Mapping[str, Any] | None = None) -> str:
+    """Write the folder's manifest.json and return the artifact's name.
+
+    `origin` says how the files were made: {"program", "config", "inputs": {role: sha256},
+    "sources": {module: sha256}}.
+    """
     manifest = manifest_build(folder)
+    if origin is not None:
+        manifest["origin"] = dict(origin)
     (folder / MANIFEST_NAME).write_text(json_canonical(manifest))
     return manifest_sha256(manifest)
 

@@ -38,6 +38,7 @@ from modelhub.ml.configs import (
 )
 from modelhub.ml.manifest import IntegrityError, manifest_verify, manifest_write
 from modelhub.ml.records import json_canonical
+from modelhub.ml.sources import sources_sha256
 
 RESULT_NAME = "result.json"
 _KEPT_CHECKPOINTS = 2
@@ -158,13 +159,26 @@ class RunDir:
     def succeed(self, *, outputs: Mapping[str, str], result: Mapping[str, Any]) -> None:
         """Declare the run done: outputs as role → artifact kind, and facts about it as JSON."""
         described = {}
+        origin = self._origin()
         for role, kind in outputs.items():
             folder = self.path / "outputs" / role
-            sha256 = manifest_write(folder)
+            sha256 = manifest_write(folder, origin)
             folder_sync(folder)
             described[role] = {"path": f"outputs/{role}", "kind": kind, "sha256": sha256}
         self._replace(RESULT_NAME, {"outputs": described, "result": dict(result)})
         shutil.rmtree(self.path / "checkpoints")
+
+    def _origin(self) -> dict[str, Any]:
+        """How this run's outputs are made: nothing that differs when it is resumed or repeated."""
+        program = getattr(sys.modules["__main__"].__spec__, "name", "")
+        return {
+            "program": self._description["program"],
+            "config": self._description["config"],
+            "inputs": {
+                role: given.get("sha256", "") for role, given in self._description["inputs"].items()
+            },
+            "sources": sources_sha256(program),
+        }
 
     def _replace(self, name: str, value: Any) -> None:
         temporary = self.path / f".{name}.tmp-{os.getpid()}"
