@@ -40,6 +40,17 @@ def answer_encode(tokenizer: Any, text: str, finish_reason: str) -> list[int]:
     return ids
 
 
+def answer_decode(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """The text of an answer's tokens, special ones left out.
+
+    A NUL becomes U+FFFD, as bytes that are no UTF-8 do: databases keep no NUL in text.
+    """
+    text = tokenizer.decode(
+        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return str(text).replace("\0", "\ufffd")
+
+
 def end_of_turn_id(tokenizer: Any) -> int:
     """The id of the token with which the chat template ends an assistant's turn.
 

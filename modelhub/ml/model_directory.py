@@ -29,7 +29,6 @@ from modelhub.ml.records import json_canonical, json_strict
 ARCHITECTURES: dict[str, tuple[str, str]] = {
     "arcee": ("ArceeForCausalLM", "ArceeForSequenceClassification"),
     "gemma": ("GemmaForCausalLM", "GemmaForSequenceClassification"),
-    "gemma2": ("Gemma2ForCausalLM", "Gemma2ForSequenceClassification"),
     "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
     "glm": ("GlmForCausalLM", "GlmForSequenceClassification"),
     "glm4": ("Glm4ForCausalLM", "Glm4ForSequenceClassification"),

@@ -1,0 +1,60 @@
+"""Engines: what turns prompts into answers. One protocol, three ways.
+
+vllm            fastest where it is installed; continuous batching on CPU and CUDA
+transformers    needs nothing more than training does; continuous batching of our own
+openai          a server that speaks the chat-completions protocol
+
+An engine gets the samples of one chunk at a time and starts each chunk from the same state, so that
+a chunk drawn again after a kill comes out equal.
+"""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One answer to draw."""
+
+    prompt_id: str
+    index: int  # among the prompt's samples, from 0
+    messages: tuple[dict[str, str], ...]
+    prompt_tokens: tuple[int, ...]  # empty for an endpoint, which lays the prompt itself
+    seed: int  # 0 to 2³¹ − 1, the sample's own
+    temperature: float  # 0 takes the likeliest token
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What came back for one sample."""
+
+    text: str
+    token_count: int  # tokens the model wrote, the one that ended its turn included
+    finish_reason: str  # "stop", "length"; an endpoint may give others
+    # Nats per written token under the model's own distribution: of the logits as they are, before
+    # temperature, top-k and top-p. None where an endpoint does not tell.
+    mean_logprob: float | None
+
+
+class Engine(Protocol):
+    """A loaded engine."""
+
+    name: str
+    version: str
+    load_s: float  # seconds from start to ready
+
+    def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
+        """One answer for each sample, in order.
+
+        `finished(n)` is called now and then with the number of samples done so far.
+        """
+        ...
+
+
+def engine_choose(wanted: str) -> str:
+    """The engine to use: "auto" is vllm where it is installed, otherwise transformers."""
+    if wanted != "auto":
+        return wanted
+    return "vllm" if importlib.util.find_spec("vllm") is not None else "transformers"
