@@ -59,7 +59,8 @@ def split_of(group: str, shares: Sequence[float] = SHARES) -> str:
     """The side of a group hash: "train", "validation" or "held_out".
 
     The first 52 bits of the hash, which a float holds exactly, are a point in [0, 1); `shares`, in
-    the order of SIDES, cut that line. Raises ValueError unless there are three shares of at least 0 that sum to 1.
+    the order of SIDES, cut that line. Raises ValueError unless there are three shares of at least 0
+    that sum to 1.
     """
     if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-9:
         raise ValueError(f"wanted three shares that sum to 1, got {tuple(shares)}")
