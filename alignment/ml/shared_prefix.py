@@ -35,13 +35,15 @@ from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
+from modelhub.ml.configs import RefusedError
+
 IMPLEMENTATION = "shared_prefix"
 _LOGPROB_CHUNK_TOKENS = 256
 _PROBE_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; of halves, see below
 _PROBE_TOLERANCE_HALF = 0.1
 
 
-class UnsupportedModelError(ValueError):
+class UnsupportedModelError(RefusedError):
     """This model's numbers on a shared row would not be the separate ones; the message says why."""
 
 
@@ -264,23 +266,22 @@ def hidden_states(model: Any, row: Row) -> Tensor:
 
 
 def answer_scores(model: Any, row: Row) -> list[Tensor]:
-    """The reward model's scores, one float32 tensor of shape (K,) for each group of the row.
+    """The reward model's scores, for each group of the row a tensor (K,), float32 or wider.
 
     A score is read at the answer's last token by its index, never by looking for padding.
     """
     hidden_TC = hidden_states(model, row)
     head = _base_model(model).score
-    return [
-        head(hidden_TC[index_K.to(hidden_TC.device)])[:, 0].float()
-        for index_K in row.score_indices()
-    ]
+    index_S = torch.cat(row.score_indices()).to(hidden_TC.device)
+    scores_S = _at_least_float32(head(hidden_TC[index_S])[:, 0])
+    return list(scores_S.split([len(group.answers) for group in row.groups]))
 
 
 def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
     """log p(token | what is before it) of every answer token, by group and answer, shape (T,).
 
-    Nats, float32. The LM head runs at answer positions only, a few at a time; with gradients, a
-    chunk's logits are computed again in backward rather than kept.
+    Nats, float32 or wider. The LM head runs at answer positions only, a few at a time; with
+    gradients, a chunk's logits are computed again in backward rather than kept.
     """
     hidden_TC = hidden_states(model, row)
     head = _base_model(model).get_output_embeddings()
@@ -288,7 +289,7 @@ def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
         raise ValueError("the model has no LM head")
     source_S, target_S = (place.to(hidden_TC.device) for place in row.answer_places())
     if not len(target_S):
-        flat = hidden_TC.new_zeros(0, dtype=torch.float32)
+        flat = _at_least_float32(hidden_TC.new_zeros(0))
     else:
         chunks = [
             _chunk_logprobs(head, hidden_TC[source], target)
@@ -303,9 +304,13 @@ def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
     return [[next(parts) for _ in group.answers] for group in row.groups]
 
 
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def _chunk_logprobs(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> Tensor:
     def compute(hidden_SC: Tensor, target_S: Tensor) -> Tensor:
-        logits_SV = head(hidden_SC).float()
+        logits_SV = _at_least_float32(head(hidden_SC))
         return -F.cross_entropy(logits_SV, target_S, reduction="none")
 
     if torch.is_grad_enabled():
@@ -346,6 +351,10 @@ def _attention(
         raise UnsupportedModelError(
             f"a sliding window of {window} tokens is shorter than prompt and answer ({row.longest})"
         )
+    if torch.is_autocast_enabled(query.device.type):
+        # Rotary positions are multiplied in float32; the products of attention are autocast's.
+        dtype = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
     if dropout == 0.0 and query.shape[-1] == value.shape[-1]:
         if query.device.type == "cpu":
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -597,6 +606,10 @@ def _probe(base: PreTrainedModel) -> None:
                 ids = torch.tensor([group.prompt_T + answer], device=hidden_TC.device)
                 alone_TC = backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
                 expected = alone_TC[len(group.prompt_T) :].float()
+                if not expected.isfinite().all():
+                    raise UnsupportedModelError(
+                        f"{type(base).__name__}: hidden states are NaN or infinite"
+                    )
                 error = (hidden_TC[start:stop].float() - expected).norm() / expected.norm()
                 if not error <= tolerance:
                     raise UnsupportedModelError(
