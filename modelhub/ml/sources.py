@@ -31,6 +31,12 @@ def sources_sha256(module: str) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def source_sha256(module: str) -> str:
+    """The sha256 of one module's file, or "" if this project has no such module (any more)."""
+    path = _path_of(module)
+    return file_sha256(path) if path else ""
+
+
 def _path_of(module: str) -> Path | None:
     if not module:
         return None

@@ -1,0 +1,51 @@
+"""Reading models, versions and aliases."""
+
+from django.db.models import Count, Prefetch, QuerySet
+
+from modelhub.models import Alias, AliasMove, Artifact, Model, ModelVersion, Run
+
+
+def models_list() -> QuerySet[Model]:
+    """Models by name, with `version_count`, versions (newest first) and aliases. Three queries."""
+    return (
+        Model.objects.annotate(version_count=Count("versions"))
+        .prefetch_related(
+            Prefetch(
+                "versions", ModelVersion.objects.order_by("-number").select_related("artifact")
+            ),
+            Prefetch("aliases", Alias.objects.select_related("version").order_by("name")),
+        )
+        .order_by("name")
+    )
+
+
+def model_get(*, uid: str) -> Model | None:
+    """One model as `models_list` gives it. Three queries."""
+    return models_list().filter(uid=uid).first()
+
+
+def alias_moves(*, model: Model, limit: int = 50) -> list[AliasMove]:
+    """The moves of the model's aliases, newest first. One query."""
+    moves = AliasMove.objects.filter(alias__model=model)
+    return list(moves.select_related("alias", "before", "after", "actor").order_by("-pk")[:limit])
+
+
+def version_get(*, uid: str) -> ModelVersion | None:
+    """One version with its model, artifact, run and parent. Two queries."""
+    return (
+        ModelVersion.objects.select_related("model", "artifact", "run", "parent__model")
+        .prefetch_related("aliases")
+        .filter(uid=uid)
+        .first()
+    )
+
+
+def version_children(*, version: ModelVersion) -> list[ModelVersion]:
+    """The versions made from this one, directly. One query."""
+    return list(version.children.select_related("model").order_by("pk"))
+
+
+def artifact_readers(*, artifact: Artifact, limit: int = 50) -> list[Run]:
+    """The runs that read an artifact, newest first, with the versions they made. Two queries."""
+    runs = Run.objects.filter(inputs__artifact=artifact).distinct().order_by("-pk")
+    return list(runs.prefetch_related("versions__model")[:limit])
