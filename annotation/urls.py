@@ -42,4 +42,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("projects/<str:project_uid>/datasets/", views.project_datasets, name="project_datasets"),
     path("datasets/<str:dataset_uid>/", views.dataset_detail, name="dataset_detail"),
+    path(
+        "datasets/<str:dataset_uid>/export/<str:format>/",
+        views.dataset_export,
+        name="dataset_export",
+    ),
 ]

@@ -5,12 +5,13 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from annotation import overviews, policy
+from annotation import exports, overviews, policy
 from annotation.forms import (
     FreezeForm,
     GuidelineForm,
@@ -239,9 +240,27 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
     context = _frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
+        "layouts": exports.LAYOUTS.values(),
+        "formats": exports.FORMATS,
         "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
     }
     return render(request, "annotation/dataset_detail.html", context)
+
+
+@require_safe
+def dataset_export(request: HttpRequest, dataset_uid: str, format: str) -> HttpResponseBase:
+    """The dataset as one file, streamed. `?layout=`: trl (the default), trl-text or rankings."""
+    dataset = policy.dataset_for(request.user, dataset_uid)
+    layout = request.GET.get("layout", "trl")
+    if format not in exports.FORMATS or layout not in exports.LAYOUTS:
+        raise Http404("Not found.")
+    response = StreamingHttpResponse(
+        exports.dataset_export_stream(dataset=dataset, layout=layout, format=format),
+        content_type=exports.CONTENT_TYPES[format],
+    )
+    name = exports.dataset_export_name(dataset=dataset, layout=layout, format=format)
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

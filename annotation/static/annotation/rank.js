@@ -10,7 +10,7 @@
   const boardView = $("[data-board]");
   const rationale = $("[data-rationale]");
   const outbox = new Outbox(config.viewer);
-  const COLUMN_MIN = 228;
+  const COLUMN_MIN = 216;
   const RENEW_EVERY_MS = 60_000;
   const IDLE_AFTER_MS = 60_000;
   const ATTENTION_MS = 30_000;
@@ -53,6 +53,7 @@
     for (const old of [...list.children]) if (old.firstChild.textContent === words) old.remove();
     list.append(item);
     while (list.children.length > 3) list.firstChild.remove();
+    if (kind === "info") setTimeout(() => item.remove(), 6000);
   }
 
   function view(name) {
@@ -105,9 +106,9 @@
     lanesBuild();
     for (const one of task.candidates) answerBuild(one);
     focused = board.uids[0];
+    view("task");
     layoutApply();
     draw({ animate: false });
-    view("task");
     scrollTo({ top: 0 });
     cardOf(focused).focus({ preventScroll: true });
     if (newerHere) {
