@@ -42,9 +42,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("projects/<str:project_uid>/datasets/", views.project_datasets, name="project_datasets"),
     path("datasets/<str:dataset_uid>/", views.dataset_detail, name="dataset_detail"),
-    path(
-        "datasets/<str:dataset_uid>/export/<str:format>/",
-        views.dataset_export,
-        name="dataset_export",
-    ),
+    path("datasets/<str:dataset_uid>/export/", views.dataset_export, name="dataset_export"),
 ]

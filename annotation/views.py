@@ -248,10 +248,10 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 
 
 @require_safe
-def dataset_export(request: HttpRequest, dataset_uid: str, format: str) -> HttpResponseBase:
-    """The dataset as one file, streamed. `?layout=`: trl (the default), trl-text or rankings."""
+def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
+    """The dataset as one file, streamed, in a `?format=` and a `&layout=` of annotation.exports."""
     dataset = policy.dataset_for(request.user, dataset_uid)
-    layout = request.GET.get("layout", "trl")
+    format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "trl")
     if format not in exports.FORMATS or layout not in exports.LAYOUTS:
         raise Http404("Not found.")
     response = StreamingHttpResponse(
