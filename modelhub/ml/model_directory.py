@@ -120,7 +120,7 @@ class ModelFacts:
     parameters: int  # numbers stored in the weight files; tied weights count once
     dtype: str  # of most of them
     context_tokens: int
-    chat_template: bool
+    chat_template: str  # its text; empty where the tokenizer has none
     files: tuple[str, ...]  # the ones that make up the model, without what merely travels with it
 
 
@@ -149,7 +149,7 @@ def model_directory_check(folder: Path) -> ModelFacts:
     if _GENERATION in sizes:
         _settings_read(folder / _GENERATION)
     tensors = _weights_read(folder, sizes)
-    templated = _tokenizer_read(folder, sizes)
+    chat_template = _tokenizer_read(folder, sizes)
     for name in sorted(sizes.keys() & _COMPANIONS):
         _companion_check(folder / name)
     numbers: dict[str, int] = {}
@@ -164,7 +164,7 @@ def model_directory_check(folder: Path) -> ModelFacts:
         parameters=sum(numbers.values()),
         dtype=_DTYPE_NAMES[most],
         context_tokens=context_tokens,
-        chat_template=templated,
+        chat_template=chat_template,
         files=tuple(sorted(sizes.keys() - _COMPANIONS)),
     )
 
@@ -383,8 +383,8 @@ def _weights_read(folder: Path, sizes: Mapping[str, int]) -> dict[str, TensorEnt
     return tensors
 
 
-def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> bool:
-    """Check the tokenizer's files. Returns whether there is a chat template."""
+def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> str:
+    """Check the tokenizer's files. Returns its chat template, empty where there is none."""
     tokenizer = _json_read(folder / _TOKENIZER, _MAX_TOKENIZER_BYTES)
     model = tokenizer.get("model") if isinstance(tokenizer, dict) else None
     kinds = ("BPE", "Unigram", "WordPiece", "WordLevel")
@@ -418,6 +418,7 @@ def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> bool:
     if _TEMPLATE in sizes:
         template = _text_read(folder / _TEMPLATE)
     named = template if isinstance(template, list) else [{"name": "default", "template": template}]
+    texts: dict[str, str] = {}
     for one in named if template is not None else []:
         text = one.get("template") if isinstance(one, dict) else None
         if not isinstance(text, str) or len(text) > _MAX_TEMPLATE_CHARACTERS:
@@ -425,7 +426,8 @@ def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> bool:
             raise ModelDirectoryError(
                 where, f"chat_template: wanted text of at most {_MAX_TEMPLATE_CHARACTERS:,} letters"
             )
-    return bool(template)
+        texts[str(one.get("name"))] = text
+    return texts.get("default", "")
 
 
 def _companion_check(path: Path) -> None:
