@@ -273,7 +273,10 @@ def answer_scores(model: Any, row: Row) -> list[Tensor]:
     hidden_TC = hidden_states(model, row)
     head = _base_model(model).score
     index_S = torch.cat(row.score_indices()).to(hidden_TC.device)
-    scores_S = _at_least_float32(head(hidden_TC[index_S])[:, 0])
+    with torch.autocast(hidden_TC.device.type, enabled=False):
+        # bfloat16's eight bits would make ties of answers that are close.
+        hidden_SC = hidden_TC[index_S].to(next(head.parameters()).dtype)
+        scores_S = _at_least_float32(head(hidden_SC)[:, 0])
     return list(scores_S.split([len(group.answers) for group in row.groups]))
 
 

@@ -1,0 +1,345 @@
+"""Rejection sampling: score every answer with the reward model, keep each prompt's best.
+
+    y* = argmax over k of r(x, y_k)        y_1 … y_N drawn from the policy
+
+Touvron et al. 2023 (arXiv:2307.09288), section 3.2.3. Fine-tuning on the kept answers
+(`alignment.ml.sft`) is then one step of policy improvement. Their third version learnt from its own
+samples alone and forgot what earlier ones could do; so the best answers of all earlier rounds
+(inputs `pool_1`, `pool_2`, …) compete here too, scored again by this reward model, because scores
+of two reward models cannot be compared. A prompt that only a pool knows keeps its best as well.
+
+An answer cut off by the length limit is not kept unless the configuration says so: fine-tuning on
+it would teach the policy not to end. An empty answer is never kept. Of answers with the same text
+the first is taken, this round's before a pool's; of equal scores likewise.
+
+The mean score of the best of n, for n = 1, 2, 4, … N, is reported beside the bound log n − (n−1)/n
+on how far choosing moves the distribution (KL in nats; Stiennon et al. 2020, arXiv:2009.01325,
+appendix G.3).
+
+Scores are read off shared rows (`shared_prefix`), forward only. They are kept as they come: killed
+and started again, the program scores what is left, and writes the same bytes.
+
+By hand: `python -m alignment.ml.rejection RUN_DIR`.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import fmean, pstdev
+from typing import Any
+
+from alignment.ml.configs import RejectionConfig
+from alignment.ml.data import DemonstrationRecord
+from alignment.ml.scoring import Scorer, rows_compute
+from alignment.ml.shared_prefix import Group, pack
+from alignment.records import ScoreRecord
+from modelhub.ml.chat import answer_encode, prompt_render
+from modelhub.ml.checkpoint import tokenizer_load
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
+from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.records import (
+    CandidateRecord,
+    PromptRecord,
+    json_canonical,
+    records_read,
+    records_write,
+)
+from modelhub.ml.rundir import RunDir, program_run
+
+Scores = list[float | None]  # of a prompt's answers; None: too long to be scored
+
+CANDIDATES = "candidates"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer that may be kept."""
+
+    source: str  # "candidates", "pool_1", …
+    index: int
+    text: str
+    finish_reason: str
+    batch: str  # where it was drawn, as its demonstration will say
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """A prompt and the answers that compete to be learnt from, this round's first."""
+
+    prompt_id: str
+    messages: list[dict[str, str]]
+    answers: list[Answer]
+
+
+def contests_make(
+    prompts: Iterable[PromptRecord],
+    candidates: Iterable[CandidateRecord],
+    pools: Mapping[str, Iterable[DemonstrationRecord]],
+    *,
+    batch: str,
+) -> list[Contest]:
+    """Bring prompts, their candidates and earlier rounds' bests together, sorted by prompt id.
+
+    Raises RefusedError if there is no prompt, a prompt without candidates, a candidate without a
+    prompt, one that is there twice, or a prompt id that stands for two conversations.
+    """
+    messages: dict[str, list[dict[str, str]]] = {}
+    for prompt in prompts:
+        if prompt.prompt_id in messages:
+            raise RefusedError(f"prompt {prompt.prompt_id} is there twice")
+        messages[prompt.prompt_id] = prompt.messages
+    if not messages:
+        raise RefusedError("there are no prompts")
+    answers: dict[str, dict[int, Answer]] = {prompt_id: {} for prompt_id in messages}
+    for one in candidates:
+        if one.prompt_id not in answers:
+            raise RefusedError(f"candidate {one.index} of {one.prompt_id}: no such prompt")
+        if one.index in answers[one.prompt_id]:
+            raise RefusedError(f"candidate {one.index} of {one.prompt_id} is there twice")
+        answers[one.prompt_id][one.index] = Answer(
+            source=CANDIDATES,
+            index=one.index,
+            text=one.text,
+            finish_reason=one.finish_reason,
+            batch=batch,
+        )
+    bare = sorted(prompt_id for prompt_id, own in answers.items() if not own)
+    if bare:
+        raise RefusedError(f"{len(bare)} of {len(answers)} prompts have no candidate: {bare[0]}")
+    laid = {prompt_id: [own[i] for i in sorted(own)] for prompt_id, own in answers.items()}
+    for source, demonstrations in pools.items():
+        seen: dict[str, int] = {}
+        for one in demonstrations:
+            if messages.setdefault(one.prompt_id, one.messages) != one.messages:
+                raise RefusedError(f"{source}: prompt {one.prompt_id} is another conversation")
+            index = seen.get(one.prompt_id, 0)
+            seen[one.prompt_id] = index + 1
+            laid.setdefault(one.prompt_id, []).append(
+                Answer(
+                    source=source,
+                    index=index,
+                    text=one.text,
+                    finish_reason=one.finish_reason,
+                    batch=one.batch,
+                )
+            )
+    return [
+        Contest(prompt_id=prompt_id, messages=messages[prompt_id], answers=own)
+        for prompt_id, own in sorted(laid.items())
+    ]
+
+
+def answers_keep(contest: Contest, scores: Scores, *, keep: int, finished_only: bool) -> list[int]:
+    """Places of the answers to learn from, best first; none if no answer may be kept."""
+    allowed: dict[str, int] = {}
+    for place, (answer, score) in enumerate(zip(contest.answers, scores, strict=True)):
+        finished = answer.finish_reason == "stop" or not finished_only
+        if score is not None and finished and answer.text.strip():
+            allowed.setdefault(answer.text, place)
+    # sorted is stable: of equal scores the earlier answer comes first.
+    return sorted(allowed.values(), key=lambda place: -(scores[place] or 0.0))[:keep]
+
+
+def judgement_check(contests: Sequence[Contest], scores: Sequence[Scores]) -> None:
+    """Raise RefusedError if there was something to choose and every choice is a tie."""
+    choices = []
+    for contest, own in zip(contests, scores, strict=True):
+        by_text = {
+            answer.text: score
+            for answer, score in zip(contest.answers, own, strict=True)
+            if score is not None
+        }
+        if len(by_text) > 1:
+            choices.append(len(set(by_text.values())) > 1)
+    if choices and not any(choices):
+        raise RefusedError(
+            "the reward model gives all answers of each prompt one score: it cannot choose"
+        )
+
+
+def best_of(scores: Sequence[float], n: int) -> float:
+    """Expected highest of n of these scores drawn without replacement: exact, every draw counts.
+
+    The i-th smallest (from 0) is the highest of C(i, n−1) of the C(N, n) draws.
+    """
+    draws = math.comb(len(scores), n)
+    return math.fsum(
+        score * (math.comb(place, n - 1) / draws) for place, score in enumerate(sorted(scores))
+    )
+
+
+def best_of_n_curve(scores: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+    """Mean over prompts of `best_of` n, n = 1, 2, 4, … and the fewest answers any prompt has.
+
+    `kl_bound`: nats by which choosing the best of n moves the distribution at most.
+    """
+    most = min(map(len, scores), default=0)
+    counts = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
+    return [
+        {
+            "n": n,
+            "mean_score": fmean(best_of(own, n) for own in scores),
+            "kl_bound": math.log(n) - (n - 1) / n,
+        }
+        for n in counts
+        if n
+    ]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Contests as groups of tokens, and where each answer's score will be found."""
+
+    groups: list[Group]
+    places: list[list[tuple[int, int]]]  # of each group's answers: (contest, answer)
+    tokens: list[list[int]]  # of each contest's answers
+
+
+def layout_make(contests: Sequence[Contest], tokenizer: Any, *, max_tokens: int) -> Layout:
+    """Lay contests out in tokens. Answers that with their prompt are longer than `max_tokens` are
+    in no group."""
+    groups, places, tokens = [], [], []
+    for number, contest in enumerate(contests):
+        prompt_T = prompt_render(tokenizer, contest.messages)
+        answers = [answer_encode(tokenizer, a.text, a.finish_reason) for a in contest.answers]
+        tokens.append([len(answer_T) for answer_T in answers])
+        fitting = [place for place, a in enumerate(answers) if len(prompt_T) + len(a) <= max_tokens]
+        if fitting:
+            groups.append(Group(prompt_T, [answers[place] for place in fitting]))
+            places.append([(number, place) for place in fitting])
+    return Layout(groups, places, tokens)
+
+
+def demonstrations_lay(
+    contests: Sequence[Contest], scores: Sequence[Scores], kept: Sequence[Sequence[int]]
+) -> Iterator[DemonstrationRecord]:
+    """The kept answers as demonstrations, by prompt and best first."""
+    for contest, own, places in zip(contests, scores, kept, strict=True):
+        for place in places:
+            answer, score = contest.answers[place], own[place]
+            assert score is not None  # noqa: S101 - only what was scored is kept
+            yield DemonstrationRecord(
+                prompt_id=contest.prompt_id,
+                messages=contest.messages,
+                text=answer.text,
+                finish_reason=answer.finish_reason,
+                score=score,
+                batch=answer.batch,
+            )
+
+
+def scores_lay(
+    contests: Sequence[Contest],
+    scores: Sequence[Scores],
+    kept: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]],
+) -> Iterator[ScoreRecord]:
+    """Every answer that was looked at, in the order of scores.jsonl."""
+    for contest, own, places, lengths in zip(contests, scores, kept, tokens, strict=True):
+        for place, answer in enumerate(contest.answers):
+            yield ScoreRecord(
+                prompt_id=contest.prompt_id,
+                source=answer.source,
+                index=answer.index,
+                score=own[place],
+                tokens=lengths[place],
+                finish_reason=answer.finish_reason,
+                kept=place in places,
+            )
+
+
+def result_describe(
+    contests: Sequence[Contest],
+    scores: Sequence[Scores],
+    kept: Sequence[Sequence[int]],
+    config: RejectionConfig,
+) -> dict[str, Any]:
+    """Counts, and what choosing came to. Means and the curve are of this round's candidates."""
+    drawn = [
+        [
+            score
+            for answer, score in zip(contest.answers, own, strict=True)
+            if answer.source == CANDIDATES and score is not None
+        ]
+        for contest, own in zip(contests, scores, strict=True)
+    ]
+    drawn = [own for own in drawn if own]
+    answers = [answer for contest in contests for answer in contest.answers]
+    chosen = [
+        (contest.answers[place], own[place])
+        for contest, own, places in zip(contests, scores, kept, strict=True)
+        for place in places
+    ]
+    everything = [score for own in drawn for score in own]
+    unfinished = [answer for answer in answers if answer.finish_reason != "stop"]
+    return {
+        "prompts": len(contests),
+        "candidates": sum(answer.source == CANDIDATES for answer in answers),
+        "kept": len(chosen),
+        "kept_from_pools": sum(answer.source != CANDIDATES for answer, _ in chosen),
+        "prompts_without_kept": sum(not places for places in kept),
+        "dropped_unfinished": len(unfinished) if config.finished_only else 0,
+        "dropped_empty": sum(not answer.text.strip() for answer in answers),
+        "too_long": sum(score is None for own in scores for score in own),
+        "mean_score_all": fmean(fmean(own) for own in drawn) if drawn else None,
+        "mean_score_kept": fmean(score for _, score in chosen),
+        "score_std": pstdev(everything) if everything else None,
+        "score_std_within_prompt": fmean(pstdev(own) for own in drawn) if drawn else None,
+        "best_of_n": best_of_n_curve(drawn),
+    }
+
+
+def main(run: RunDir) -> None:
+    config = run.config(RejectionConfig)
+    reward, candidates = run.input("reward"), run.input(CANDIDATES)
+    pools = [role for role in run.input_roles() if role.startswith("pool_")]
+    contests = contests_make(
+        records_read(run.input("prompts") / "prompts.jsonl", PromptRecord),
+        records_read(candidates / "candidates.jsonl", CandidateRecord),
+        {
+            role: records_read(run.input(role) / "demonstrations.jsonl", DemonstrationRecord)
+            for role in sorted(pools, key=lambda role: (len(role), role))
+        },
+        batch=manifest_sha256(json.loads((candidates / MANIFEST_NAME).read_text())),
+    )
+    if config.finished_only and not any(
+        answer.finish_reason == "stop" for contest in contests for answer in contest.answers
+    ):
+        raise RefusedError("every answer was cut off by the length limit: none may be kept")
+    tokenizer = tokenizer_load(reward)
+    max_tokens = min(config.max_tokens, model_directory_check(reward).context_tokens)
+    layout = layout_make(contests, tokenizer, max_tokens=max_tokens)
+    rows = pack(layout.groups, config.budget_tokens)
+
+    @cache
+    def scorer() -> Scorer:  # loaded only if a row is left to score
+        return Scorer(reward, role="reward", dtype=config.dtype)
+
+    found = rows_compute(run, rows, lambda _, row: scorer().scores(row))
+    scores: list[Scores] = [[None] * len(one.answers) for one in contests]
+    for row, row_scores in zip(rows, found, strict=True):
+        for group, own in zip(row.indices, row_scores, strict=True):
+            for (contest, place), score in zip(layout.places[group], own, strict=True):
+                scores[contest][place] = score
+    judgement_check(contests, scores)
+    kept = [
+        answers_keep(contest, own, keep=config.keep, finished_only=config.finished_only)
+        for contest, own in zip(contests, scores, strict=True)
+    ]
+    folder = run.output("demonstrations")
+    written = records_write(
+        folder / "demonstrations.jsonl", demonstrations_lay(contests, scores, kept)
+    )
+    if not written:
+        raise RefusedError("no prompt has an answer that may be kept")
+    records_write(folder / "scores.jsonl", scores_lay(contests, scores, kept, layout.tokens))
+    result = result_describe(contests, scores, kept, config)
+    print(json_canonical(result), flush=True)
+    run.succeed(outputs={"demonstrations": "demonstrations"}, result=result)
+
+
+if __name__ == "__main__":
+    program_run(main)
