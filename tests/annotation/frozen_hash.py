@@ -39,7 +39,7 @@ def hostile_rows() -> list[dict[str, Any]]:
 
 
 def frozen_hash(source: Path, *, order: int, data_dir: Path, environment: Mapping[str, str]) -> str:
-    """The sha256 of the rows of `source`, inserted in an order of their own and frozen elsewhere."""
+    """The sha256 of the rows of `source`, put elsewhere in an order of their own and frozen."""
     done = subprocess.run(
         [sys.executable, "-m", __name__, str(source), str(order)],
         cwd=ROOT,

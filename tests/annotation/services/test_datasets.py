@@ -244,6 +244,7 @@ def test_every_tampering_with_a_frozen_dataset_is_found(
     found(f"{RANKINGS_NAME} is missing")
 
 
+@pytest.mark.slow
 def test_one_hash_in_any_order_locale_time_zone_and_hash_seed(tmp_path: Path) -> None:
     source = tmp_path / "rows.json"
     source.write_text(json.dumps(hostile_rows()))
