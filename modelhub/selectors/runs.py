@@ -1,9 +1,12 @@
 """Reading runs."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
-from django.db.models import Avg, Count, F, Max, Min, QuerySet
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
 from django.utils import timezone
 
 from modelhub.models import Run, RunInput, RunMetric, RunOutput
@@ -57,6 +60,14 @@ def run_files(*, run: Run) -> RunFiles:
     )
 
 
+def run_acts(*, run: Run) -> list[LogEntry]:
+    """What people did with the run, newest first. One query, two the first time."""
+    entries = LogEntry.objects.filter(
+        content_type=ContentType.objects.get_for_model(run), object_id=str(run.pk)
+    )
+    return list(entries.select_related("user").order_by("-pk"))
+
+
 def run_series(*, run: Run, points: int = 400) -> dict[str, dict[str, list[Any]]]:
     """The run's curves: name → {"steps", "values", "lows", "highs"}, at most `points` of each.
 
@@ -90,6 +101,15 @@ def run_series(*, run: Run, points: int = 400) -> dict[str, dict[str, list[Any]]
     return series
 
 
-def runs_are_overdue() -> bool:
-    """Whether a running run's lease has run out, so that someone should reap. One query."""
-    return Run.objects.filter(status=Run.Status.RUNNING, lease_until__lt=timezone.now()).exists()
+def runs_are_neglected() -> bool:
+    """Whether runs wait for something a scheduler would have done by now. One query.
+
+    A running one whose lease has run out, or a queued one that no worker was told of for a minute.
+    """
+    now = timezone.now()
+    silent_since = now - timedelta(seconds=60)
+    overdue = Q(status=Run.Status.RUNNING, lease_until__lt=now)
+    unheard = Q(status=Run.Status.QUEUED, rung_at__lt=silent_since) | Q(
+        status=Run.Status.QUEUED, rung_at=None, created_at__lt=silent_since
+    )
+    return Run.objects.filter(overdue | unheard).exists()

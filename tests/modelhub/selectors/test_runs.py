@@ -1,7 +1,10 @@
+from datetime import timedelta
+
 import pytest
+from django.utils import timezone
 
 from modelhub.models import Run, RunMetric
-from modelhub.selectors.runs import run_counts, run_series, runs_are_overdue, runs_list
+from modelhub.selectors.runs import run_counts, run_series, runs_are_neglected, runs_list
 from modelhub.services import runs
 
 
@@ -50,12 +53,18 @@ def test_runs_are_listed_by_status_and_program(counting):
     assert (counts["queued"], counts["cancelled"], counts["running"]) == (1, 1, 0)
 
 
-def test_an_expired_lease_is_overdue(counting, settings):
+def test_runs_that_no_scheduler_looks_after_are_neglected(counting, settings):
     run = counting()
-    assert not runs_are_overdue()
+    assert not runs_are_neglected()
+    minute_ago = timezone.now() - timedelta(seconds=61)
+    Run.objects.filter(pk=run.pk).update(created_at=minute_ago)
+    assert runs_are_neglected()
+    runs.runs_ring()
+    assert not runs_are_neglected()
+    Run.objects.filter(pk=run.pk).update(rung_at=minute_ago)
+    assert runs_are_neglected()
     settings.RUN_LEASE_S = -1
     runs.run_claim(run_id=run.pk, owner="gone")
-    assert runs_are_overdue()
-    assert runs.runs_reap() == 1
-    assert not runs_are_overdue()
-    assert Run.objects.get(pk=run.pk).status == Run.Status.QUEUED
+    assert runs_are_neglected()
+    Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() + timedelta(seconds=30))
+    assert not runs_are_neglected()

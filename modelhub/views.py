@@ -1,0 +1,267 @@
+"""Pages of the hub. No rule of the domain: selectors read, services write."""
+
+import hashlib
+from dataclasses import asdict
+from typing import Any
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth.models import User
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import redirect, render
+from django.template.loader import render_to_string
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from modelhub import storage, tasks
+from modelhub.errors import ApplicationError
+from modelhub.forms import AliasForm, ImportModelForm
+from modelhub.models import Model, ModelVersion, Run
+from modelhub.policy import hub_page
+from modelhub.selectors import lineage
+from modelhub.selectors import runs as run_selectors
+from modelhub.selectors import versions as version_selectors
+from modelhub.services.idempotency import idempotent
+from modelhub.services.imports import model_import_request
+from modelhub.services.runs import run_cancel, run_retry
+from modelhub.services.versions import alias_move
+
+RUNS_PER_PAGE = 50
+LOG_BYTES = 8192
+VERIFY_BYTES = 4 << 30  # more than this is hashed by a command, not while a person waits
+
+
+@require_safe
+@hub_page
+def model_list(request: HttpRequest) -> HttpResponse:
+    context = {"models": version_selectors.models_list(), "counts": run_selectors.run_counts()}
+    return render(request, "modelhub/model_list.html", context)
+
+
+@require_safe
+@hub_page
+def model_detail(request: HttpRequest, model_uid: str) -> HttpResponse:
+    model = _model_of(model_uid)
+    context = {"model": model, "moves": version_selectors.alias_moves(model=model)}
+    return render(request, "modelhub/model_detail.html", context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@hub_page
+def model_import(request: HttpRequest) -> HttpResponse:
+    """The one form that brings a model in. Sent twice, it starts one run."""
+    form = ImportModelForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        user, config = _user_of(request), form.config
+
+        def act() -> str:
+            return model_import_request(config=config, requested_by=user).uid
+
+        try:
+            uid = idempotent(
+                user=user, key=f"import:{form.cleaned_data['key']}", body=asdict(config), act=act
+            )
+        except ApplicationError as error:
+            field = error.extra.get("field")
+            form.add_error(field if field in form.fields else None, error.message)
+        else:
+            tasks.ring_queued_runs.delay_on_commit()
+            return redirect("run_detail", uid)
+    context = {"form": form, "roots": settings.IMPORT_ROOTS}
+    status = 422 if form.errors else 200
+    return render(request, "modelhub/model_import.html", context, status=status)
+
+
+@require_safe
+@hub_page
+def version_detail(request: HttpRequest, version_uid: str) -> HttpResponse:
+    return _version_page(request, _version_of(version_uid), AliasForm())
+
+
+@require_POST
+@hub_page
+def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
+    """Hash everything the version was made of, and say what differs."""
+    version = _version_of(version_uid)
+    size = lineage.lineage_bytes(lineage.version_lineage(version=version))
+    if size > VERIFY_BYTES:
+        messages.warning(
+            request,
+            f"Its lineage is {size / (1 << 30):.0f} GiB: run"
+            f" manage.py verify {version.model.name}@{version.number} on the server.",
+        )
+        return redirect("version_detail", version.uid)
+    differences = lineage.lineage_verify(version=version)
+    return _version_page(request, version, AliasForm(), differences=differences, verified=True)
+
+
+@require_POST
+@hub_page
+def version_alias(request: HttpRequest, version_uid: str) -> HttpResponse:
+    """Point an alias at the version."""
+    version = _version_of(version_uid)
+    form = AliasForm(request.POST)
+    if form.is_valid():
+        try:
+            alias = alias_move(
+                model=version.model, version=version, actor=_user_of(request), **form.cleaned_data
+            )
+        except ApplicationError as error:
+            form.add_error(None, error.message)
+        else:
+            messages.success(request, f"{alias} is {version} now.")
+            return redirect("version_detail", version.uid)
+    return _version_page(request, version, form, status=422)
+
+
+@require_safe
+@hub_page
+def run_list(request: HttpRequest) -> HttpResponse:
+    _neglected_ring()
+    status, program = request.GET.get("status", ""), request.GET.get("program", "")
+    found = run_selectors.runs_list(
+        status=status if status in Run.Status.values else "",
+        program=program if program in settings.RUN_PROGRAMS else "",
+    )
+    context = {
+        "page": Paginator(found, RUNS_PER_PAGE).get_page(request.GET.get("page")),
+        "counts": run_selectors.run_counts(),
+        "status": status,
+        "program": program,
+        "programs": sorted(settings.RUN_PROGRAMS),
+    }
+    return render(request, "modelhub/run_list.html", context)
+
+
+@require_safe
+@hub_page
+def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """The run; to htmx, its live part, or nothing (204) if it is as the page has it."""
+    run = _run_of(run_uid)
+    _neglected_ring()
+    context: dict[str, Any] = {
+        "run": run,
+        "log": storage.run_log_tail(run, max_bytes=LOG_BYTES),
+        "files": run_selectors.run_files(run=run),
+        "acts": run_selectors.run_acts(run=run),
+        "actions_key": _actions_key(run),
+    }
+    body = render_to_string("modelhub/run_detail.html#live_body", context, request)
+    context["seen"] = hashlib.sha256(body.encode()).hexdigest()[:16]
+    if not request.headers.get("HX-Request"):
+        return render(request, "modelhub/run_detail.html", context)
+    if request.GET.get("seen") == context["seen"]:
+        return HttpResponse(status=204)
+    context["swap_actions"] = request.GET.get("status") != _actions_key(run)
+    return render(request, "modelhub/run_detail.html#live", context)
+
+
+@require_safe
+@hub_page
+def run_metrics(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """The run's curves as JSON; nothing (204) if there is no more than the page has `seen`."""
+    run = _run_of(run_uid)
+    if request.GET.get("seen") == _metrics_key(run):
+        return HttpResponse(status=204)
+    return JsonResponse(
+        {
+            "seen": _metrics_key(run),
+            "is_ended": run.is_ended,
+            "series": run_selectors.run_series(run=run),
+        }
+    )
+
+
+@require_POST
+@hub_page
+def run_cancel_view(request: HttpRequest, run_uid: str) -> HttpResponse:
+    run = _run_of(run_uid)
+    try:
+        run = run_cancel(run=run, actor=_user_of(request))
+    except ApplicationError as error:
+        messages.error(request, error.message)
+    else:
+        stopping = run.status == Run.Status.RUNNING
+        messages.success(request, "The run is stopping." if stopping else "The run is cancelled.")
+        if run.is_ended:
+            tasks.run_ended_ring()
+    return redirect("run_detail", run.uid)
+
+
+@require_POST
+@hub_page
+def run_retry_view(request: HttpRequest, run_uid: str) -> HttpResponse:
+    run = _run_of(run_uid)
+    try:
+        run = run_retry(run=run, actor=_user_of(request))
+    except ApplicationError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, "The run is queued again.")
+        tasks.ring_queued_runs.delay_on_commit()
+    return redirect("run_detail", run.uid)
+
+
+def _user_of(request: HttpRequest) -> User:
+    """The signed-in person: `hub_page` lets nobody else through."""
+    if not isinstance(request.user, User):
+        raise Http404("Not found.")
+    return request.user
+
+
+def _model_of(uid: str) -> Model:
+    model = version_selectors.model_get(uid=uid)
+    if model is None:
+        raise Http404("Not found.")
+    return model
+
+
+def _version_of(uid: str) -> ModelVersion:
+    version = version_selectors.version_get(uid=uid)
+    if version is None:
+        raise Http404("Not found.")
+    return version
+
+
+def _run_of(uid: str) -> Run:
+    run = run_selectors.run_get(uid=uid)
+    if run is None:
+        raise Http404("Not found.")
+    return run
+
+
+def _version_page(
+    request: HttpRequest,
+    version: ModelVersion,
+    alias_form: AliasForm,
+    *,
+    differences: list[lineage.Difference] | None = None,
+    verified: bool = False,
+    status: int = 200,
+) -> HttpResponse:
+    context = {
+        "version": version,
+        "lineage": lineage.version_lineage(version=version),
+        "children": version_selectors.version_children(version=version),
+        "readers": version_selectors.artifact_readers(artifact=version.artifact),
+        "alias_form": alias_form,
+        "differences": differences,
+        "verified": verified,
+    }
+    return render(request, "modelhub/version_detail.html", context, status=status)
+
+
+def _actions_key(run: Run) -> str:
+    """What the run's buttons depend on."""
+    return f"{run.status}{'-stopping' if run.cancel_requested_at else ''}"
+
+
+def _metrics_key(run: Run) -> str:
+    return f"{run.metrics_offset}-{run.is_ended:d}"
+
+
+def _neglected_ring() -> None:
+    """Where no scheduler runs, somebody who looks at runs keeps them going."""
+    if run_selectors.runs_are_neglected():
+        tasks.reap_runs.delay()
+        tasks.ring_queued_runs.delay()

@@ -1,0 +1,304 @@
+"""The hub's pages: who sees them, what they show, what their buttons do."""
+
+import pytest
+from django.conf import settings
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+
+from modelhub import storage
+from modelhub.models import Alias, Model, Run, RunMetric
+from modelhub.services import runs
+from tests import builders
+
+
+@pytest.fixture
+def pages(counting):
+    """(method, URL) of every page and button of the hub."""
+    version, run = builders.make_version("smol"), counting()
+    one = {"model_uid": version.model.uid, "version_uid": version.uid, "run_uid": run.uid}
+    named = [
+        ("get", "model_list", []),
+        ("get", "model_import", []),
+        ("post", "model_import", []),
+        ("get", "model_detail", ["model_uid"]),
+        ("get", "version_detail", ["version_uid"]),
+        ("post", "version_verify", ["version_uid"]),
+        ("post", "version_alias", ["version_uid"]),
+        ("get", "run_list", []),
+        ("get", "run_detail", ["run_uid"]),
+        ("get", "run_metrics", ["run_uid"]),
+        ("post", "run_cancel", ["run_uid"]),
+        ("post", "run_retry", ["run_uid"]),
+    ]
+    return [
+        (method, reverse(name, kwargs={key: one[key] for key in keys}))
+        for method, name, keys in named
+    ]
+
+
+@pytest.fixture
+def staff(eve, signed_in) -> Client:
+    return signed_in(eve)
+
+
+def page_of(client: Client, name: str, *args: str) -> str:
+    response = client.get(reverse(name, args=args))
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_the_hub_does_not_exist_for_members_and_outsiders(
+    pages, alice, bob, dana, charlie, signed_in
+):
+    before = Run.objects.values().get()
+    for user in (alice, bob, dana, charlie):
+        client = signed_in(user)
+        for method, url in pages:
+            response = getattr(client, method)(url)
+            assert response.status_code == 404, (user, url)
+            unknown = getattr(client, method)(url.replace("/hub/", "/hub/unknown/"))
+            assert unknown.status_code == 404
+    assert Run.objects.values().get() == before
+
+
+def test_a_stranger_is_sent_to_sign_in(pages, client):
+    for method, url in pages:
+        response = getattr(client, method)(url)
+        assert response.status_code == 302
+        assert response["Location"].startswith(reverse("sign_in"))
+
+
+def test_staff_see_every_page(pages, staff):
+    for method, url in pages:
+        if method == "get":
+            assert staff.get(url).status_code == 200, url
+
+
+def test_an_unknown_uid_is_not_found(staff, db):
+    for name in ("model_detail", "version_detail", "run_detail", "run_metrics"):
+        assert staff.get(reverse(name, args=["0" * 32])).status_code == 404
+
+
+def test_a_button_needs_its_token(pages, eve):
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(eve)
+    for method, url in pages:
+        if method == "post":
+            assert client.post(url).status_code == 403, url
+            assert client.get(url).status_code in (200, 405)
+    assert Run.objects.get().status == Run.Status.QUEUED
+
+
+def test_a_run_is_cancelled_and_retried_by_its_buttons(staff, counting, eve):
+    run = counting()
+    page = page_of(staff, "run_detail", run.uid)
+    assert reverse("run_cancel", args=[run.uid]) in page
+    response = staff.post(reverse("run_cancel", args=[run.uid]), follow=True)
+    assert "The run is cancelled." in response.content.decode()
+    assert reverse("run_retry", args=[run.uid]) in response.content.decode()
+    response = staff.post(reverse("run_retry", args=[run.uid]), follow=True)
+    page = response.content.decode()
+    assert "The run is queued again." in page
+    assert "retried" in page
+    run.refresh_from_db()
+    assert run.status == Run.Status.QUEUED
+
+
+def test_a_success_cannot_be_cancelled_or_retried(staff, counting):
+    run = counting()
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.SUCCEEDED, result={"loss": 0.25})
+    page = page_of(staff, "run_detail", run.uid)
+    assert reverse("run_cancel", args=[run.uid]) not in page
+    assert reverse("run_retry", args=[run.uid]) not in page
+    for name in ("run_cancel", "run_retry"):
+        response = staff.post(reverse(name, args=[run.uid]), follow=True)
+        assert "succeeded already" in response.content.decode()
+
+
+def test_a_runs_page_shows_what_it_is_doing(staff, counting):
+    run = counting(steps=9, seed=11)
+    runs.run_claim(run_id=run.pk, owner="gpu-box:17")
+    runs.run_heartbeat(run_id=run.pk, fence=1, progress=(3, 9, "steps"))
+    log = storage.run_folder_make(run) / storage.LOG_NAME
+    log.write_text("<script>alert(1)</script>\n")
+    page = page_of(staff, "run_detail", run.uid)
+    for shown in ("running", "attempt 1", "gpu-box:17", "3 of 9 steps", "<dt>seed</dt><dd>11</dd>"):
+        assert shown in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "<script>alert" not in page
+
+
+def test_a_failed_run_says_why(staff, counting):
+    run = counting()
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.FAILED, error="the dog ate <b>it</b>")
+    page = page_of(staff, "run_detail", run.uid)
+    assert "It failed" in page
+    assert "the dog ate &lt;b&gt;it&lt;/b&gt;" in page
+
+
+def test_the_live_part_is_sent_when_it_has_changed_and_asks_no_more_at_the_end(staff, counting):
+    run = counting()
+    url = reverse("run_detail", args=[run.uid])
+
+    def poll(seen: str, status: str):
+        return staff.get(url, {"seen": seen, "status": status}, headers={"HX-Request": "true"})
+
+    first = staff.get(url)
+    seen = first.context["seen"]
+    assert poll(seen, "queued").status_code == 204
+    runs.run_claim(run_id=run.pk, owner="here")
+    moved = poll(seen, "queued")
+    assert moved.status_code == 200
+    assert 'id="run-live"' in moved.content.decode()
+    assert 'hx-swap-oob="true"' in moved.content.decode()
+    assert "<html" not in moved.content.decode()
+    assert poll(moved.context["seen"], "running").status_code == 204
+    runs.run_attempt_fail(run_id=run.pk, fence=1, reason="no", final=True)
+    ended = poll(moved.context["seen"], "running").content.decode()
+    assert "hx-trigger" not in ended
+    assert reverse("run_retry", args=[run.uid]) in ended
+
+
+def test_curves_are_sent_when_there_is_something_new(staff, counting):
+    run = counting()
+    url = reverse("run_metrics", args=[run.uid])
+    first = staff.get(url).json()
+    assert (first["series"], first["is_ended"]) == ({}, False)
+    assert staff.get(url, {"seen": first["seen"]}).status_code == 204
+    runs.run_claim(run_id=run.pk, owner="here")
+    runs.run_metrics_add(run_id=run.pk, fence=1, points=[(1, "loss", 0.5)], offset=40)
+    second = staff.get(url, {"seen": first["seen"]}).json()
+    assert second["series"]["loss"]["values"] == [0.5]
+    runs.run_attempt_fail(run_id=run.pk, fence=1, reason="no", final=True)
+    assert staff.get(url, {"seen": second["seen"]}).json()["is_ended"]
+
+
+def test_runs_are_filtered(staff, counting):
+    kept, cancelled = counting(), counting()
+    runs.run_cancel(run=cancelled, actor=None)
+    page = page_of(staff, "run_list")
+    assert str(kept) in page
+    assert str(cancelled) in page
+    page = staff.get(reverse("run_list"), {"status": "cancelled"}).content.decode()
+    assert str(kept) not in page
+    assert str(cancelled) in page
+    for hostile in ({"status": "x' OR 1=1"}, {"page": "-1"}, {"page": "x"}, {"program": "../"}):
+        assert staff.get(reverse("run_list"), hostile).status_code == 200
+
+
+def test_the_list_of_runs_costs_the_same_for_many(staff, counting, django_assert_max_num_queries):
+    for _ in range(30):
+        counting()
+    with django_assert_max_num_queries(9):
+        page_of(staff, "run_list")
+
+
+def test_looking_at_runs_wakes_the_workers_where_no_scheduler_does(staff, counting, monkeypatch):
+    """D36: the doorbells are rung by a page, only for a run that waits for too long."""
+    from modelhub import tasks
+
+    rung = []
+    for task in (tasks.reap_runs, tasks.ring_queued_runs):
+        monkeypatch.setattr(task, "delay", lambda name=task.name: rung.append(name))
+    run = counting()
+    page_of(staff, "run_list")
+    assert rung == []
+    long_ago = timezone.now() - timezone.timedelta(hours=1)
+    Run.objects.filter(pk=run.pk).update(created_at=long_ago)
+    page_of(staff, "run_detail", run.uid)
+    assert rung == ["modelhub.tasks.reap_runs", "modelhub.tasks.ring_queued_runs"]
+
+
+def test_models_and_versions_show_what_they_are(staff, db):
+    version = builders.make_version("smol")
+    version.card = "Be <i>careful</i>."
+    version.chat_template = "{% for m in messages %}<|im_start|>{{ m }}{% endfor %}"
+    version.facts = {"held_out": {"accuracy": 0.8125, "pairs": 96}}
+    version.save()
+    assert "smol" in page_of(staff, "model_list")
+    assert "v1" in page_of(staff, "model_detail", version.model.uid)
+    page = page_of(staff, "version_detail", version.uid)
+    assert "Be &lt;i&gt;careful&lt;/i&gt;." in page
+    assert "{% for m in messages %}&lt;|im_start|&gt;{{ m }}{% endfor %}" in page
+    assert "<dt>held_out.accuracy</dt><dd>0.8125</dd>" in page
+
+
+def test_an_alias_is_pointed_at_a_version_and_the_move_is_shown(staff, db):
+    version = builders.make_version("smol")
+    url = reverse("version_alias", args=[version.uid])
+    response = staff.post(url, {"name": "champion", "reason": "first"}, follow=True)
+    assert "smol@champion is smol v1 now." in response.content.decode()
+    assert Alias.objects.get().version == version
+    assert "first" in page_of(staff, "model_detail", version.model.uid)
+    response = staff.post(url, {"name": "the best", "reason": ""})
+    assert response.status_code == 422
+    assert Alias.objects.count() == 1
+
+
+def test_verifying_names_what_has_changed(staff, db):
+    version = builders.make_version("smol")  # a row without a folder: its files are gone
+    response = staff.post(reverse("version_verify", args=[version.uid]))
+    page = response.content.decode()
+    assert response.status_code == 200
+    assert "It is not what it was made of" in page
+    assert "<strong>smol v1</strong>" in page
+
+
+def import_form(client: Client) -> dict[str, str]:
+    page = client.get(reverse("model_import"))
+    return {
+        "key": page.context["form"]["key"].value(),
+        "source": "directory",
+        "location": "smol",
+        "model": "smol",
+        "role": "base",
+        "card": "A card.",
+    }
+
+
+@pytest.fixture
+def folder():
+    folder = settings.IMPORT_ROOTS[0] / "smol"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_a_form_sent_twice_imports_once(staff, folder, eve):
+    form = import_form(staff)
+    answers = [staff.post(reverse("model_import"), form) for _ in range(3)]
+    run = Run.objects.get()
+    assert {answer["Location"] for answer in answers} == {reverse("run_detail", args=[run.uid])}
+    assert run.config["location"] == str(folder)
+    assert run.requested_by == eve
+    form = import_form(staff)
+    staff.post(reverse("model_import"), form)
+    assert Run.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        ({"location": "/etc"}, "is not there, or not below an import folder"),
+        ({"location": ""}, "Say where it is."),
+        ({"source": "hub", "location": "not an id"}, "is no hub id"),
+        ({"source": "elsewhere"}, "Select a valid choice"),
+        ({"model": "two words"}, "Enter a valid"),
+        ({"role": "admin"}, "Select a valid choice"),
+        ({"key": ""}, "Import a model"),
+    ],
+)
+def test_a_refused_import_keeps_the_form_and_says_why(staff, folder, change, shown):
+    response = staff.post(reverse("model_import"), {**import_form(staff), **change})
+    assert response.status_code == 422
+    assert shown in response.content.decode()
+    assert "A card." in response.content.decode()
+    assert not Run.objects.exists()
+    assert not Model.objects.exists()
+
+
+def test_points_without_a_run_of_theirs_are_not_shown(staff, counting):
+    mine, other = counting(), counting()
+    RunMetric.objects.create(run=other, step=1, name="loss", value=1.0)
+    assert staff.get(reverse("run_metrics", args=[mine.uid])).json()["series"] == {}
