@@ -1,0 +1,292 @@
+"""Fine-tuning: what is learnt from, in which order, and that a kill changes nothing."""
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the ml extra is not installed")
+
+from alignment.ml import sft
+from alignment.ml.configs import SftConfig
+from alignment.ml.data import DemonstrationRecord
+from alignment.ml.shared_prefix import attach, pack
+from modelhub.ml.chat import end_of_turn_id, prompt_render
+from modelhub.ml.checkpoint import model_load, tokenizer_load
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.records import records_write
+from modelhub.ml.rundir import NotFinite, RunDir
+from tests.alignment.ml.programs import (
+    checkpoints_of,
+    messages,
+    metrics_of,
+    program_kill,
+    result_of,
+    run_make,
+    tiny_gpt2_write,
+)
+from tests.tiny_model import tiny_model_write, tiny_tokenizer
+
+pytestmark = pytest.mark.ml
+
+PROGRAM = (
+    "from alignment.ml.sft import main; from modelhub.ml.rundir import program_run;"
+    "program_run(main)"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The same number of threads in every process: sums in another order are other sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tiny_model_write(tmp_path_factory.mktemp("base"))
+
+
+def demonstration(prompt_id, text, finish_reason="stop", question=None):
+    return DemonstrationRecord(
+        prompt_id=prompt_id,
+        messages=messages(question or f"Say {prompt_id}"),
+        text=text,
+        finish_reason=finish_reason,
+        score=1.0,
+        batch="first",
+    )
+
+
+def demonstrations(prompts):
+    """Two answers to every third prompt, one to the others."""
+    made = []
+    for number in range(prompts):
+        made += [
+            demonstration(f"p{number:02}", f"{number} is {'odd' if number % 2 else 'even'} {i}")
+            for i in range(2 if number % 3 == 0 else 1)
+        ]
+    return made
+
+
+def sft_run(folder, base, records, **config):
+    (folder / "inputs").mkdir(parents=True)
+    records_write(folder / "inputs" / "demonstrations.jsonl", records)
+    inputs = {"base": base, "demonstrations": folder / "inputs"}
+    return run_make(folder / "run", "sft", inputs, config)
+
+
+# ── what is learnt from ──────────────────────────────────────────────────────────────────────────
+
+
+def test_loss_is_on_the_tokens_of_the_answers_alone(base):
+    """Against transformers' own loss, one answer at a time, prompt labels masked."""
+    tokenizer = tokenizer_load(base)
+    examples = sft.examples_make(demonstrations(4), tokenizer, max_tokens=512)
+    model = model_load(base, dtype="float32")
+    expected, tokens = 0.0, 0
+    for group in examples.groups:
+        for answer in group.answers:
+            ids = torch.tensor([group.prompt_T + answer])
+            labels = torch.tensor([[-100] * len(group.prompt_T) + answer])
+            expected += model(ids, labels=labels).loss.item() * len(answer)
+            tokens += len(answer)
+    attach(model)
+    (row,) = pack(examples.groups, 4096)
+    loss, right = sft.row_loss(model, row)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    assert 0 <= int(right) < tokens
+
+
+def test_an_answer_that_was_cut_off_is_not_taught_to_end():
+    tokenizer = tiny_tokenizer()
+    examples = sft.examples_make(
+        [demonstration("a", "yes"), demonstration("b", "yes and", "length")],
+        tokenizer,
+        max_tokens=100,
+    )
+    finished, cut = (group.answers[0] for group in examples.groups)
+    assert finished[-1] == end_of_turn_id(tokenizer)
+    assert end_of_turn_id(tokenizer) not in cut
+    assert (len(finished), len(cut)) == (4, 7)
+
+
+def test_answers_to_one_prompt_share_it():
+    examples = sft.examples_make(
+        [demonstration("b", "one"), demonstration("a", "two"), demonstration("b", "three")],
+        tiny_tokenizer(),
+        max_tokens=100,
+    )
+    assert [len(group.answers) for group in examples.groups] == [1, 2]  # a, then b
+    assert examples.answers == 3
+
+
+def test_long_and_empty_answers_are_left_out_and_named_never_cut():
+    tokenizer = tiny_tokenizer()
+    prompt = len(prompt_render(tokenizer, messages("Say a")))
+    fits, too_long = "x" * 9, "x" * 10  # with the end of the turn 10 and 11 tokens
+    examples = sft.examples_make(
+        [
+            demonstration("a", fits),
+            demonstration("a", too_long),
+            demonstration("b", "", "length"),
+            demonstration("c", ""),
+        ],
+        tokenizer,
+        max_tokens=prompt + 10,
+    )
+    assert examples.too_long == ["a"]
+    assert examples.empty == ["b"]
+    # An empty answer that ended is one token long: the end.
+    assert [len(answer) for group in examples.groups for answer in group.answers] == [10, 1]
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ([], "there are no demonstrations"),
+        ([demonstration("a", "x" * 500)], "none of 1 demonstrations can be learnt from: 1 longer"),
+        (
+            [demonstration("a", "x"), demonstration("a", "y", question="Another")],
+            "prompt a stands for different conversations",
+        ),
+    ],
+)
+def test_what_teaches_nothing_is_refused_before_a_model_is_loaded(
+    tmp_path, base, monkeypatch, records, reason
+):
+    monkeypatch.setattr(sft, "policy_load", None)
+    run = sft_run(tmp_path, base, records, max_tokens=100)
+    with pytest.raises(RefusedError, match=reason):
+        sft.main(RunDir(run))
+
+
+# ── in which order ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_every_epoch_takes_every_prompt_once_in_an_order_of_its_own():
+    plan = sft.steps_plan([1] * 20, epochs=3, examples_per_step=8, seed=1)
+    orders = [
+        [place for step in plan if step.epoch == epoch for place in step.prompts]
+        for epoch in range(3)
+    ]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert orders[0] != orders[1] != orders[2]
+    assert plan == sft.steps_plan([1] * 20, epochs=3, examples_per_step=8, seed=1)
+    assert plan != sft.steps_plan([1] * 20, epochs=3, examples_per_step=8, seed=2)
+
+
+def test_steps_are_even_rather_than_the_last_one_short():
+    # 50 examples at 8 a step are 7 steps of 7 or 8, not 6 of 8 and one of 2.
+    plan = sft.steps_plan([1] * 50, epochs=1, examples_per_step=8, seed=0)
+    assert sorted(len(step.prompts) for step in plan) == [7, 7, 7, 7, 7, 7, 8]
+
+
+def test_a_prompt_with_more_answers_than_a_step_takes_is_not_split():
+    plan = sft.steps_plan([1, 9, 1, 1], epochs=1, examples_per_step=2, seed=0)
+    assert sorted(place for step in plan for place in step.prompts) == [0, 1, 2, 3]
+
+
+def test_learning_rate_rises_in_a_line_and_falls_in_a_cosine():
+    config = SftConfig(lr=1.0, warmup_share=0.2, lr_final_share=0.1)
+    rates = [sft.learning_rate(step, steps=10, config=config) for step in range(10)]
+    assert rates[:3] == [0.5, 1.0, 1.0]
+    # Behind the warm-up of 2 steps, halfway between steps 2 and 9: (1 + 0.1) / 2.
+    assert (rates[5] + rates[6]) / 2 == pytest.approx(0.55)
+    assert rates[9] == pytest.approx(0.1)
+
+
+def test_a_single_step_trains_at_the_full_rate():
+    assert sft.learning_rate(0, steps=1, config=SftConfig(lr=3e-5)) == 3e-5
+
+
+# ── the run ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("config", [{}, {"lora_rank": 4}], ids=["every weight", "adapter"])
+def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base, config):
+    records = [*demonstrations(6), demonstration("long", "x" * 400)]
+    run = sft_run(tmp_path, base, records, epochs=25, lr=5e-3, max_tokens=200, **config)
+    sft.main(RunDir(run))
+    result = result_of(run)
+    assert result["epochs"][-1]["loss"] < 0.3 * result["epochs"][0]["loss"]
+    assert result["epochs"][-1]["token_accuracy"] > 0.8
+    assert (result["prompts"], result["examples"], result["too_long"]) == (6, 8, 1)
+    assert result["dtype"] == "bfloat16" and result["chat_template"]
+    assert result["architecture"] == "LlamaForCausalLM"
+    # What other tools load has learnt it too, and carries no trace of how it was trained.
+    folder = run / "outputs" / "model"
+    assert "shared_prefix" not in (folder / "config.json").read_text()
+    model, tokenizer = model_load(folder, dtype="float32"), tokenizer_load(folder)
+    prompt = torch.tensor([prompt_render(tokenizer, messages("Say p01"))])
+    written = model.generate(prompt, max_new_tokens=30, do_sample=False)
+    assert tokenizer.decode(written[0, prompt.shape[1] :]).startswith("1 is odd 0")
+
+
+def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
+    losses = []
+    for config in ({}, {"lora_rank": 4}):
+        run = sft_run(tmp_path / str(len(losses)), base, demonstrations(4), epochs=1, **config)
+        sft.main(RunDir(run))
+        losses.append(metrics_of(run)[1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_packing_changes_nothing_but_the_memory(tmp_path, base):
+    found = []
+    for budget in (60, 4096):
+        run = sft_run(
+            tmp_path / str(budget), base, demonstrations(6), epochs=2, budget_tokens=budget
+        )
+        sft.main(RunDir(run))
+        found.append([(v["loss"], v["grad_norm"]) for v in metrics_of(run).values()])
+    assert torch.tensor(found[0]).allclose(torch.tensor(found[1]), rtol=1e-4)
+
+
+def test_gradient_checkpointing_and_bfloat16_give_nearly_the_same_loss(tmp_path, base):
+    losses = []
+    for config in ({}, {"gradient_checkpointing": True}, {"dtype": "bfloat16"}):
+        run = sft_run(tmp_path / str(len(losses)), base, demonstrations(4), epochs=1, **config)
+        sft.main(RunDir(run))
+        losses.append(metrics_of(run)[1]["loss"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    assert losses[2] == pytest.approx(losses[0], rel=2e-2)
+
+
+def test_nan_stops_the_run_and_nothing_is_published(tmp_path, base):
+    run = sft_run(tmp_path, base, demonstrations(4), epochs=3, lr=1e30, max_grad_norm=1e30)
+    with pytest.raises(NotFinite):
+        sft.main(RunDir(run))
+    assert not (run / "result.json").exists()
+    assert list((run / "outputs").iterdir()) == []
+
+
+def test_a_weight_lost_in_the_last_step_is_found_before_publishing(tmp_path, base):
+    run = sft_run(tmp_path, base, demonstrations(2), epochs=1, lr=1e39, warmup_share=0.0)
+    with pytest.raises(NotFinite, match="is not finite after training"):
+        sft.main(RunDir(run))
+    assert list((run / "outputs").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["every weight", "adapter", "dropout"])
+def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_path, base, kind):
+    config = {"epochs": 40, "lr": 1e-3, "checkpoint_every_steps": 7}
+    if kind == "adapter":
+        config["lora_rank"] = 4
+    if kind == "dropout":
+        base = tiny_gpt2_write(tmp_path / "gpt2", dropout=0.1)
+    whole = sft_run(tmp_path / "whole", base, demonstrations(12), **config)
+    sft.main(RunDir(whole))
+
+    killed = sft_run(tmp_path / "killed", base, demonstrations(12), **config)
+    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) == 2)
+    step = json.loads((killed / "progress.json").read_text())["done"]
+    assert 0 < step < len(metrics_of(whole))
+    sft.main(RunDir(killed))
+
+    assert metrics_of(killed) == metrics_of(whole)
+    assert result_of(killed)["epochs"] == result_of(whole)["epochs"]
+    weights = "outputs/model/model.safetensors"
+    assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
