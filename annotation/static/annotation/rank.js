@@ -384,9 +384,8 @@
     const left = Math.max(0, Math.floor((leaseUntil - serverNow()) / 1000));
     const over = lapsed || left === 0;
     $("[data-lease]").dataset.kind = over ? "lapsed" : left < 120 ? "short" : "";
-    $("[data-lease-words]").textContent = over
-      ? "reservation lapsed"
-      : `reserved for you ${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
+    $("[data-lease-lead]").textContent = over ? "reservation " : "reserved for you ";
+    $("[data-lease-words]").textContent = over ? "lapsed" : `${Math.floor(left / 60)}:${String(left % 60).padStart(2, "0")}`;
   }
 
   async function renew() {
@@ -407,7 +406,7 @@
     box.hidden = false;
     $("progress", box).max = today + open + 1;
     $("progress", box).value = today;
-    $("[data-progress-words]").textContent = `${today} of ${today + open + 1}${open < 200 ? "" : "+"} today`;
+    $("[data-progress-words]").textContent = `${today} of ${today + open + 1}${open < 200 ? "" : "+"}`;
   }
 
   function guidelineShow(guideline) {
