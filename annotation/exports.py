@@ -18,12 +18,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, Any
 
+from django.http import StreamingHttpResponse
+
 from annotation.models import PreferenceDataset, Split
 from annotation.pairs import ranking_pairs
 from annotation.records import RankingRecord
 from annotation.services.datasets import RANKINGS_NAME
 from modelhub import storage
 from modelhub.errors import ApplicationError
+from modelhub.ml.manifest import IntegrityError
 from modelhub.ml.records import json_canonical, records_read
 
 FORMATS = ("jsonl", "parquet")
@@ -132,7 +135,8 @@ def dataset_export(*, dataset: PreferenceDataset, layout: str, format: str, out:
     """Write a dataset as a folder that `datasets.load_dataset(folder)` opens; returns its rows.
 
     data/<split>.<format> for each split with rows, and a README.md that names them. The folder
-    appears whole, by a rename, or not at all. Raises ApplicationError if it is there already.
+    appears whole, by a rename, or not at all. Raises ApplicationError if it is there already, or if
+    the dataset is not as it was frozen.
     """
     chosen = layout_of(layout, format)
     out = out.absolute()
@@ -182,6 +186,17 @@ def dataset_export_name(
     """A file name made of the dataset's number and hash: nothing a person wrote is in it."""
     parts = ["rondo", f"dataset-{dataset.number}", dataset.artifact.sha256[:12], layout, split]
     return "-".join(part for part in parts if part) + f".{format}"
+
+
+def dataset_export_response(
+    *, dataset: PreferenceDataset, layout: str, format: str, split: str | None = None
+) -> StreamingHttpResponse:
+    """The file as a download. Raises ApplicationError before anything is sent."""
+    stream = dataset_export_stream(dataset=dataset, layout=layout, format=format, split=split)
+    name = dataset_export_name(dataset=dataset, layout=layout, format=format, split=split)
+    response = StreamingHttpResponse(stream, content_type=CONTENT_TYPES[format])
+    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    return response
 
 
 def layout_of(layout: str, format: str) -> Layout:
@@ -235,7 +250,10 @@ def _rows(
     dataset: PreferenceDataset, layout: Layout, split: str | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of a split, or of all. Verifies the artifact before any row is asked for."""
-    storage.artifact_verify(dataset.artifact)
+    try:
+        storage.artifact_verify(dataset.artifact)
+    except IntegrityError as error:
+        raise ApplicationError(f"{dataset} is not as it was frozen: {error}.") from error
     path = storage.artifact_folder(dataset.artifact) / RANKINGS_NAME
     return (
         row

@@ -93,11 +93,33 @@ def assignment_for(user: Person, uid: str) -> Assignment:
     return assignment
 
 
-def dataset_for(user: Person, uid: str, at_least: str = Role.MANAGER) -> PreferenceDataset:
-    """A dataset of a project in which the person's role is at least this. Raises Http404."""
+def member_for(user: Person, project_uid: str, membership_uid: str) -> Membership:
+    """A member of a project that the person manages. Raises Http404."""
+    project = project_for(user, project_uid, Role.MANAGER)
+    membership = (
+        project.memberships.filter(uid=membership_uid, removed_at=None)
+        .select_related("user")
+        .first()
+    )
+    if membership is None:
+        raise Http404("Not found.")
+    return membership
+
+
+def dataset_for(
+    user: Person, uid: str, at_least: str = Role.MANAGER, *, project_uid: str | None = None
+) -> PreferenceDataset:
+    """A dataset of a project in which the person's role is at least this. Raises Http404.
+
+    With `project_uid`, as in a nested URL, the dataset of another project is not found either.
+    """
     dataset = (
         PreferenceDataset.objects.filter(uid=uid).select_related("project", "artifact").first()
     )
-    if dataset is None or not role_reaches(role_of(user, dataset.project), at_least):
+    if (
+        dataset is None
+        or (project_uid is not None and dataset.project.uid != project_uid)
+        or not role_reaches(role_of(user, dataset.project), at_least)
+    ):
         raise Http404("Not found.")
     return dataset

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -13,6 +14,7 @@ from annotation.models import (
     Candidate,
     CandidateBatch,
     Membership,
+    Project,
     Submission,
     Task,
     TaskCandidate,
@@ -164,3 +166,21 @@ def letter_of(place: int) -> str:
         place, rest = divmod(place - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
+
+
+def memberships_of(*, user: User) -> QuerySet[Membership]:
+    """The person's standing memberships with their projects, by the project's name. One query."""
+    return (
+        Membership.objects.filter(user=user, removed_at=None)
+        .select_related("project")
+        .order_by("project__name", "pk")
+    )
+
+
+def members(*, project: Project) -> QuerySet[Membership]:
+    """The standing members of a project with their users, by name. One query."""
+    return (
+        Membership.objects.filter(project=project, removed_at=None)
+        .select_related("user")
+        .order_by("user__username")
+    )

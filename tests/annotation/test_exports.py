@@ -15,7 +15,6 @@ from annotation.services.assignments import assignment_next
 from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
 from annotation.services.rankings import ranking_submit
 from modelhub.errors import ApplicationError
-from modelhub.ml.manifest import IntegrityError
 from modelhub.storage import artifact_folder
 from tests.annotation.judged import make_answered_batch, rank_all
 from tests.builders import make_member, make_prompt, make_ranking_task
@@ -159,7 +158,7 @@ def test_damaged_files_are_refused_before_a_byte(dataset: PreferenceDataset) -> 
     path = artifact_folder(dataset.artifact) / RANKINGS_NAME
     content = path.read_bytes()
     path.write_bytes(content.replace(b'"active_s":1.25', b'"active_s":1.26', 1))
-    with pytest.raises(IntegrityError):
+    with pytest.raises(ApplicationError, match="not as it was frozen"):
         exports.dataset_export_stream(dataset=dataset, layout="trl", format="jsonl")
     path.write_bytes(content)
 

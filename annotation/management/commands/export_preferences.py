@@ -9,7 +9,6 @@ from django.core.management.base import BaseCommand, CommandError
 from annotation.exports import FORMATS, LAYOUTS, dataset_export
 from annotation.models import PreferenceDataset, Project
 from modelhub.errors import ApplicationError
-from modelhub.ml.manifest import IntegrityError
 
 
 class Command(BaseCommand):
@@ -31,8 +30,8 @@ class Command(BaseCommand):
                 format=options["format"],
                 out=options["out"],
             )
-        except (ApplicationError, IntegrityError) as error:
-            raise CommandError(str(error)) from error
+        except ApplicationError as error:
+            raise CommandError(error.message) from error
         self.stdout.write(f"{rows} rows of {dataset} written to {options['out']}")
 
     def dataset_find(self, name: str, number: int | None) -> PreferenceDataset:

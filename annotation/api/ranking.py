@@ -1,12 +1,7 @@
-"""The API of annotating: what the ranking page and other clients call.
-
-Every view finds its object through annotation.policy, so what is not yours is 404; reads its input
-through a strict serializer; and calls one service.
-"""
+"""Annotating: what the ranking page and other clients call."""
 
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.db import transaction
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
@@ -17,7 +12,7 @@ from rest_framework.views import APIView
 from annotation import policy
 from annotation.models import Assignment, Submission
 from annotation.selectors import rank_payload
-from annotation.serializers import StrictSerializer
+from annotation.serializers import StrictSerializer, input_read, user_of
 from annotation.services.assignments import (
     MAX_REASON_CHARS,
     MAX_SEQUENCE,
@@ -246,16 +241,3 @@ def _next_payload(assignment: Assignment, uid: str | None) -> dict[str, Any] | N
         .first()
     )
     return rank_payload(assignment=following) if following else None
-
-
-def input_read(serializer: type[StrictSerializer], request: Request) -> dict[str, Any]:
-    """The checked body of a request. Raises ValidationError (400, by field)."""
-    given = serializer(data=request.data)
-    given.is_valid(raise_exception=True)
-    return dict(given.validated_data)
-
-
-def user_of(request: Request) -> User:
-    """The signed-in person (every API view requires one)."""
-    assert isinstance(request.user, User)  # noqa: S101  # permission classes made sure
-    return request.user
