@@ -1,5 +1,16 @@
 """API."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from modelhub import api
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("models/", api.ModelListApi.as_view(), name="api_model_list"),
+    path("versions/<str:version_uid>/", api.VersionDetailApi.as_view(), name="api_version_detail"),
+    path("imports/", api.ModelImportApi.as_view(), name="api_model_import"),
+    path("runs/", api.RunListApi.as_view(), name="api_run_list"),
+    path("runs/<str:run_uid>/", api.RunDetailApi.as_view(), name="api_run_detail"),
+    path("runs/<str:run_uid>/metrics/", api.RunMetricsApi.as_view(), name="api_run_metrics"),
+    path("runs/<str:run_uid>/cancel/", api.RunCancelApi.as_view(), name="api_run_cancel"),
+    path("runs/<str:run_uid>/retry/", api.RunRetryApi.as_view(), name="api_run_retry"),
+]
