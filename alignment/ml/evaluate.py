@@ -338,7 +338,8 @@ def layout_judge(
             return scorer("reward")[0].scores(row)
         if number == len(scored):
             scorer.cache_clear()  # the reward model has done its part: its memory is needed
-        found = divergences(*scorer("after", "before"), row)
+        after, before = scorer("after", "before")
+        found = divergences(after, before, row)
         return [[[d.logprob_after, d.logprob_before, d.kl] for d in group] for group in found]
 
     values = rows_compute(run, [*scored, *compared], read)

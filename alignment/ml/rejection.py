@@ -24,6 +24,7 @@ By hand: `python -m alignment.ml.rejection RUN_DIR`.
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -111,21 +112,20 @@ def contests_make(
         raise RefusedError(f"{len(bare)} of {len(answers)} prompts have no candidate: {bare[0]}")
     laid = {prompt_id: [own[i] for i in sorted(own)] for prompt_id, own in answers.items()}
     for source, demonstrations in pools.items():
-        seen: dict[str, int] = {}
-        for one in demonstrations:
-            if messages.setdefault(one.prompt_id, one.messages) != one.messages:
-                raise RefusedError(f"{source}: prompt {one.prompt_id} is another conversation")
-            index = seen.get(one.prompt_id, 0)
-            seen[one.prompt_id] = index + 1
-            laid.setdefault(one.prompt_id, []).append(
+        seen: Counter[str] = Counter()
+        for best in demonstrations:
+            if messages.setdefault(best.prompt_id, best.messages) != best.messages:
+                raise RefusedError(f"{source}: prompt {best.prompt_id} is another conversation")
+            laid.setdefault(best.prompt_id, []).append(
                 Answer(
                     source=source,
-                    index=index,
-                    text=one.text,
-                    finish_reason=one.finish_reason,
-                    batch=one.batch,
+                    index=seen[best.prompt_id],
+                    text=best.text,
+                    finish_reason=best.finish_reason,
+                    batch=best.batch,
                 )
             )
+            seen[best.prompt_id] += 1
     return [
         Contest(prompt_id=prompt_id, messages=messages[prompt_id], answers=own)
         for prompt_id, own in sorted(laid.items())
