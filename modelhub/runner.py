@@ -356,8 +356,12 @@ def program_environment(run: Run) -> dict[str, str]:
     if run.config.get("source") == "hub":
         asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
     variable = run.config.get("endpoint_key_variable")
-    if variable and Endpoint.objects.filter(
-        base_url=run.config.get("endpoint_url"), api_key_variable=variable
+    if (
+        variable
+        and not variable.startswith("RONDO_")
+        and Endpoint.objects.filter(
+            base_url=run.config.get("endpoint_url"), api_key_variable=variable
+        )
     ):
         asked.add(variable)
     kept = {

@@ -147,11 +147,12 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "actions_key": _actions_key(run),
     }
     body = render_to_string("modelhub/run_detail.html#live_body", context, request)
-    context["seen"] = hashlib.sha256(body.encode()).hexdigest()[:16]
+    context["seen"] = hashlib.sha256((body + context["log"]).encode()).hexdigest()[:16]
     if not request.headers.get("HX-Request"):
         return render(request, "modelhub/run_detail.html", context)
     if request.GET.get("seen") == context["seen"]:
         return HttpResponse(status=204)
+    context["is_poll"] = True
     context["swap_actions"] = request.GET.get("status") != _actions_key(run)
     return render(request, "modelhub/run_detail.html#live", context)
 

@@ -40,6 +40,15 @@ def version_get(*, uid: str) -> ModelVersion | None:
     )
 
 
+def version_named(*, name: str) -> ModelVersion | None:
+    """The version called "model@number" or "model@alias". One query, or two for an alias."""
+    model, _, which = name.partition("@")
+    versions = ModelVersion.objects.select_related("model", "artifact").filter(model__name=model)
+    if which.isascii() and which.isdecimal() and len(which) < 10:
+        return versions.filter(number=int(which)).first()
+    return versions.filter(aliases__name=which).first()
+
+
 def version_children(*, version: ModelVersion) -> list[ModelVersion]:
     """The versions made from this one, directly. One query."""
     return list(version.children.select_related("model").order_by("pk"))

@@ -15,7 +15,14 @@
     return value;
   }
 
-  const written = (value) => (value === null || value === undefined ? "–" : Number(value.toPrecision(4)).toString());
+  /* 0.5123, 1200, 9e-6: as short as the number allows. */
+  function written(value) {
+    if (value === null || value === undefined) return "–";
+    if (value !== 0 && Math.abs(value) < 1e-3) return value.toExponential(2).replace(/\.?0+e/, "e");
+    return Number(value.toPrecision(4)).toString();
+  }
+
+  const hasBand = ([, lows, highs]) => lows.some((low, i) => low !== highs[i]);
 
   function chartMake(name) {
     const figure = document.createElement("figure");
@@ -43,8 +50,8 @@
     chart.uplot?.destroy();
     const accent = colour("--accent");
     const axis = { stroke: colour("--ink-3"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
-    const [steps, , lows, highs] = chart.data;
-    const isBand = steps.some((_, i) => lows[i] !== highs[i]);
+    const isBand = hasBand(chart.data);
+    const steps = chart.data[0];
     const points = { show: steps.length < 40, size: 5, fill: accent };
     chart.uplot = new uPlot(
       {
@@ -52,14 +59,14 @@
         legend: { show: false },
         cursor: { y: false, points: { size: 7 } },
         scales: { x: { time: false } },
-        axes: [axis, { ...axis, size: 60 }],
+        axes: [{ ...axis, size: 32 }, { ...axis, size: 64, values: (_, marks) => marks.map(written) }],
         series: [
           {},
+          { show: isBand, stroke: "transparent", points: { show: false } },
+          { show: isBand, stroke: "transparent", points: { show: false } },
           { stroke: accent, width: 1.75, points },
-          { show: isBand, stroke: "transparent", points: { show: false } },
-          { show: isBand, stroke: "transparent", points: { show: false } },
         ],
-        bands: isBand ? [{ series: [3, 2], fill: colour("--accent-soft") }] : [],
+        bands: isBand ? [{ series: [2, 1], fill: colour("--accent-line") }] : [],
         hooks: { setCursor: [(plot) => latestWrite(chart, plot.cursor.idx)] },
       },
       chart.data,
@@ -69,7 +76,7 @@
 
   /* The caption says the value under the pointer, or the newest one. */
   function latestWrite(chart, index) {
-    const [steps, values] = chart.data;
+    const [steps, , , values] = chart.data;
     const at = index ?? steps.length - 1;
     chart.latest.textContent = `${written(values[at])} at step ${steps[at]}`;
   }
@@ -78,10 +85,10 @@
     for (const [name, curve] of Object.entries(series)) {
       const chart = charts.get(name) ?? chartMake(name);
       const isFirst = chart.data === null;
-      const hadBand = !isFirst && chart.data[2].some((low, i) => low !== chart.data[3][i]);
-      chart.data = [curve.steps, curve.values, curve.lows, curve.highs];
-      const hasBand = curve.lows.some((low, i) => low !== curve.highs[i]);
-      if (isFirst || hadBand !== hasBand) chartDraw(chart);
+      const hadBand = !isFirst && hasBand(chart.data);
+      // The line comes last: it is drawn over the band.
+      chart.data = [curve.steps, curve.lows, curve.highs, curve.values];
+      if (isFirst || hadBand !== hasBand(chart.data)) chartDraw(chart);
       else chart.uplot.setData(chart.data);
       latestWrite(chart, null);
       const lowest = Math.min(...curve.lows);
