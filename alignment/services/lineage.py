@@ -41,8 +41,7 @@ def lineage_verify(*, root: Node) -> int:
                 raise IntegrityError(f"{subject}: {error}") from error
         elif isinstance(subject, Run):
             _config_check(subject)
-            for given in subject.inputs.select_related("artifact"):
-                check(given.artifact, f"{given.role} of {subject}")
+            # What it read stands above it in the lineage, under a better name.
             for made in subject.outputs.select_related("artifact"):
                 check(made.artifact, f"{made.role} of {subject}")
         elif isinstance(subject, Artifact):

@@ -1,0 +1,124 @@
+"""What came from what, both ways, and that a change anywhere upstream is found and named."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from alignment.models import Campaign, Round
+from alignment.selectors.lineage import (
+    candidate_lineage,
+    dataset_submissions,
+    datasets_labelling,
+    submission_descent,
+    version_lineage,
+)
+from alignment.services.lineage import lineage_verify
+from annotation.models import Candidate, Membership, PreferenceDataset
+from modelhub.ml.manifest import IntegrityError
+from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.storage import artifact_folder, run_folder
+from tests.alignment import hands
+
+
+def test_from_a_candidate_one_walks_to_the_people_and_back(
+    campaign: Campaign, people: list[Membership]
+) -> None:
+    first = hands.round_walk(hands.make_round(campaign), people, until="promoted")
+    second = hands.make_round(campaign, key="another")
+    hands.round_walk(second, people, until="annotating")
+    candidate = Candidate.objects.filter(batch=second.batch).first()
+    assert candidate is not None
+    lineage = candidate_lineage(candidate=candidate)
+    assert first.policy_out in lineage.versions()
+    assert first.reward_version in lineage.versions()
+    assert campaign.base_version in lineage.versions()
+    assert lineage.datasets() == [first.dataset]
+    programs = {run.program for run in lineage.runs()}
+    assert programs == {"generate", "sft", "rejection", "reward"}
+    labelling = datasets_labelling(datasets=lineage.datasets())
+    assert labelling.rankings == 5 and labelling.annotators == people[:1]
+    assert first.dataset is not None
+    submissions = list(dataset_submissions(dataset=first.dataset))
+    assert len(submissions) == 5
+    # And back: what the first judgement has become.
+    descent = submission_descent(submission=submissions[0])
+    assert set(descent.versions) == {first.reward_version, first.policy_out}
+    assert second.batch in descent.batches
+    assert Candidate.objects.filter(batch__in=descent.batches, pk=candidate.pk).exists()
+    assert first.batch not in descent.batches  # written before anybody had judged
+
+
+@pytest.fixture
+def promoted(campaign: Campaign, people: list[Membership]) -> Round:
+    """A promoted round, with the directories in which its runs found their configurations."""
+    round = hands.round_walk(hands.make_round(campaign), people, until="promoted")
+    for run in Run.objects.all():
+        folder = run_folder(run)
+        folder.mkdir(parents=True)
+        inputs = {one.role: {"sha256": one.artifact.sha256} for one in run.inputs.all()}
+        given = {"program": run.program, "config": run.config, "inputs": inputs}
+        (folder / "config.json").write_text(json.dumps(given))
+    return round
+
+
+def artifact_of(round: Round, role: str, output: str) -> Artifact:
+    run = round.round_runs.get(role=role, stage="improving").run
+    return run.outputs.get(role=output).artifact
+
+
+def byte_flip(artifact: Artifact, name: str) -> None:
+    path: Path = artifact_folder(artifact) / name
+    content = path.read_bytes()
+    path.chmod(0o600)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def base_change(round: Round) -> None:
+    byte_flip(round.policy_in.artifact, "weights.txt")
+
+
+def snapshot_change(round: Round) -> None:
+    assert round.dataset is not None
+    byte_flip(round.dataset.artifact, "rankings.jsonl")
+
+
+def demonstrations_change(round: Round) -> None:
+    byte_flip(artifact_of(round, "rejection", "demonstrations"), "demonstrations.jsonl")
+
+
+def counts_change(round: Round) -> None:
+    PreferenceDataset.objects.update(counts={"used": 4})
+
+
+def template_change(round: Round) -> None:
+    ModelVersion.objects.filter(role="policy").update(chat_template="another")
+
+
+def seed_change(round: Round) -> None:
+    run = round.round_runs.get(role="sft").run
+    Run.objects.filter(pk=run.pk).update(config={**run.config, "seed": 7})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (base_change, "small v1: .*weights.txt"),
+        (snapshot_change, "dataset 1: .*rankings.jsonl"),
+        (demonstrations_change, "demonstrations"),
+        (counts_change, "dataset 1.*counts"),
+        (template_change, "small v2: its chat template"),
+        (seed_change, "sft .*configuration"),
+    ],
+)
+def test_one_change_anywhere_upstream_is_found_and_named(
+    promoted: Round, change: Callable[[Round], None], named: str
+) -> None:
+    assert promoted.policy_out is not None
+    # Three models, the snapshot, and the prompts, candidates and bests of improving.
+    assert lineage_verify(root=version_lineage(version=promoted.policy_out)) == 7
+    change(promoted)
+    promoted.policy_out.refresh_from_db()
+    with pytest.raises(IntegrityError, match=named):
+        lineage_verify(root=version_lineage(version=promoted.policy_out))
