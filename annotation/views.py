@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -60,8 +60,8 @@ def home(request: HttpRequest) -> HttpResponse:
 def project_new(request: HttpRequest) -> HttpResponse:
     if not policy.projects_may_create(request.user):
         raise Http404("Not found.")
-    form = ProjectForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = ProjectForm(_posted(request))
+    if form.is_valid():
         try:
             project = project_create(created_by=_person(request), **form.cleaned_data)
         except ApplicationError as error:
@@ -108,8 +108,8 @@ def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_http_methods(["GET", "HEAD", "POST"])
 def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid, MANAGER)
-    form = PromptsForm(request.POST or None, request.FILES or None)
-    if request.method == "POST" and form.is_valid():
+    form = PromptsForm(_posted(request), request.FILES or None)
+    if form.is_valid():
         file = form.cleaned_data["file"]
         try:
             counts = prompts_import(project=project, lines=file, name=file.name)
@@ -154,9 +154,9 @@ def prompt_detail(request: HttpRequest, project_uid: str, prompt_uid: str) -> Ht
 def project_members(request: HttpRequest, project_uid: str) -> HttpResponse:
     """The people. A new person's one-time link is in the answer to the form, and only there."""
     project = policy.project_for(request.user, project_uid, MANAGER)
-    form = PersonForm(request.POST or None)
+    form = PersonForm(_posted(request))
     link: dict[str, str] = {}
-    if request.method == "POST" and form.is_valid():
+    if form.is_valid():
         try:
             user, token = person_add(project=project, actor=_person(request), **form.cleaned_data)
         except ApplicationError as error:
@@ -214,8 +214,8 @@ def member_link(request: HttpRequest, project_uid: str, membership_uid: str) -> 
 @require_http_methods(["GET", "HEAD", "POST"])
 def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid, MANAGER)
-    form = FreezeForm(request.POST or None)
-    if request.method == "POST" and form.is_valid():
+    form = FreezeForm(_posted(request))
+    if form.is_valid():
         try:
             dataset = preference_dataset_freeze(
                 project=project, created_by=_person(request), query=form.query()
@@ -271,8 +271,8 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     if request.method == "POST" and not context["is_manager"]:
         raise Http404("Not found.")
     newest = project.guidelines.select_related("author").first()
-    form = GuidelineForm(request.POST or None, initial={"text": newest.text if newest else ""})
-    if request.method == "POST" and form.is_valid():
+    form = GuidelineForm(_posted(request), initial={"text": newest.text if newest else ""})
+    if form.is_valid():
         try:
             published = guideline_publish(
                 project=project, text=form.cleaned_data["text"], author=_person(request)
@@ -330,6 +330,11 @@ def _link(request: HttpRequest, token: str) -> str:
 
 def _excluded(dataset: PreferenceDataset) -> list[tuple[str, int]]:
     return list(dataset.counts.get("excluded", {}).items())
+
+
+def _posted(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: also when nothing at all was sent."""
+    return request.POST if request.method == "POST" else None
 
 
 def _status(form: Any) -> int:

@@ -141,6 +141,7 @@
 
   function lanesBuild() {
     const template = $("#lane-template").content;
+    const byFinger = matchMedia("(pointer: coarse)").matches;
     boardView.replaceChildren();
     for (let lane = 0; lane <= board.unacceptableLane; lane += 1) {
       const section = template.cloneNode(true).firstElementChild;
@@ -159,7 +160,9 @@
         group: "lanes",
         animation: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 160,
         // By the head with a mouse; by the grip alone under a finger, so that a swipe scrolls.
-        handle: matchMedia("(pointer: coarse)").matches ? ".grip" : ".answer-head",
+        handle: byFinger ? ".grip" : ".answer-head",
+        delay: byFinger ? 0 : 200,
+        delayOnTouchOnly: true,
         filter: "button",
         preventOnFilter: false,
         draggable: ".answer",

@@ -1,0 +1,99 @@
+"""What comes out of the renderer: an allow-list, whatever goes in."""
+
+from html.parser import HTMLParser
+
+import pytest
+
+from annotation.rendering import (
+    MAX_MARKDOWN_CHARS,
+    markdown_render,
+    messages_render,
+    plain_render,
+    words_count,
+)
+from tests.pages.hostile import corpus
+
+TAGS = {
+    *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "code"),
+    *("ul", "ol", "li", "strong", "em", "s", "del", "a"),
+    *("table", "thead", "tbody", "tr", "th", "td"),
+}
+BEACON = "http://beacon.invalid"
+
+
+class Collector(HTMLParser):
+    """Tags and attributes as a browser would find them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag, attributes) -> None:
+        self.found.append((tag, dict(attributes)))
+
+
+def elements(html: str) -> list[tuple[str, dict[str, str | None]]]:
+    collector = Collector()
+    collector.feed(html)
+    return collector.found
+
+
+def test_the_corpus_is_as_large_as_promised() -> None:
+    assert len(corpus(BEACON)) >= 120
+
+
+@pytest.mark.parametrize("attack", corpus(BEACON))
+def test_nothing_of_an_attack_is_left_but_words(attack: str) -> None:
+    for tag, attributes in elements(markdown_render(attack)):
+        assert tag in TAGS
+        assert set(attributes) <= {"href", "title", "start", "rel", "target"}
+        if tag == "a":
+            assert attributes["rel"] == "noopener noreferrer nofollow"
+            assert attributes["target"] == "_blank"
+        href = attributes.get("href")
+        assert href is None or href.lower().startswith(("http://", "https://", "mailto:"))
+    assert elements(plain_render(attack)) == [("pre", {"class": "plain"})]
+
+
+def test_what_writers_use_is_shown() -> None:
+    html = markdown_render(
+        "# Title\n\n**bold** *slanted* ~~gone~~ `code`\nnext line\n\n3. three\n4. four\n\n"
+        "| a | b |\n|---|---|\n| 1 | 2 |\n\n```py\nif a < b: pass\n```\n\n[site](https://a.example)"
+    )
+    for piece in (
+        "<h1>Title</h1>",
+        "<strong>bold</strong>",
+        "<em>slanted</em>",
+        "<s>gone</s>",
+        "<code>code</code><br>",
+        '<ol start="3">',
+        "<td>1</td>",
+        "<pre><code>if a &lt; b: pass",
+        'href="https://a.example"',
+    ):
+        assert piece in html
+
+
+def test_an_image_is_words_and_a_link_not_a_request() -> None:
+    assert "<img" not in markdown_render("![cat](http://cats.example/cat.png)")
+    assert "cat" in markdown_render("![cat](http://cats.example/cat.png)")
+
+
+def test_a_text_past_the_cap_is_shown_as_it_was_written() -> None:
+    text = "*a* <b>" + "x" * MAX_MARKDOWN_CHARS
+    assert markdown_render(text).startswith('<pre class="plain">*a* &lt;b&gt;xxx')
+
+
+def test_a_conversation_keeps_its_order_and_roles() -> None:
+    shown = messages_render(
+        [{"role": "user", "content": "*Hi*"}, {"role": "assistant", "content": "Yes?"}]
+    )
+    assert shown == [
+        {"role": "user", "html": "<p><em>Hi</em></p>\n"},
+        {"role": "assistant", "html": "<p>Yes?</p>\n"},
+    ]
+
+
+def test_words_are_counted_by_white_space() -> None:
+    assert words_count("one two\n three ") == 3
+    assert words_count("") == 0
