@@ -12,14 +12,13 @@ else has locked (SKIP LOCKED): nothing can wait in a circle.
 import json
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, F, Q, When
 from django.utils import timezone
 
 from annotation.models import Assignment, CandidateBatch, Guideline, Membership, Task
@@ -198,19 +197,12 @@ def _resume(membership: Membership, tasks: Q) -> Assignment | None:
             task__slots_free__gt=0,
             task__closed_at=None,
         )
+        .order_by(Case(When(draft__isnull=True, then=1), default=0), "-id")
+        .first()
     )
-    for assignment in _first_of(
-        lapsed.filter(draft__isnull=False).order_by("-id"), lapsed.order_by("-id")
-    ):
-        if slot_take(task_id=assignment.task_id):
-            return _revive(assignment)
+    if lapsed is not None and slot_take(task_id=lapsed.task_id):
+        return _revive(lapsed)
     return None
-
-
-def _first_of(*querysets: QuerySet[Assignment]) -> Iterable[Assignment]:
-    """The first row of each, one query at a time."""
-    for queryset in querysets:
-        yield from queryset[:1]
 
 
 def _claim(membership: Membership, batch: CandidateBatch | None) -> Assignment | None:
