@@ -8,7 +8,8 @@ from celery.signals import worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
-app = Celery("rondo")
+# Every task is a doorbell: one that cannot be rung costs the request that rings it nothing.
+app = Celery("rondo", task_cls="modelhub.doorbell:Doorbell")
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 

@@ -1,7 +1,7 @@
 """How a task is rung: the rows are the queue, so a bell that does not ring costs nothing.
 
-A task decorated with `@doorbell` may be sent while the broker is away: the failure is logged, what
-sent it goes on, and the scheduler rings again.
+Every task of the site is of this class (config/celery.py): it may be sent while the broker is away.
+The failure is logged, what sent it goes on, and the scheduler rings again.
 """
 
 import logging
@@ -30,5 +30,5 @@ class Doorbell(DjangoTask):  # type: ignore[misc]
 
 
 def doorbell(function: Callable[..., None]) -> Any:
-    """Make a function a task, named by its module and name, that may be rung at no risk."""
-    return shared_task(base=Doorbell)(function)
+    """Make a function a task, named by its module and name (`shared_task`, with types)."""
+    return shared_task(function)

@@ -9,6 +9,7 @@ import pytest
 from celery import current_app
 
 from modelhub import tasks
+from modelhub.doorbell import Doorbell
 from modelhub.models import Run
 
 
@@ -62,6 +63,12 @@ def test_a_run_is_rung_on_its_own_queue(counting, sent):
     tasks.ring_queued_runs()
     tasks.ring_queued_runs()
     assert sent == [("modelhub.tasks.execute_run", (run.pk,), "gpu")]
+
+
+def test_every_task_of_the_site_is_a_doorbell():
+    for name, task in current_app.tasks.items():
+        if name.startswith(("modelhub.", "annotation.", "alignment.")):
+            assert isinstance(task, Doorbell), name
 
 
 SENDING = """
