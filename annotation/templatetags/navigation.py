@@ -29,18 +29,20 @@ def nav_links(context: Context) -> list[Link]:
     user = request.user
     staff = bool(getattr(user, "is_staff", False))
     manager = policy.manages_any(user)
-    wanted = [("Projects", "home", "/projects/", True)]
-    wanted.append(("Rounds", "campaign_list", "/rounds/", manager))
-    wanted.append(("Model hub", "model_list", "/hub/", staff))
-    wanted.append(("Admin", "admin:index", "/admin/", staff))
+    wanted = [
+        ("Projects", "home", ("/projects/", "/datasets/"), True),
+        ("Rounds", "campaign_list", ("/rounds/",), manager),
+        ("Model hub", "model_list", ("/hub/",), staff),
+        ("Admin", "admin:index", ("/admin/",), staff),
+    ]
     links = []
-    for label, name, prefix, allowed in wanted:
+    for label, name, prefixes, allowed in wanted:
         if not allowed:
             continue
         try:
             url = reverse(name)
         except NoReverseMatch:
             continue
-        here = request.path == url or request.path.startswith(prefix)
+        here = request.path == url or request.path.startswith(prefixes)
         links.append(Link(label=label, url=url, current=here))
     return links
