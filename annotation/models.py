@@ -274,7 +274,9 @@ class Assignment(Identified):
     class Meta:
         ordering = ["-id"]
         indexes = [
-            models.Index(fields=["lease_until"], name="assignment_lease", condition=Q(state="live")),
+            models.Index(
+                fields=["lease_until"], name="assignment_lease", condition=Q(state="live")
+            ),
             models.Index(
                 fields=["annotator", "-id"],
                 name="assignment_resumable",
