@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from annotation.services.projects import guideline_publish
-from config.vendor import TESTS
+from deploy.vendor import TESTS
 from tests import builders
 from tests.pages.board import press, rank_path, task_wait
 

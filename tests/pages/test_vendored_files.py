@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from config import vendor
+from deploy import vendor
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Renew the front-end files that others wrote: `make vendor`, or `python -m config.vendor`.
+"""Renew the front-end files that others wrote: `make vendor`, which runs `python deploy/vendor.py`.
 
 There is no build step and no content network: the few files the pages need are taken, whole and
 unchanged, from packages at fixed versions (`npm pack`, so npm has to be there), and committed with
