@@ -11,6 +11,7 @@ thing is told that it does not exist (404), in the same words as for a thing tha
 """
 
 from django.contrib.auth.models import AnonymousUser, User
+from django.db.models import QuerySet
 from django.http import Http404
 
 from annotation.models import Assignment, Membership, PreferenceDataset, Project
@@ -52,6 +53,19 @@ def manages_any(user: Person) -> bool:
     if getattr(user, "is_superuser", False):
         return True
     return Membership.objects.filter(user=user, role=Role.MANAGER, removed_at=None).exists()
+
+
+def projects_managed(user: Person) -> QuerySet[Project]:
+    """The projects whose managers' rights the person has: all of them for a superuser."""
+    if not isinstance(user, User):
+        return Project.objects.none()
+    if user.is_superuser:
+        return Project.objects.all()
+    return Project.objects.filter(
+        memberships__user=user,
+        memberships__role=Role.MANAGER,
+        memberships__removed_at=None,
+    )
 
 
 def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:
