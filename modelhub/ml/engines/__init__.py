@@ -43,7 +43,7 @@ class Engine(Protocol):
 
     name: str
     version: str
-    load_s: float  # seconds from start to ready
+    load_s: float  # seconds from nothing to ready; set by who loads it
 
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
         """One answer for each sample, in order.

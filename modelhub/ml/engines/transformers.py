@@ -15,7 +15,6 @@ V vocabulary.
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +148,7 @@ class TransformersEngine:
     """One model in transformers. See the Engine protocol."""
 
     name = "transformers"
+    load_s = 0.0
 
     def __init__(
         self,
@@ -163,7 +163,6 @@ class TransformersEngine:
 
         Raises RefusedError for a model whose layers look back less far than that.
         """
-        started = time.monotonic()
         self.version = transformers.__version__
         self._config, self._tokenizer, self._stop_ids = config, tokenizer, set(stop_ids)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -178,7 +177,6 @@ class TransformersEngine:
             )
         self._layers = settings.num_hidden_layers
         self._rows_at_most = _rows_at_most(settings, config.dtype, context_tokens)
-        self.load_s = time.monotonic() - started
 
     @torch.inference_mode()
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
@@ -320,6 +318,8 @@ def tokens_draw(
     # u is a multiple of 2⁻²⁴ below 1, so the product stays below the total.
     wanted_B1 = uniforms_B.double()[:, None] * cumulative_BV[:, -1:]
     drawn_B = torch.searchsorted(cumulative_BV, wanted_B1, right=True)[:, 0]
+    if not bool(greedy_B.any()):
+        return drawn_B
     return torch.where(greedy_B, logits_BV.argmax(dim=-1), drawn_B)
 
 

@@ -7,7 +7,6 @@ and top-p.
 """
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,7 @@ class VllmEngine:
     """One model in vLLM. See the Engine protocol."""
 
     name = "vllm"
+    load_s = 0.0
 
     def __init__(
         self,
@@ -51,7 +51,6 @@ class VllmEngine:
         context_tokens: int,
     ) -> None:
         """context_tokens: the longest prompt and answer together that will be asked."""
-        started = time.monotonic()
         self.version = vllm.__version__
         self._config, self._tokenizer, self._stop_ids = config, tokenizer, stop_ids
         settings: dict[str, Any] = {
@@ -71,12 +70,12 @@ class VllmEngine:
             "enable_prefix_caching": True,  # a prompt's samples share its prefill
             "seed": config.seed & 0x7FFFFFFF,
             "disable_log_stats": True,
+            "use_tqdm_on_load": False,
         }
         if not torch.cuda.is_available():
             settings["enforce_eager"] = True  # compiling takes longer than it saves here
             settings["kv_cache_memory_bytes"] = _kv_cache_bytes(folder, config, context_tokens)
         self._llm = LLM(**settings)
-        self.load_s = time.monotonic() - started
 
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
         # What an earlier chunk left in the cache would change how this one is batched.
