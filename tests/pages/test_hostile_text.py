@@ -3,10 +3,13 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import pytest
 from django.utils import timezone
+from markdown_it import MarkdownIt
 
+from annotation import rendering
 from annotation.models import Guideline, Membership, PreferenceDataset, Prompt
 from annotation.services.assignments import assignment_next, draft_save
 from modelhub.models import Artifact
@@ -95,13 +98,29 @@ def test_on_the_ranking_page(open_page, project, alice, beacon) -> None:
     unharmed(page)
 
 
+def test_the_watch_sees_it_when_the_walls_are_gone(
+    open_page, project, alice, troubles, monkeypatch
+) -> None:
+    """The mutant: with raw HTML let through, the checks above must fail."""
+    monkeypatch.setattr(rendering, "_MARKDOWN", MarkdownIt("commonmark", {"html": True}))
+    monkeypatch.setattr(rendering, "_CLEANER", SimpleNamespace(clean=lambda html: html))
+    hostile = "<img src='http://beacon.invalid/x.png' onerror='window.__x=1'>"
+    builders.make_ranking_task(project, (hostile, "harmless"))
+    page = open_page(alice, rank_path(project))
+    task_wait(page)
+    with pytest.raises(AssertionError):
+        unharmed(page)
+    # The last wall stood: the content policy refused both the request and the handler.
+    assert any("Content Security Policy" in one for one in troubles)
+    assert page.evaluate("window.__x === undefined")
+    troubles.clear()
+
+
 def test_each_attack_by_itself(open_page, project, alice, beacon) -> None:
     """Neighbours can disarm an attack: here each one is alone in its element."""
-    from annotation.rendering import markdown_render
-
     page = open_page(alice, rank_path(project))
     page.wait_for_selector('[data-view="finished"]')
-    html = [markdown_render(attack) for attack in attacks(beacon)]
+    html = [rendering.markdown_render(attack) for attack in attacks(beacon)]
     page.evaluate(
         """(html) => { for (const one of html) {
           const box = document.createElement("div"); box.innerHTML = one;
