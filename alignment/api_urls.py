@@ -1,5 +1,20 @@
 """API."""
 
-from django.urls import URLPattern, URLResolver
+from django.urls import path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from alignment import api
+
+CAMPAIGN = "campaigns/<str:campaign_uid>"
+ROUND = "rounds/<str:round_uid>"
+
+urlpatterns = [
+    path("campaigns/", api.CampaignsApi.as_view(), name="api_campaigns"),
+    path(f"{CAMPAIGN}/", api.CampaignApi.as_view(), name="api_campaign"),
+    path(f"{CAMPAIGN}/rounds/", api.RoundsApi.as_view(), name="api_rounds"),
+    path(f"{ROUND}/", api.RoundApi.as_view(), name="api_round"),
+    path(f"{ROUND}/cancel/", api.RoundCancelApi.as_view(), name="api_round_cancel"),
+    path(f"{ROUND}/retry/", api.RoundRetryApi.as_view(), name="api_round_retry"),
+    path(f"{ROUND}/close/", api.RoundCloseApi.as_view(), name="api_round_close"),
+    path(f"{ROUND}/continue/", api.RoundContinueApi.as_view(), name="api_round_continue"),
+    path(f"{ROUND}/decide/", api.RoundDecideApi.as_view(), name="api_round_decide"),
+]

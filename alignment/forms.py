@@ -194,7 +194,10 @@ class RecipeForm(forms.Form):
         help_text="Of the old policy and of the new, to compare them.",
     )
     evaluation_temperature = forms.FloatField(
-        min_value=0, max_value=5, label="Their temperature", help_text="The same for both."
+        min_value=0,
+        max_value=5,
+        label="Their temperature",
+        help_text="The same for both. At 1 the KL is the policies’ own.",
     )
     kl_limit = forms.FloatField(
         min_value=0,

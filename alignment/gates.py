@@ -71,7 +71,7 @@ def verdict_of(metrics: Mapping[str, Any], recipe: Recipe) -> Verdict:
     """Promote if the reward rose for certain and the policy did not stray too far.
 
     metrics: the evaluation's: `reward_difference` {"mean", "low", "high"} over held-out prompts,
-    paired, with its 95 % interval, and `kl_per_answer_nats` (a figure, or one with an interval).
+    paired, with its 95 % interval, and `kl_per_answer_nats`.
     """
     low = metrics["reward_difference"]["low"]
     if not low > 0:
@@ -79,7 +79,7 @@ def verdict_of(metrics: Mapping[str, Any], recipe: Recipe) -> Verdict:
             promote=False,
             reason=f"the reward's difference is not above 0 for certain (lower bound {low:+.3f})",
         )
-    kl = figure_mean(metrics["kl_per_answer_nats"])
+    kl = float(metrics["kl_per_answer_nats"])
     if recipe.kl_limit and not kl <= recipe.kl_limit:
         return Verdict(
             promote=False,

@@ -58,7 +58,7 @@ class Recipe:
     improving_samples: int = 8  # fresh answers per train prompt to choose the best of
     improving_temperatures: tuple[float, ...] = (0.7, 1.0)
     evaluation_samples: int = 2  # per held-out prompt, of the old policy and of the new
-    evaluation_temperature: float = 0.7
+    evaluation_temperature: float = 1.0  # at 1 the KL that is measured is the policies' own
     generate: dict[str, Any] = field(default_factory=dict)  # of GenerateConfig
 
     # Annotating

@@ -166,7 +166,7 @@ def round_samples(request: HttpRequest, round_uid: str) -> HttpResponse:
             "sides": [
                 (
                     version,
-                    [{"sample": one, "html": markdown_render(one.text)} for one in samples],
+                    [{"sample": one, "html": markdown_render(one.record.text)} for one in samples],
                 )
                 for version, samples in (
                     (evaluation.before, pair.before),

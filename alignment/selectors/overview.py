@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from django.db.models import Prefetch, QuerySet
@@ -12,6 +13,7 @@ from alignment.gates import figure_mean
 from alignment.models import Campaign, Evaluation, Round, RoundRun, StageEvent
 from alignment.policy import managed_projects
 from alignment.recipe import STAGES, Recipe, recipe_load
+from alignment.records import SampleRecord
 from alignment.selectors.rounds import (
     AnnotationProgress,
     round_annotation_progress,
@@ -19,7 +21,7 @@ from alignment.selectors.rounds import (
 )
 from annotation.models import Candidate, Prompt
 from annotation.policy import Person
-from modelhub.ml.records import lines_read
+from modelhub.ml.records import records_read
 from modelhub.models import ModelVersion, Run, RunMetric
 from modelhub.storage import artifact_folder
 
@@ -218,7 +220,9 @@ _FIGURES = (
     ("Reward", "reward", "score"),
     ("Length, tokens", "length", "tokens"),
     ("Finished by itself", "finished", "share"),
-    ("Distinct word pairs", "distinct", "share"),
+    ("Repeats itself", "repetition", "share"),
+    ("Different token pairs", "distinct_2", "share"),
+    ("Log-probability per token", "mean_logprob", "score"),
 )
 
 
@@ -229,12 +233,20 @@ def evaluation_rows(*, metrics: Mapping[str, Any]) -> list[FigureRow]:
             label=label,
             before=metrics.get(f"{name}_before"),
             after=metrics.get(f"{name}_after"),
-            difference=metrics.get(f"{name}_difference"),
+            difference=_difference(metrics, name),
             form=form,
         )
         for label, name, form in _FIGURES
         if f"{name}_after" in metrics
     ]
+
+
+def _difference(metrics: Mapping[str, Any], name: str) -> Any:
+    """The paired difference with its interval where it was taken, else that of the two figures."""
+    if f"{name}_difference" in metrics:
+        return metrics[f"{name}_difference"]
+    before, after = metrics.get(f"{name}_before"), metrics.get(f"{name}_after")
+    return None if before is None or after is None else figure_mean(after) - figure_mean(before)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +265,7 @@ def campaign_figures(*, campaign: Campaign) -> list[RoundFigures]:
         RoundFigures(
             round=evaluation.round,
             reward=evaluation.metrics["reward_difference"],
-            kl=figure_mean(evaluation.metrics["kl_per_answer_nats"]),
+            kl=evaluation.metrics["kl_per_answer_nats"],
         )
         for evaluation in found.order_by("round__number")
     ]
@@ -264,9 +276,7 @@ def campaign_figures(*, campaign: Campaign) -> list[RoundFigures]:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    text: str
-    score: float | None
-    finish_reason: str
+    record: SampleRecord
     candidate: str  # uid; empty if its row is gone
 
 
@@ -277,7 +287,7 @@ class SamplePair:
     prompt: Prompt
     before: list[Sample]
     after: list[Sample]
-    difference: float | None  # of the mean scores
+    difference: float  # of the mean rewards
 
 
 def evaluation_samples(*, evaluation: Evaluation) -> list[SamplePair]:
@@ -286,10 +296,10 @@ def evaluation_samples(*, evaluation: Evaluation) -> list[SamplePair]:
     Reads the artifact's samples.jsonl (held-out prompts alone: some hundred lines) and two queries.
     """
     path = artifact_folder(evaluation.artifact) / "samples.jsonl"
-    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for _, row in lines_read(path):
-        sides = rows.setdefault(row["prompt_id"], {"before": [], "after": []})
-        sides[row["side"]].append(row)
+    rows: dict[str, dict[str, list[SampleRecord]]] = {}
+    for record in records_read(path, SampleRecord):
+        sides = rows.setdefault(record.prompt_id, {"before": [], "after": []})
+        sides[record.side].append(record)
     prompts = {
         prompt.uid: prompt
         for prompt in Prompt.objects.filter(
@@ -302,7 +312,7 @@ def evaluation_samples(*, evaluation: Evaluation) -> list[SamplePair]:
         for prompt, sides in rows.items()
         if prompt in prompts
     ]
-    return sorted(pairs, key=lambda pair: -abs(pair.difference or 0))
+    return sorted(pairs, key=lambda pair: -abs(pair.difference))
 
 
 def _candidate_uids(evaluation: Evaluation) -> dict[tuple[str, str, int], str]:
@@ -319,31 +329,22 @@ def _candidate_uids(evaluation: Evaluation) -> dict[tuple[str, str, int], str]:
 
 def _sample_pair(
     prompt: Prompt,
-    sides: Mapping[str, list[dict[str, Any]]],
+    sides: Mapping[str, list[SampleRecord]],
     uids: Mapping[tuple[str, str, int], str],
 ) -> SamplePair:
-    samples: dict[str, list[Sample]] = {}
-    means: dict[str, float | None] = {}
-    for side, rows in sides.items():
-        found = [
-            Sample(
-                text=row["text"],
-                score=row.get("score"),
-                finish_reason=row.get("finish_reason", ""),
-                candidate=uids.get((side, prompt.uid, row.get("index", -1)), ""),
-            )
-            for row in rows
+    samples = {
+        side: [
+            Sample(record=record, candidate=uids.get((side, prompt.uid, record.index), ""))
+            for record in sorted(records, key=lambda record: -record.reward)
         ]
-        found.sort(key=lambda sample: -(sample.score or 0))
-        scores = [sample.score for sample in found if sample.score is not None]
-        means[side] = sum(scores) / len(scores) if scores else None
-        samples[side] = found
-    before, after = means["before"], means["after"]
+        for side, records in sides.items()
+    }
     return SamplePair(
         prompt=prompt,
         before=samples["before"],
         after=samples["after"],
-        difference=None if before is None or after is None else after - before,
+        difference=fmean(one.reward for one in sides["after"])
+        - fmean(one.reward for one in sides["before"]),
     )
 
 
@@ -352,7 +353,7 @@ def _sample_pair(
 
 def campaigns_of(*, user: Person) -> QuerySet[Campaign]:
     """The campaigns of the projects the person manages, with their rounds. Two queries."""
-    rounds = Round.objects.order_by("number").select_related("policy_out__model")
+    rounds = Round.objects.order_by("-number")
     return (
         Campaign.objects.filter(project__in=managed_projects(user))
         .select_related("project", "base_version__model", "policy_model")

@@ -41,7 +41,7 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
     """The prompts a round is about: by tag, and up to the limit with each split's share kept.
 
     Which ones a limit leaves is a draw by hash: the same for the same seed and `draw`. Every split
-    that has prompts keeps at least one. One query over the project's prompts.
+    that has prompts keeps at least two. One query over the project's prompts.
     """
     wanted = set(recipe.prompt_tags)
     found = [
@@ -60,7 +60,7 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
     for split in Split.values:
         side = sorted((prompt for prompt in found if prompt.split == split), key=lot)
         share = round(recipe.prompt_limit * len(side) / len(found))
-        chosen |= {prompt.pk for prompt in side[: max(1, share)]}
+        chosen |= {prompt.pk for prompt in side[: max(2, share)]}
     return [prompt for prompt in found if prompt.pk in chosen]
 
 
@@ -83,7 +83,7 @@ def round_batches_to_ingest(*, round: Round) -> QuerySet[CandidateBatch]:
     """The round's batches whose answers are written and not yet taken in."""
     return CandidateBatch.objects.filter(
         run__round_run__round=round, run__status=Run.Status.SUCCEEDED, ingested_at__isnull=True
-    )
+    ).order_by("pk")
 
 
 def round_prompts(*, round: Round, split: str) -> QuerySet[Prompt]:

@@ -7,6 +7,7 @@ from anywhere. Each arrow is one conditional update, so of any number
 of simultaneous walkers one walks it, and each is recorded with who, when and why.
 """
 
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -35,6 +36,7 @@ from modelhub.services.versions import alias_move
 
 State = Round.State
 _LAUNCH_KEY_CHARS = 64
+HELD_OUT_PROMPTS = 2  # a difference between policies needs a spread between prompts
 # From these nothing leads on.
 _FINAL = (State.PROMOTED, State.REJECTED, State.CANCELLED)
 
@@ -83,12 +85,15 @@ def round_start(
 def _prompts_check(campaign: Campaign, recipe: Recipe) -> None:
     """Raise ApplicationError if the recipe cannot come to an end on the project's prompts."""
     prompts = prompts_select(campaign=campaign, recipe=recipe, draw=1)
-    splits = {prompt.split for prompt in prompts}
-    for split, why in ((Split.TRAIN, "train"), (Split.HELD_OUT, "test")):
-        if split not in splits:
+    found = Counter(prompt.split for prompt in prompts)
+    for split, least, why in (
+        (Split.TRAIN, 1, "to train on"),
+        (Split.HELD_OUT, HELD_OUT_PROMPTS, "to compare the policies on"),
+    ):
+        if found[split] < least:
             raise ApplicationError(
-                f"None of the {len(prompts)} selected prompts is {Split(split).label}:"
-                f" there is nothing to {why} on. Import more prompts or select more of them.",
+                f"Of the {len(prompts)} selected prompts {found[split]} are {Split(split).label};"
+                f" at least {least} is wanted {why}. Import more prompts or select more of them.",
                 {"field": "prompt_tags" if recipe.prompt_tags else "prompt_limit"},
             )
     wanted = len(prompts) * recipe.overlap

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignment.models import Campaign, Round
 from alignment.recipe import Recipe
+from alignment.records import SampleRecord
 from alignment.selectors.rounds import round_ranking_batches
 from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import round_advance, round_start
@@ -20,7 +21,6 @@ from modelhub.ml.configs import GenerateConfig, config_load
 from modelhub.ml.records import (
     CandidateRecord,
     PromptRecord,
-    json_canonical,
     records_read,
     records_write,
 )
@@ -52,7 +52,9 @@ EVALUATION = {
     "reward_after": {"mean": 0.4, "low": 0.3, "high": 0.5},
     "reward_difference": {"mean": 0.3, "low": 0.1, "high": 0.5},
     "win_rate": {"mean": 0.7, "low": 0.5, "high": 0.85},
-    "kl_per_answer_nats": {"mean": 2.5, "low": 2.0, "high": 3.0},
+    "kl_per_answer_nats": 2.5,
+    "kl_per_answer_low": 2.0,
+    "kl_per_answer_high": 3.0,
     "kl_per_token_nats": 0.03,
 }
 SMALL = Recipe(
@@ -211,20 +213,27 @@ def _rejection(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
 
 
 def _evaluate(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
-    lines = []
-    for side, score in (("before", 0.1), ("after", 0.4)):
-        candidates = _input(run, f"candidates_{side}") / "candidates.jsonl"
-        for one in records_read(candidates, CandidateRecord):
-            row = {
-                "prompt_id": one.prompt_id,
-                "side": side,
-                "index": one.index,
-                "text": one.text,
-                "finish_reason": one.finish_reason,
-                "score": score,
-            }
-            lines.append(json_canonical(row))
-    artifact = _stored(Artifact.Kind.EVALUATION, {"samples.jsonl": "\n".join(lines) + "\n"})
+    records = [
+        SampleRecord(
+            prompt_id=one.prompt_id,
+            side=side,
+            index=one.index,
+            text=one.text,
+            finish_reason=one.finish_reason,
+            tokens=one.token_count,
+            reward=reward,
+            logprob_after=None,
+            logprob_before=None,
+            kl=None,
+        )
+        for side, reward in (("after", 0.4), ("before", 0.1))
+        for one in records_read(
+            _input(run, f"candidates_{side}") / "candidates.jsonl", CandidateRecord
+        )
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        records_write(Path(folder, "samples.jsonl"), records)
+        artifact = artifact_store(folder=Path(folder), kind=Artifact.Kind.EVALUATION)
     return {"evaluation": artifact}, dict(EVALUATION)
 
 

@@ -92,7 +92,7 @@ class RoundMachine(RuleBasedStateMachine):
         self.transaction.__enter__()
         project = builders.make_project("Machine")
         self.people = [builders.make_member(project, f"person-{i}") for i in range(2)]
-        self.campaign = hands.make_campaign(project, train=2, held_out=1)
+        self.campaign = hands.make_campaign(project, train=2, held_out=2)
         self.keys = 0
 
     def teardown(self) -> None:
@@ -347,7 +347,7 @@ def test_whatever_happens_in_whatever_order_the_round_stays_sound() -> None:
 def test_advances_killed_at_every_statement_come_to_the_same_round() -> None:
     project = builders.make_project("Killed")
     people = [builders.make_member(project, "person")]
-    round = hands.make_round(hands.make_campaign(project, train=2, held_out=1))
+    round = hands.make_round(hands.make_campaign(project, train=2, held_out=2))
     kills = 0
     for _ in range(30):
         statement = 1
