@@ -56,8 +56,8 @@ def table_read() -> dict[tuple[str, str], list[set[int]]]:
 
 
 def status_of(client: Client, verb: str, path: str, body: bytes = b"{}") -> int:
-    """The status of a request, whose effects are undone."""
-    status = 0
+    """The status of a request, whose effects are undone, in the database and in the cookies."""
+    status, cookies = 0, dict(client.cookies)
     try:
         with transaction.atomic():
             kind = "application/json" if path.startswith("/api/") else None
@@ -70,6 +70,8 @@ def status_of(client: Client, verb: str, path: str, body: bytes = b"{}") -> int:
                 status = client.post(path).status_code
             raise RollbackError
     except RollbackError:
+        client.cookies.clear()
+        client.cookies.update(cookies)
         return status
 
 

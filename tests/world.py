@@ -16,8 +16,10 @@ from annotation.models import (
     Task,
 )
 from annotation.services.assignments import assignment_next
+from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.projects import guideline_publish
-from modelhub.models import Artifact, ModelVersion, Run
+from annotation.services.rankings import ranking_submit
+from modelhub.models import ModelVersion, Run
 from tests import builders
 
 
@@ -60,6 +62,10 @@ class Side:
         }
 
 
+def candidate_uids(task: Task) -> list[str]:
+    return list(task.task_candidates.values_list("candidate__uid", flat=True))
+
+
 def make_side(name: str, annotator: str, manager: str) -> Side:
     project = builders.make_project(name)
     manager_member = builders.make_member(project, manager, Membership.Role.MANAGER)
@@ -71,13 +77,10 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
     assert assignment is not None
     version = builders.make_version(f"{name.lower()}-policy")
     reward = builders.make_version(f"{name.lower()}-reward", role=ModelVersion.Role.REWARD)
-    dataset = PreferenceDataset.objects.create(
-        project=project,
-        number=1,
-        query={},
-        counts={"used": 0},
-        artifact=builders.make_artifact(Artifact.Kind.RANKINGS),
-    )
+    judged = assignment_next(membership=manager_member)
+    assert judged is not None
+    ranking_submit(assignment=judged, tiers=[[uid] for uid in candidate_uids(judged.task)])
+    dataset = preference_dataset_freeze(project=project, created_by=manager_member.user)
     campaign = Campaign.objects.create(
         project=project,
         name=f"{name} campaign",
