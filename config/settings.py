@@ -236,13 +236,18 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["config.json_parser.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_SCHEMA_CLASS": "config.openapi.NamedSchema",
     "EXCEPTION_HANDLER": "config.api.error_response",
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Rondo",
     "VERSION": "1",
     "SERVE_PERMISSIONS": ["rest_framework.permissions.IsAuthenticated"],
+    "ENUM_NAME_OVERRIDES": {
+        "AssignmentState": "annotation.models.Assignment.State",
+        "MemberRole": "annotation.models.Membership.Role",
+        "RoundState": "alignment.models.Round.State",
+    },
 }
 
 # Security
