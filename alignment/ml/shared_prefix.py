@@ -238,15 +238,23 @@ def attach(model: Any) -> None:
     if before == IMPLEMENTATION:
         return
     base.set_attn_implementation(IMPLEMENTATION)
+    last_layer = _LastLayer(base)
     try:
         _probe(base)
+        if not _probe_read(base):
+            last_layer.release()
     except Exception:
+        last_layer.release()
         base.set_attn_implementation(before)
         raise
 
 
-def hidden_states(model: Any, row: Row) -> Tensor:
-    """The backbone's last hidden states of a row, shape (T, C); the LM head is not run."""
+def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) -> Tensor:
+    """The backbone's last hidden states of a row, shape (T, C); the LM head is not run.
+
+    read: for each group the only places of the row that will be read, few of them. The last layer
+    then does little else than those need, and the states of all other places mean nothing.
+    """
     base = _base_model(model)
     if base.config._attn_implementation != IMPLEMENTATION:
         raise ValueError("call attach(model) before running rows through it")
@@ -260,7 +268,7 @@ def hidden_states(model: Any, row: Row) -> Tensor:
         # it would build a T × T mask from the positions.
         attention_mask=torch.empty((1, 1, 0, 0), device=device),
         use_cache=False,
-        shared_prefix_row=row,
+        shared_prefix=_Pass(row, None if read is None else [x.unique().to(device) for x in read]),
     )
     return output.last_hidden_state[0]
 
@@ -270,9 +278,10 @@ def answer_scores(model: Any, row: Row) -> list[Tensor]:
 
     A score is read at the answer's last token by its index, never by looking for padding.
     """
-    hidden_TC = hidden_states(model, row)
+    indices = row.score_indices()
+    hidden_TC = hidden_states(model, row, indices)
+    index_S = torch.cat(indices).to(hidden_TC.device)
     head = _base_model(model).score
-    index_S = torch.cat(row.score_indices()).to(hidden_TC.device)
     with torch.autocast(hidden_TC.device.type, enabled=False):
         # bfloat16's eight bits would make ties of answers that are close.
         hidden_SC = hidden_TC[index_S].to(next(head.parameters()).dtype)
@@ -332,18 +341,18 @@ def _attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    shared_prefix_row: Row | None = None,
+    shared_prefix: "_Pass | None" = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a row, as transformers calls it: query (1, H, T, D), key and value (1, N, T, D).
 
     Returns (1, T, H, D). Without a row it is transformers' own SDPA.
     """
-    row = shared_prefix_row
-    if row is None:
+    if shared_prefix is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
+    row, read = shared_prefix.row, shared_prefix.read
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise UnsupportedModelError(f"attention with {name} is not computed on shared rows")
@@ -358,6 +367,8 @@ def _attention(
         # Rotary positions are multiplied in float32; the products of attention are autocast's.
         dtype = torch.get_autocast_dtype(query.device.type)
         query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
+    if read is not None and getattr(module, _IS_LAST, False):
+        return _attention_read(query, key, value, row, read, dropout, scaling), None
     if dropout == 0.0 and query.shape[-1] == value.shape[-1]:
         if query.device.type == "cpu":
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -411,6 +422,49 @@ def _attention_by_answer(
     return torch.cat(outputs, dim=2).transpose(1, 2).contiguous()
 
 
+def _attention_read(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    row: Row,
+    read: Sequence[Tensor],
+    dropout: float,
+    scaling: float | None,
+) -> Tensor:
+    """Attention at a few places of each group, given by their index in the row; 0 at all others.
+
+    One small product for each place, over exactly the keys it sees, so that not even the rounding
+    of an answer's score depends on its neighbours.
+    """
+    lengths = [length for span in row.spans for length in (span.prompt, *span.answers)]
+    keys, values = key.split(lengths, dim=2), value.split(lengths, dim=2)
+    queries = query.index_select(2, torch.cat(list(read))).split(1, dim=2)
+    outputs: list[Tensor] = []
+    at = 0
+    for span, read_K in zip(row.spans, read, strict=True):
+        bounds = [(span.start, span.answers_start), *span.answer_bounds()]
+        for place in read_K.tolist():
+            own = next(n for n, (start, stop) in enumerate(bounds) if start <= place < stop)
+            seen = place + 1 - bounds[own][0]
+            own_key, own_value = keys[at + own][:, :, :seen], values[at + own][:, :, :seen]
+            if own:
+                own_key = torch.cat([keys[at], own_key], dim=2)
+                own_value = torch.cat([values[at], own_value], dim=2)
+            outputs.append(
+                F.scaled_dot_product_attention(
+                    queries[len(outputs)],
+                    own_key,
+                    own_value,
+                    dropout_p=dropout,
+                    scale=scaling,
+                    enable_gqa=query.shape[1] != key.shape[1],
+                )
+            )
+        at += len(bounds)
+    everywhere = query.new_zeros((1, row.tokens, query.shape[1], value.shape[-1]))
+    return everywhere.index_copy(1, torch.cat(list(read)), torch.cat(outputs, 2).transpose(1, 2))
+
+
 _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
@@ -448,8 +502,7 @@ class _SegmentAttention(torch.autograd.Function):
             )
             own, own_lse = output_[:, :, answers], lse[:, :, answers]
             joined = torch.logaddexp(own_lse, seen_lse)
-            share = torch.exp(seen_lse - joined)[..., None].to(seen.dtype)
-            own += share * (seen - own)
+            own.lerp_(seen, torch.exp(seen_lse - joined)[..., None].to(own.dtype))
             own_lse.copy_(joined)
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.row, ctx.scale = row, scale
@@ -480,6 +533,8 @@ class _SegmentAttention(torch.autograd.Function):
                 causal,
                 scale=ctx.scale,
             )
+            if r == 1:
+                return of_query, of_key[:, 0], of_value[:, 0]
             return of_query, of_key.sum(1), of_value.sum(1)
 
         for start, stop in _segments(ctx.row):
@@ -515,6 +570,85 @@ def _prompts(row: Row) -> Iterator[tuple[slice, slice]]:
     for span in row.spans:
         if span.end > span.answers_start:
             yield slice(span.start, span.answers_start), slice(span.answers_start, span.end)
+
+
+# ── the last layer ───────────────────────────────────────────────────────────────────────────────
+
+_IS_LAST = "_shared_prefix_is_last"
+# What works on each token by itself, and whose result nobody sees but the token: all of a layer but
+# its keys and values. Other names are computed everywhere, which costs time only.
+_BY_TOKEN = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attn.c_proj")
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What a forward pass tells every layer: the row, and the places that will be read."""
+
+    row: Row
+    read: list[Tensor] | None  # of each group, each once
+
+
+class _LastLayer:
+    """Keeps the last layer from computing, beside keys and values, what nobody reads.
+
+    A score is read at one place an answer, so nearly all of the last layer's work would be thrown
+    away: a sixth of a model with six layers, and the same share of its backward pass.
+    """
+
+    def __init__(self, base: PreTrainedModel) -> None:
+        self.read_S: Tensor | None = None
+        self.tokens = 0
+        self._handles: list[Any] = []
+        self._attention: list[nn.Module] = []
+        stacks = [
+            child
+            for child in getattr(base, base.base_model_prefix).children()
+            if isinstance(child, nn.ModuleList)
+        ]
+        if len(stacks) != 1 or not len(stacks[0]):
+            return
+        layer = stacks[0][-1]
+        self._handles += [
+            layer.register_forward_pre_hook(self._enter, with_kwargs=True),
+            layer.register_forward_hook(self._leave, always_call=True),
+        ]
+        for name, module in layer.named_modules():
+            if name in _BY_TOKEN:
+                self._handles += [
+                    module.register_forward_pre_hook(self._gather),
+                    module.register_forward_hook(self._scatter),
+                ]
+            elif name in ("self_attn", "attn"):
+                setattr(module, _IS_LAST, True)
+                self._attention.append(module)
+
+    def release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        for module in self._attention:
+            delattr(module, _IS_LAST)
+
+    def _enter(self, _layer: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        # Here and not where the pass begins: checkpointing runs the layer again in backward.
+        shared_prefix: _Pass | None = kwargs.get("shared_prefix")
+        if shared_prefix is not None and shared_prefix.read is not None:
+            self.read_S = torch.cat(shared_prefix.read)
+            self.tokens = shared_prefix.row.tokens
+
+    def _leave(self, _layer: nn.Module, _args: Any, _output: Any) -> None:
+        self.read_S = None
+
+    def _gather(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if self.read_S is None:
+            return None
+        values_TX, *rest = args
+        return values_TX.index_select(1, self.read_S), *rest
+
+    def _scatter(self, _module: nn.Module, _args: Any, output: Any) -> Any:
+        if self.read_S is None:
+            return None
+        everywhere = output.new_zeros((1, self.tokens, output.shape[-1]))
+        return everywhere.index_copy(1, self.read_S, output)
 
 
 # ── what it can serve ────────────────────────────────────────────────────────────────────────────
@@ -589,22 +723,13 @@ def _length_check(base: PreTrainedModel, longest: int) -> None:
 @torch.no_grad()
 def _probe(base: PreTrainedModel) -> None:
     """Compare a small shared row with the separate computation; raise UnsupportedModelError."""
-    vocabulary = base.get_input_embeddings().num_embeddings
-
-    def tokens(count: int, salt: int) -> list[int]:
-        return [(7 * i * i + 13 * i + salt) % vocabulary for i in range(count)]
-
-    groups = [
-        Group(tokens(5, 1), [tokens(4, 2), tokens(2, 3), tokens(6, 4)]),
-        Group(tokens(3, 5), [tokens(3, 6), tokens(5, 7)]),
-    ]
-    (row,) = pack(groups, budget_tokens=64)
+    row = _probe_row(base)
     with _evaluating(base):
         hidden_TC = hidden_states(base, row)
         backbone = getattr(base, base.base_model_prefix)
         head = base.get_output_embeddings()
         tolerance = _PROBE_TOLERANCE.get(hidden_TC.dtype, _PROBE_TOLERANCE_HALF)
-        for group, span in zip(groups, row.spans, strict=True):
+        for group, span in zip(row.groups, row.spans, strict=True):
             for answer, (start, stop) in zip(group.answers, span.answer_bounds(), strict=True):
                 ids = torch.tensor([group.prompt_T + answer], device=hidden_TC.device)
                 alone_TC = backbone(input_ids=ids, use_cache=False).last_hidden_state[0]
@@ -629,6 +754,33 @@ def _probe(base: PreTrainedModel) -> None:
                     f"{type(base).__name__} changes its logits behind the LM head "
                     f"(by {float(error):.1e} of their size)"
                 )
+
+
+@torch.no_grad()
+def _probe_read(base: PreTrainedModel) -> bool:
+    """Whether the places that are read come out right where the last layer computes only those."""
+    row = _probe_row(base)
+    with _evaluating(base):
+        hidden_TC = hidden_states(base, row)
+        index_S = torch.cat(row.score_indices()).to(hidden_TC.device)
+        found_SC = hidden_states(base, row, row.score_indices())[index_S].float()
+        expected_SC = hidden_TC[index_S].float()
+        tolerance = _PROBE_TOLERANCE.get(hidden_TC.dtype, _PROBE_TOLERANCE_HALF)
+        return bool((found_SC - expected_SC).norm() <= tolerance * expected_SC.norm())
+
+
+def _probe_row(base: PreTrainedModel) -> Row:
+    """Two small groups of arbitrary tokens."""
+    vocabulary = base.get_input_embeddings().num_embeddings
+
+    def tokens(count: int, salt: int) -> list[int]:
+        return [(7 * i * i + 13 * i + salt) % vocabulary for i in range(count)]
+
+    groups = [
+        Group(tokens(5, 1), [tokens(4, 2), tokens(2, 3), tokens(6, 4)]),
+        Group(tokens(3, 5), [tokens(3, 6), tokens(5, 7)]),
+    ]
+    return pack(groups, budget_tokens=64)[0]
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def rows(count, *, first=0, split="train", candidates=4):
     made = []
     for number in range(first, first + count):
         texts = [("a" * i + "b" * (6 - i)) + str(number % 7) for i in range(candidates)]
-        order = [(number + 3 * i) % candidates for i in range(candidates)]  # not the sampled order
+        order = [(number + 5 * i) % candidates for i in range(candidates)]  # not the sampled order
         letters = sorted(range(candidates), key=lambda place: -order[place])
         made.append(
             ranking(

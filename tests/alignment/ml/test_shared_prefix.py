@@ -287,6 +287,27 @@ def test_attention_by_answer_equals_the_fused_one(monkeypatch):
     assert_close(gradients_of(shared), fused)
 
 
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_last_layer_runs_its_mlp_where_it_is_read_and_nowhere_else(name, monkeypatch):
+    shared, _ = fresh(name, "reward")
+    (row,) = pack(random_groups(9, [(20, [7, 3, 9]), (6, [4])]), 1000)
+    layers = next(
+        child
+        for child in getattr(shared, shared.base_model_prefix).children()
+        if isinstance(child, torch.nn.ModuleList)
+    )
+    widths = []
+    handles = [
+        layer.mlp.register_forward_pre_hook(lambda _m, args: widths.append(args[0].shape[1]))
+        for layer in layers
+    ]
+    answer_scores(shared, row)
+    shared_prefix.hidden_states(shared, row)
+    for handle in handles:
+        handle.remove()
+    assert widths == [row.tokens, 4, row.tokens, row.tokens]
+
+
 def test_dropout_in_attention_trains_and_is_random():
     config = config_of("llama_gqa")
     config.attention_dropout = 0.5
