@@ -175,7 +175,9 @@ def test_unsafe_requests_without_a_token_change_nothing(world: World) -> None:
         for body_type in ("application/x-www-form-urlencoded", "text/plain", "application/json"):
             with transaction.atomic():
                 response = client.generic(verb, path, data="{}", content_type=body_type)
-            assert response.status_code == 403, (name, verb, body_type, response.status_code)
+            # The API refuses a body it does not read before it looks at who sends it.
+            refusals = {403, 415} if path.startswith("/api/") else {403}
+            assert response.status_code in refusals, (name, verb, body_type, response.status_code)
         tried += 1
     assert tried >= 10
 
