@@ -14,15 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from annotation.services.simulated import simulated_rankings_submit
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections
 from django.utils import timezone
-from modelhub.packaged import packaged_gguf
-from modelhub.runner import run_execute
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -34,8 +31,11 @@ from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import round_advance, round_retry, round_start
 from annotation.models import Project
 from annotation.services.sample import sample_project_ensure
+from annotation.services.simulated import simulated_rankings_submit
 from modelhub.ml.configs import ImportModelConfig
 from modelhub.models import ModelVersion, Run
+from modelhub.packaged import packaged_gguf
+from modelhub.runner import run_execute
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_retry, runs_reap
 
@@ -55,7 +55,13 @@ RECIPE = Recipe(
     evaluation_samples=4,
     evaluation_temperature=1.0,
     minimum_rankings=100,
-    reward={"epochs": 2, "lr": 2e-5, "rankings_per_step": 8, "max_tokens": 512},
+    reward={
+        "epochs": 2,
+        "lr": 2e-5,
+        "rankings_per_step": 8,
+        "max_tokens": 512,
+        "checkpoint_every_steps": 8,
+    },
     sft={"epochs": 3, "lr": 2e-4, "lora_rank": 16, "examples_per_step": 8, "max_tokens": 512},
     human_gates=(),
     seed=0,
