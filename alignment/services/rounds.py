@@ -283,21 +283,22 @@ def round_retry(*, round: Round, actor: User | None) -> Round:
 
 
 def _locked(round_id: int) -> Round:
-    """The row, held to the end of the transaction."""
-    return (
-        Round.objects.select_for_update(of=("self",))
-        .select_related(
-            "campaign__project",
-            "campaign__policy_model",
-            "campaign__reward_model",
-            "policy_in__artifact",
-            "policy_out__artifact",
-            "reward_version__artifact",
-            "dataset__artifact",
-            "started_by",
-        )
-        .get(pk=round_id)
-    )
+    """The row, held to the end of the transaction, with what it points to.
+
+    Two statements: PostgreSQL gives one that waited for the lock the row's new values beside the
+    rows that its old values had joined.
+    """
+    Round.objects.select_for_update().get(pk=round_id)
+    return Round.objects.select_related(
+        "campaign__project",
+        "campaign__policy_model",
+        "campaign__reward_model",
+        "policy_in__artifact",
+        "policy_out__artifact",
+        "reward_version__artifact",
+        "dataset__artifact",
+        "started_by",
+    ).get(pk=round_id)
 
 
 def _follow(round: Round, arrow: Arrow, *, actor: User | None, reason: str = "") -> bool:
