@@ -1,0 +1,83 @@
+"""The hub's pages in a browser: for everyone to use, and proof against what they show."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from playwright.sync_api import expect
+
+from modelhub import storage
+from modelhub.models import Model, ModelVersion, Run, RunInput, RunMetric, RunOutput
+from modelhub.services.versions import alias_move
+from tests import builders
+from tests.pages.conftest import Open
+from tests.pages.hostile import corpus, storable
+from tests.pages.test_accessibility import violations
+
+pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture
+def eve(transactional_db: None) -> User:
+    return builders.make_user("eve", is_staff=True)
+
+
+def make_hub(text: str) -> list[str]:
+    """One of everything, each with `text` wherever text may stand; the paths of its pages."""
+    base, reward = builders.make_version("smol"), builders.make_version("reward", role="reward")
+    alias_move(model=base.model, name="champion", version=base, actor=None, reason=text[:300])
+    made = {"status": Run.Status.SUCCEEDED, "result": {"note": text, "accuracy": 0.75}}
+    done = Run.objects.create(program="reward", config={"note": text}, label=text[:200], **made)
+    RunInput.objects.create(run=done, role="base", artifact=base.artifact)
+    RunOutput.objects.create(run=done, role="model", artifact=reward.artifact)
+    RunMetric.objects.create(run=done, step=1, name=text[:80], value=1.0)
+    RunMetric.objects.create(run=done, step=2, name=text[:80], value=2.0)
+    failed = Run.objects.create(
+        program="sft", config={}, label=text[:200], status=Run.Status.FAILED, error=text
+    )
+    (storage.run_folder_make(failed) / storage.LOG_NAME).write_text(text)
+    Model.objects.update(description=text)
+    ModelVersion.objects.update(card=text, chat_template=text, facts={"note": text})
+    ModelVersion.objects.filter(pk=reward.pk).update(run=done, parent=base)
+    return [
+        "/hub/",
+        "/hub/import/",
+        "/hub/runs/",
+        f"/hub/models/{base.model.uid}/",
+        f"/hub/versions/{reward.uid}/",
+        f"/hub/versions/{base.uid}/",
+        f"/hub/runs/{done.uid}/",
+        f"/hub/runs/{failed.uid}/",
+    ]
+
+
+@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", False)])
+def test_axe_finds_nothing(
+    open_page: Open, live_server, eve, settings: Any, tmp_path: Path, scheme, wide
+):
+    settings.RUNS_DIR = tmp_path / "runs"
+    found = []
+    page = open_page(eve, "/hub/", color_scheme=scheme, wide=wide)
+    found += violations(page)  # without a single model
+    for path in make_hub("A note."):
+        page.goto(live_server.url + path)
+        if path.startswith("/hub/runs/") and path != "/hub/runs/":
+            page.wait_for_load_state("networkidle")
+        found += violations(page)
+    assert not found, "\n".join(found)
+
+
+def test_hostile_text_is_shown_and_does_nothing(
+    open_page: Open, live_server, eve, settings: Any, tmp_path: Path
+):
+    """Every payload at once, in every field the hub shows. What runs is heard by the watch."""
+    settings.RUNS_DIR = tmp_path / "runs"
+    page = open_page(eve, "/hub/")
+    attacks = [storable(attack) for attack in corpus("http://beacon.invalid")]
+    for path in make_hub("\n".join(attacks)):
+        page.goto(live_server.url + path)
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("window.__x") is None, path
+        assert page.locator("main img").count() == 0, path
+    expect(page.locator("#run-log pre")).to_contain_text("<script>")
