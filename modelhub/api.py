@@ -5,7 +5,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.http import Http404
-from drf_spectacular.utils import extend_schema, extend_schema_serializer
+from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.pagination import CursorPagination
 from rest_framework.permissions import IsAuthenticated
@@ -48,7 +48,6 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "page_size"
 
 
-@extend_schema_serializer(component_name="HubRun")
 class RunSerializer(serializers.Serializer[Any]):
     """A run as lists give it."""
 
@@ -75,7 +74,6 @@ class RunSerializer(serializers.Serializer[Any]):
         return run.requested_by.get_username() if run.requested_by else None
 
 
-@extend_schema_serializer(component_name="HubRunFile")
 class RunFileSerializer(serializers.Serializer[Any]):
     """An artifact that a run read or made."""
 
@@ -85,8 +83,7 @@ class RunFileSerializer(serializers.Serializer[Any]):
     size_bytes = serializers.IntegerField(source="artifact.size_bytes")
 
 
-@extend_schema_serializer(component_name="HubVersion")
-class VersionSerializer(serializers.Serializer[ModelVersion]):
+class ModelVersionSerializer(serializers.Serializer[ModelVersion]):
     """A version as lists give it."""
 
     uid = serializers.CharField()
@@ -104,7 +101,6 @@ class VersionSerializer(serializers.Serializer[ModelVersion]):
 class RunListApi(HubApi):
     """Runs, newest first."""
 
-    @extend_schema_serializer(component_name="HubRunListInput")
     class InputSerializer(StrictSerializer):
         status = serializers.ChoiceField(choices=Run.Status.choices, required=False)
         program = serializers.CharField(max_length=40, required=False)
@@ -127,7 +123,6 @@ class RunListApi(HubApi):
 class RunDetailApi(HubApi):
     """One run with its configuration, inputs, outputs, result and error."""
 
-    @extend_schema_serializer(component_name="HubRunDetail")
     class OutputSerializer(RunSerializer):
         config = serializers.JSONField()
         result = serializers.JSONField(allow_null=True)
@@ -143,7 +138,6 @@ class RunDetailApi(HubApi):
 class RunMetricsApi(HubApi):
     """A run's curves, each of at most 400 points."""
 
-    @extend_schema_serializer(component_name="HubRunMetrics")
     class OutputSerializer(serializers.Serializer[Any]):
         is_ended = serializers.BooleanField()
         series = serializers.JSONField(
@@ -185,9 +179,7 @@ class RunRetryApi(HubApi):
 class ModelListApi(HubApi):
     """Models by name, with their versions and aliases."""
 
-    @extend_schema_serializer(component_name="HubModel")
     class OutputSerializer(serializers.Serializer[Any]):
-        @extend_schema_serializer(component_name="HubAlias")
         class AliasSerializer(serializers.Serializer[Any]):
             name = serializers.CharField()
             number = serializers.IntegerField(source="version.number")
@@ -195,7 +187,7 @@ class ModelListApi(HubApi):
         uid = serializers.CharField()
         name = serializers.CharField()
         description = serializers.CharField()
-        versions = VersionSerializer(many=True)
+        versions = ModelVersionSerializer(many=True)
         aliases = AliasSerializer(many=True)
 
     @extend_schema(responses=OutputSerializer(many=True))
@@ -207,8 +199,7 @@ class ModelListApi(HubApi):
 class VersionDetailApi(HubApi):
     """One version, with what it is, what it came from, and what was measured."""
 
-    @extend_schema_serializer(component_name="HubVersionDetail")
-    class OutputSerializer(VersionSerializer):
+    class OutputSerializer(ModelVersionSerializer):
         chat_template = serializers.CharField()
         card = serializers.CharField()
         facts = serializers.JSONField()
@@ -232,7 +223,6 @@ class VersionDetailApi(HubApi):
 class ModelImportApi(HubApi):
     """Queue the import of a model. With an Idempotency-Key, sent twice it is queued once."""
 
-    @extend_schema_serializer(component_name="HubImportInput")
     class InputSerializer(StrictSerializer):
         source = serializers.ChoiceField(  # type: ignore[assignment]
             choices=["directory", "gguf", "hub"]
@@ -243,7 +233,6 @@ class ModelImportApi(HubApi):
         role = serializers.ChoiceField(choices=["base", "policy", "reward"], required=False)
         card = serializers.CharField(max_length=20_000, required=False, allow_blank=True)
 
-    @extend_schema_serializer(component_name="HubImportOutput")
     class OutputSerializer(serializers.Serializer[Any]):
         run = serializers.CharField(help_text="the uid of the queued run")
 
