@@ -31,9 +31,9 @@ from alignment.services.rounds import (
     round_start,
 )
 from alignment.tasks import advance_round
-from annotation.serializers import StrictSerializer, input_read, user_of
 from modelhub.ml.configs import ConfigError
 from modelhub.models import ModelVersion
+from modelhub.serializers import StrictSerializer, input_read, user_of
 from modelhub.services.idempotency import idempotent
 
 MAX_REASON_CHARS = 1000

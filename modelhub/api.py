@@ -3,7 +3,6 @@
 from dataclasses import asdict
 from typing import Any
 
-from django.contrib.auth.models import User
 from django.http import Http404
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
@@ -20,7 +19,7 @@ from modelhub.models import ModelVersion, Run
 from modelhub.policy import may_use_hub
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
-from modelhub.serializers import EmptySerializer, StrictSerializer
+from modelhub.serializers import EmptySerializer, StrictSerializer, input_read, user_of
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
@@ -157,7 +156,7 @@ class RunCancelApi(HubApi):
     @extend_schema(request=EmptySerializer, responses=RunDetailApi.OutputSerializer)
     def post(self, request: Request, run_uid: str) -> Response:
         run = run_of(run_uid)
-        nothing_given(request)
+        input_read(EmptySerializer, request)
         run = run_cancel(run=run, actor=user_of(request))
         if run.is_ended:
             tasks.run_ended_ring()
@@ -170,7 +169,7 @@ class RunRetryApi(HubApi):
     @extend_schema(request=EmptySerializer, responses=RunDetailApi.OutputSerializer)
     def post(self, request: Request, run_uid: str) -> Response:
         run = run_of(run_uid)
-        nothing_given(request)
+        input_read(EmptySerializer, request)
         run = run_retry(run=run, actor=user_of(request))
         tasks.ring_queued_runs.delay_on_commit()
         return Response(run_reply(run))
@@ -238,10 +237,8 @@ class ModelImportApi(HubApi):
 
     @extend_schema(request=InputSerializer, responses={202: OutputSerializer})
     def post(self, request: Request) -> Response:
-        given = self.InputSerializer(data=request.data)
-        given.is_valid(raise_exception=True)
         try:
-            config = ImportModelConfig(**given.validated_data)
+            config = ImportModelConfig(**input_read(self.InputSerializer, request))
         except ConfigError as error:
             raise ApplicationError(str(error)) from error
         user = user_of(request)
@@ -275,15 +272,3 @@ def run_reply(run: Run) -> dict[str, Any]:
         "inputs": RunFileSerializer(files.inputs, many=True).data,
         "outputs": RunFileSerializer(files.outputs, many=True).data,
     }
-
-
-def nothing_given(request: Request) -> None:
-    """Refuse (400) a body that says anything."""
-    EmptySerializer(data=request.data).is_valid(raise_exception=True)
-
-
-def user_of(request: Request) -> User:
-    """The signed-in person: the permission lets nobody else through."""
-    if not isinstance(request.user, User):
-        raise Http404("Not found.")
-    return request.user

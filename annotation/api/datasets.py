@@ -12,8 +12,8 @@ from rest_framework.views import APIView
 
 from annotation import exports, policy
 from annotation.models import Membership, Split
-from annotation.serializers import StrictSerializer, input_read, user_of
 from annotation.services.datasets import preference_dataset_freeze
+from modelhub.serializers import StrictSerializer, input_read, user_of
 
 MANAGER = Membership.Role.MANAGER
 

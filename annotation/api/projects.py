@@ -12,13 +12,13 @@ from rest_framework.views import APIView
 
 from annotation import policy, selectors
 from annotation.models import Membership
-from annotation.serializers import StrictSerializer, input_read, user_of
 from annotation.services.projects import (
     membership_remove,
     membership_role_change,
     person_add,
 )
 from annotation.services.prompts import prompts_import
+from modelhub.serializers import StrictSerializer, input_read, user_of
 
 MANAGER = Membership.Role.MANAGER
 

@@ -12,7 +12,6 @@ from rest_framework.views import APIView
 from annotation import policy
 from annotation.models import Assignment, Submission
 from annotation.selectors import rank_payload
-from annotation.serializers import StrictSerializer, input_read, user_of
 from annotation.services.assignments import (
     MAX_REASON_CHARS,
     MAX_SEQUENCE,
@@ -27,6 +26,7 @@ from annotation.services.rankings import (
     ranking_kept,
     ranking_submit,
 )
+from modelhub.serializers import StrictSerializer, input_read, user_of
 from modelhub.services.idempotency import idempotent
 
 MAX_TIERS = 1000
