@@ -512,6 +512,10 @@ class _SegmentAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         query, key, value, output, lse = ctx.saved_tensors
+        dtype = query.dtype
+        if dtype in (torch.bfloat16, torch.float16):
+            # The kernel's backward of halves is 5 to 9 times slower than float32 on short segments.
+            query, key, value, output, grad = (x.float() for x in (query, key, value, output, grad))
         query_, key_, value_ = _heads_fold(query, key, value)
         n, r, tokens, width = query_.shape
         output_ = output[0].transpose(0, 1).unflatten(0, (n, r))
@@ -545,7 +549,10 @@ class _SegmentAttention(torch.autograd.Function):
             query_grad[:, :, answers] += of_query
             key_grad[:, prompt] += of_key
             value_grad[:, prompt] += of_value
-        return query_grad.flatten(0, 1)[None], key_grad[None], value_grad[None], None, None
+        of_query, of_key, of_value = (
+            x.to(dtype)[None] for x in (query_grad.flatten(0, 1), key_grad, value_grad)
+        )
+        return of_query, of_key, of_value, None, None
 
 
 def _heads_fold(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
