@@ -370,6 +370,9 @@ def program_environment(run: Run) -> dict[str, str]:
         if name in asked
         or not (name in _SECRET_NAMES or _SECRET_WORDS & set(name.upper().split("_")))
     }
+    # A program shares its machine with the site. Threads that spin while they wait for each other
+    # made reward training five times slower as soon as anything else ran; asleep they cost nothing.
+    kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 
 
