@@ -6,6 +6,7 @@ python -m tests.annotation.frozen_hash ROWS.json ORDER
 import json
 import os
 import random
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -36,6 +37,16 @@ def hostile_rows() -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def schema_copy(path: Path) -> None:
+    """Put the tables of the test database (SQLite, still empty) into a file: migrating is slow."""
+    from django.db import connection
+
+    connection.ensure_connection()
+    target = sqlite3.connect(path)
+    target.executescript("".join(connection.connection.iterdump()))
+    target.close()
 
 
 def frozen_hash(source: Path, *, order: int, data_dir: Path, environment: Mapping[str, str]) -> str:

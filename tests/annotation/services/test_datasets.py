@@ -22,7 +22,7 @@ from modelhub.ml.manifest import IntegrityError
 from modelhub.ml.records import RecordError, records_read
 from modelhub.models import Artifact
 from modelhub.storage import artifact_folder
-from tests.annotation.frozen_hash import frozen_hash, hostile_rows
+from tests.annotation.frozen_hash import frozen_hash, hostile_rows, schema_copy
 from tests.annotation.judged import make_answered_batch, rank_all
 from tests.builders import make_member, make_project, make_ranking_task
 
@@ -253,8 +253,10 @@ def test_one_hash_in_any_order_locale_time_zone_and_hash_seed(tmp_path: Path) ->
         {"LC_ALL": "C.UTF-8", "TZ": "Asia/Kathmandu", "PYTHONHASHSEED": "1"},
         {"LC_ALL": "tr_TR.UTF-8", "TZ": "EST5EDT", "PYTHONHASHSEED": "77"},
     ]
-    hashes = {
-        frozen_hash(source, order=order, data_dir=tmp_path / str(order), environment=environment)
-        for order, environment in enumerate(environments)
-    }
+    hashes = set()
+    for order, environment in enumerate(environments):
+        folder = tmp_path / str(order)
+        folder.mkdir()
+        schema_copy(folder / "rondo.sqlite3")
+        hashes.add(frozen_hash(source, order=order, data_dir=folder, environment=environment))
     assert len(hashes) == 1
