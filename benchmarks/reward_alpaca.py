@@ -1,7 +1,8 @@
-"""A reward model on real judgements: SmolLM2-135M on alpaca_eval's rankings, measured on held-out prompts.
+"""A reward model on real judgements: SmolLM2-135M on alpaca_eval's rankings, on held-out prompts.
 
-    python -m benchmarks.reward_alpaca                      all of it, about half an hour on two cores
-    python -m benchmarks.reward_alpaca --prompts 40 --folder var/small   a quick look
+    python -m benchmarks.reward_alpaca                             everything
+    python -m benchmarks.reward_alpaca --answers 4                 four answers per training prompt
+    python -m benchmarks.reward_alpaca --prompts 40 --folder var/s  a quick look
 
 585 prompts with the answers of nine models each, and a judge's probability that an answer beats one
 fixed reference. A prompt's answers are ranked by the log-odds of that probability; a new tier begins
@@ -20,6 +21,7 @@ import hashlib
 import json
 import math
 import os
+import random
 import subprocess
 import sys
 import time
@@ -76,10 +78,16 @@ def tiers_make(odds: list[float]) -> list[list[int]]:
 
 
 def records_make(
-    rows: list[dict[str, Any]], tokenizer: Any, *, max_tokens: int, dropped: Counter[str]
+    rows: list[dict[str, Any]],
+    tokenizer: Any,
+    *,
+    max_tokens: int,
+    answers: int,
+    dropped: Counter[str],
 ) -> Iterator[RankingRecord]:
     """One ranking for each prompt. Answers that with their prompt are too long are left out and
-    counted in `dropped`, as are prompts of which fewer than two tiers are left."""
+    counted in `dropped`, as are prompts of which fewer than two tiers are left. Of a training
+    prompt's answers `answers` are drawn; a held-out prompt keeps all."""
     for row in rows:
         messages = [{"role": "user", "content": row["prompt"]}]
         prompt_tokens = len(prompt_render(tokenizer, messages))
@@ -89,6 +97,9 @@ def records_make(
             if prompt_tokens + len(answer_encode(tokenizer, one["text"], "stop")) <= max_tokens
         ]
         dropped["answers"] += len(row["responses"]) - len(kept)
+        split = split_of(group_hash(messages))
+        if split == "train" and len(kept) > answers:
+            kept = random.Random(row["prompt"]).sample(kept, answers)
         tiers = tiers_make([log_odds(one["win_probability"]) for one in kept])
         if len(tiers) < 2:
             dropped["prompts"] += 1
@@ -101,7 +112,7 @@ def records_make(
             id=hashlib.sha256(f"ranking {prompt_id}".encode()).hexdigest()[:32],
             prompt_id=prompt_id,
             messages=messages,
-            split=split_of(group_hash(messages)),
+            split=split,
             tags=[row["source"]],
             batch=None,
             candidates=[
@@ -133,7 +144,9 @@ def rows_read(path: Path, folder: Path) -> list[dict[str, Any]]:
     return [row for _, row in lines_read(plain)]
 
 
-def run_prepare(folder: Path, data: Path, *, prompts: int, config: dict[str, Any]) -> Path:
+def run_prepare(
+    folder: Path, data: Path, *, prompts: int, answers: int, config: dict[str, Any]
+) -> Path:
     """Make the run directory, unless a run cut off earlier left one. Returns it."""
     run = folder / "run"
     if (run / "config.json").exists():
@@ -156,7 +169,11 @@ def run_prepare(folder: Path, data: Path, *, prompts: int, config: dict[str, Any
     dropped: Counter[str] = Counter()
     records = sorted(
         records_make(
-            rows[:prompts], tokenizer_load(base), max_tokens=config["max_tokens"], dropped=dropped
+            rows[:prompts],
+            tokenizer_load(base),
+            max_tokens=config["max_tokens"],
+            answers=answers,
+            dropped=dropped,
         ),
         key=lambda record: record.id,
     )
@@ -222,6 +239,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, default=Path("var/reward-alpaca"))
     parser.add_argument("--prompts", type=int, default=1_000_000, help="a sample of so many")
+    parser.add_argument("--answers", type=int, default=9, help="drawn per training prompt")
     parser.add_argument(
         "--set",
         nargs=2,
@@ -234,7 +252,13 @@ def main() -> None:
     config = {**CONFIG, **{field: json.loads(value) for field, value in arguments.set}}
     started = time.monotonic()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    run = run_prepare(arguments.folder, arguments.data, prompts=arguments.prompts, config=config)
+    run = run_prepare(
+        arguments.folder,
+        arguments.data,
+        prompts=arguments.prompts,
+        answers=arguments.answers,
+        config=config,
+    )
     command = [sys.executable, "-m", "alignment.ml.reward", str(run)]
     if subprocess.run(command, stdout=sys.stderr).returncode:
         raise SystemExit("the run did not finish; started again, it goes on")
