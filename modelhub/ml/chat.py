@@ -98,6 +98,8 @@ def _template_apply(
         laid = tokenizer.apply_chat_template(
             list(messages), add_generation_prompt=add_generation_prompt, tokenize=False
         )
+    except MemoryError:
+        raise
     except Exception as error:  # jinja2's errors and whatever the template raises itself
         raise ChatTemplateError(f"the chat template refuses the messages: {error}") from error
     return str(laid)

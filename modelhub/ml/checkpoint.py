@@ -98,7 +98,7 @@ def model_load(
 
 def _loaded_check(folder: Path | str, info: Mapping[str, Any], *, new_head: bool) -> None:
     name = Path(folder).name
-    for weight in sorted(map(str, info["mismatched_keys"])):
+    for weight in sorted(key[0] for key in info["mismatched_keys"]):
         raise CheckpointError(f"{name}: {weight} has another shape than config.json says")
     for weight in sorted(info["missing_keys"]):
         if not (new_head and weight == "score.weight"):

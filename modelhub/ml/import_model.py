@@ -93,6 +93,7 @@ def gguf_convert(path: Path, folder: Path, *, scratch: Path) -> None:
     Raises RefusedError for a file that is not GGUF, or holds an architecture Rondo does not know.
     """
     gguf_check(path)
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from modelhub.ml.checkpoint import model_save
@@ -105,15 +106,18 @@ def gguf_convert(path: Path, folder: Path, *, scratch: Path) -> None:
             scratch, dtype="float32", trust_remote_code=False, **where
         )
         tokenizer = AutoTokenizer.from_pretrained(scratch, trust_remote_code=False, **where)
-    except (ValueError, KeyError, OSError, NotImplementedError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what its bytes can make a parser raise has no end
         raise RefusedError(f"{path.name}: cannot be read as a language model: {error}") from error
-    # A model loaded from GGUF calls itself quantised and refuses to be saved, so its numbers move
-    # to a fresh one of the same shape.
+    # A model loaded from GGUF calls itself quantised and refuses to be saved, so its numbers go to
+    # a fresh one of the same shape, which has none of its own.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype="float32")
-    model.load_state_dict(loaded.state_dict())
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype="float32")
+    model.load_state_dict(loaded.state_dict(), assign=True)
     model_save(model, tokenizer, folder, dtype="bfloat16")
 
 

@@ -6,15 +6,16 @@ which keeps it from reaching Python but not from looping for ever or filling the
     python -m modelhub.ml.template_check FOLDER     status 0, or 2 and the reason on standard error
 """
 
+import json
 import resource
 import subprocess
 import sys
 from pathlib import Path
 
-from modelhub.ml.model_directory import ModelDirectoryError
+from modelhub.ml.model_directory import ModelDirectoryError, model_directory_check
 
 _CPU_S = 5  # for a few renders that take milliseconds
-_MEMORY_BYTES = 512 << 20  # on top of what the loaded tokenizer takes
+_MEMORY_BYTES = 512 << 20  # on top of what the loaded libraries take
 _WALL_S = 120.0  # the imports of a busy machine included
 
 _MARK = "Zyzzyva"  # a word no template writes by itself
@@ -38,17 +39,39 @@ def template_check(folder: Path) -> None:
 
 
 def _render(folder: Path) -> None:
-    from modelhub.ml.chat import end_of_turn_id, prompt_text
-    from modelhub.ml.checkpoint import tokenizer_load
+    # Of transformers, only what renders: loading its tokenizers and torch takes ten times as long.
+    from transformers.utils.chat_template_utils import render_jinja_template
 
-    tokenizer = tokenizer_load(folder)
+    template = model_directory_check(folder).chat_template
+    tokens = _special_tokens(folder)
     _limits_set()
     turn = {"role": "user", "content": _MARK}
     for messages in ([turn], [turn, {"role": "assistant", "content": "No."}, turn]):
-        text = prompt_text(tokenizer, messages)
+        try:
+            (text,), _ = render_jinja_template(
+                conversations=[messages],
+                chat_template=template,
+                add_generation_prompt=True,
+                **tokens,
+            )
+        except MemoryError:
+            raise
+        except Exception as error:  # Jinja's errors and whatever the template raises itself
+            raise ModelDirectoryError("", f"cannot lay a conversation: {error}") from error
         if text.count(_MARK) != sum(message is turn for message in messages):
-            raise ModelDirectoryError("chat template", "leaves out the user's words")
-    end_of_turn_id(tokenizer)
+            raise ModelDirectoryError("", "leaves out the user's words")
+
+
+def _special_tokens(folder: Path) -> dict[str, str]:
+    """bos_token and its like, which templates write by name."""
+    tokens: dict[str, str] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        for key, value in json.loads(path.read_bytes()).items() if path.exists() else ():
+            text = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(text, str):
+                tokens[key] = text
+    return tokens
 
 
 def _limits_set() -> None:
@@ -68,6 +91,6 @@ if __name__ == "__main__":
     except MemoryError:
         print("takes too much memory", file=sys.stderr)
         raise SystemExit(2) from None
-    except ValueError as refused:
-        print(getattr(refused, "reason", str(refused)), file=sys.stderr)
+    except ModelDirectoryError as refused:
+        print(refused, file=sys.stderr)
         raise SystemExit(2) from None

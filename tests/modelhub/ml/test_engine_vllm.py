@@ -1,0 +1,114 @@
+"""vLLM, on a tiny model: seeded, exact, resumable, and gone when its program is killed."""
+
+import importlib.util
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vLLM is not installed", allow_module_level=True)
+
+from modelhub.ml.records import CandidateRecord, records_read
+from tests.modelhub.ml.runs import (
+    program_finish,
+    program_start,
+    prompts_write,
+    run_write,
+    session_members,
+)
+from tests.tiny_model import tiny_model_write
+
+pytestmark = [pytest.mark.ml, pytest.mark.slow]
+
+PROGRAM = "modelhub.ml.generate"
+# 200 prompts of 25, 225 and 425 tokens: 45,000 in the first step, which holds 32,768. Were prompts
+# ever prefilled in parts, a seeded request among them would end the engine.
+CONFIG = {
+    "engine": "vllm",
+    "dtype": "float32",
+    "samples": 2,
+    "temperatures": [1.0, 0.0],  # a prompt's first, uncached sample is the seeded one
+    "max_tokens": 24,
+    "chunk_samples": 400,
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model_write(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return prompts_write(tmp_path_factory.mktemp("inputs") / "prompts", 200, words=40)
+
+
+def _records(run: Path) -> list[CandidateRecord]:
+    return list(records_read(run / "outputs/candidates/candidates.jsonl", CandidateRecord))
+
+
+@pytest.fixture(scope="module")
+def sampled(tiny: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "vllm"
+    run_write(run, "generate", CONFIG, prompts=prompts, model=tiny)
+    program_finish(PROGRAM, run)
+    return run
+
+
+def test_seeded_requests_with_more_prompt_than_a_step_holds_are_all_answered(sampled):
+    records = _records(sampled)
+    assert len(records) == 400
+    assert {record.engine for record in records} == {"vllm"}
+    result = json.loads((sampled / "result.json").read_text())["result"]
+    assert result["engine"] == "vllm" and result["engine_version"].startswith("0.")
+    assert len({record.text for record in records if record.index == 0}) > 150
+    for record in records:
+        assert (record.finish_reason == "length") == (record.token_count == 24)
+
+
+def test_both_engines_agree_on_greedy_answers_and_their_log_probability(
+    sampled, tiny, prompts, tmp_path
+):
+    config = {**CONFIG, "engine": "transformers"}
+    run = run_write(tmp_path / "run", "generate", config, prompts=prompts, model=tiny)
+    program_finish(PROGRAM, run)
+    pairs = [
+        (one, other)
+        for one, other in zip(_records(sampled), _records(run), strict=True)
+        if one.temperature == 0
+    ]
+    same = [(one, other) for one, other in pairs if one.text == other.text]
+    # Where two tokens are all but equally likely, rounding decides.
+    assert len(same) >= 0.95 * len(pairs)
+    for one, other in same:
+        assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-3)
+        assert (one.token_count, one.finish_reason) == (other.token_count, other.finish_reason)
+
+
+def test_a_killed_run_leaves_no_process_and_ends_as_one_never_interrupted(
+    tiny, tmp_path_factory, tmp_path
+):
+    prompts = prompts_write(tmp_path_factory.mktemp("more") / "prompts", 150)
+    config = {**CONFIG, "chunk_samples": 10, "max_tokens": 60}
+    straight = run_write(tmp_path / "straight", "generate", config, prompts=prompts, model=tiny)
+    program_finish(PROGRAM, straight)
+
+    run = run_write(tmp_path / "run", "generate", config, prompts=prompts, model=tiny)
+    process = program_start(PROGRAM, run)
+    parts = run / "checkpoints" / "parts"
+    deadline = time.monotonic() + 200
+    while len(list(parts.glob("*.jsonl"))) < 4:
+        assert process.poll() is None, (run / "log.txt").read_text()[-2000:]
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    assert session_members(process.pid) == []
+    assert not (run / "result.json").exists()
+    program_finish(PROGRAM, run)
+    name = "outputs/candidates/candidates.jsonl"
+    assert (run / name).read_bytes() == (straight / name).read_bytes()
