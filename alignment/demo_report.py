@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from annotation.simulated import true_preference
-
 from alignment.intervals import Interval, bootstrap_mean
 from alignment.models import Evaluation, Round, StageEvent
+from alignment.selectors.rounds import run_facts
 from annotation.models import Prompt
+from annotation.simulated import true_preference
 from modelhub.ml.records import lines_read
 from modelhub.models import Run
 from modelhub.storage import artifact_folder
@@ -25,11 +25,11 @@ def report_build(*, round: Round, seconds_this_time: float) -> dict[str, Any]:
         (link.stage, link.role): link.run
         for link in round.round_runs.select_related("run").order_by("lap")
     }
-    sampling = run_result(runs[("sampling", "candidates")])
-    reward = run_result(runs[("reward", "reward")])
+    sampling = run_facts(runs[("sampling", "candidates")])
+    reward = run_facts(runs[("reward", "reward")])
     evaluation = Evaluation.objects.get(round=round)
     preference = true_preference_compare(evaluation)
-    importing = Run.objects.filter(program="import_model", status=Run.Status.SUCCEEDED).last()
+    importing = round.policy_in.run
     assert round.dataset is not None  # noqa: S101  (the round is decided)
     assert round.policy_out is not None  # noqa: S101
     return {
@@ -50,12 +50,6 @@ def report_build(*, round: Round, seconds_this_time: float) -> dict[str, Any]:
         },
         "resumed": any(run.fence > 1 for run in runs.values()),
     }
-
-
-def run_result(run: Run) -> dict[str, Any]:
-    """The facts a succeeded run reported."""
-    result: dict[str, Any] = (run.result or {})["result"]
-    return result
 
 
 def run_seconds(run: Run) -> float | None:

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import transaction
 from django.urls import reverse
 from rich.console import Console
+from rich.text import Text
 
 from annotation.services.sample import sample_project_ensure
 from annotation.services.sign_in import sign_in_link_create
@@ -45,7 +46,8 @@ class Command(BaseCommand):
         sample_project_ensure(owner=operator)
 
         def say(name: str, line: str) -> None:
-            console.print(f"[dim]{name:>9}[/dim] {line}", markup=True, soft_wrap=True)
+            # As text, not as markup: a request for "/[/x]" in the log is no closing tag.
+            console.print(Text.assemble((f"{name:>9}", "dim"), " ", line), soft_wrap=True)
 
         supervisor = Supervisor(processes_of_site(port=port, web_workers=web_workers), say)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -56,7 +58,7 @@ class Command(BaseCommand):
         console.print(
             f"\n[bold]Rondo[/bold] is at [bold]{address}[/bold]\n"
             f"Sign in as {OPERATOR}, once, within a day:\n  {link}\n"
-            "More people: open a project, then Members. Ctrl-C stops everything.\n",
+            "More people: open a project, then People. Ctrl-C stops everything.\n",
             soft_wrap=True,
         )
         supervisor.watch()
