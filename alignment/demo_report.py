@@ -8,15 +8,15 @@ from typing import Any
 from alignment.intervals import Interval, bootstrap_mean
 from alignment.models import Evaluation, Round, StageEvent
 from alignment.selectors.rounds import run_facts
-from annotation.models import Prompt
+from annotation.models import Prompt, Submission
 from annotation.simulated import true_preference
 from modelhub.ml.records import lines_read
 from modelhub.models import Run
 from modelhub.storage import artifact_folder
 
 
-def report_build(*, round: Round, seconds_this_time: float) -> dict[str, Any]:
-    """The figures of a decided round. Reads the evaluation's artifact; about twenty queries.
+def report_build(*, round: Round, next_round: Round, seconds_this_time: float) -> dict[str, Any]:
+    """The figures of a decided round, and who writes for the next. Reads the evaluation's artifact; about twenty queries.
 
     Times by stage are from the round's own events, so they include any time the demo was not
     running; `resumed` says whether a program was started more than once.
@@ -39,7 +39,18 @@ def report_build(*, round: Round, seconds_this_time: float) -> dict[str, Any]:
         "engine_version": sampling.get("engine_version", ""),
         "sampler_tokens_per_s": sampling["tokens_per_s"],
         "rankings": round.dataset.counts,
-        "rankings_are_simulated": True,
+        "rankings_simulated": Submission.objects.filter(
+            task__project=round.dataset.project,
+            status=Submission.Status.ACCEPTED,
+            is_simulated=True,
+        ).count(),
+        "decision": StageEvent.objects.filter(round=round).latest("id").reason,
+        "next_round": {
+            "number": next_round.number,
+            "state": next_round.state,
+            "policy": str(next_round.policy_in),
+            "candidates": next_round.batch.candidates.count() if next_round.batch else 0,
+        },
         "reward_model": reward["held_out"],
         "true_preference": preference,
         "evaluation": evaluation.metrics,
@@ -107,10 +118,12 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     evaluation, seconds = report["evaluation"], report["seconds"]
     rows = [
         ("Policy", f"{report['model']} → {report['round']['policy_out']}"),
-        ("Round 1", report["round"]["state"]),
         ("Sampling engine", f"{report['engine']} {report['engine_version']}".strip()),
         ("Sampler", f"{report['sampler_tokens_per_s']:.0f} tokens/s"),
-        ("Rankings frozen", f"{report['rankings']['used']} (all simulated)"),
+        (
+            "Rankings frozen",
+            f"{report['rankings']['used']}, {report['rankings_simulated']} of them simulated",
+        ),
     ]
     if reward:
         rows += [
@@ -135,8 +148,16 @@ def report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
             f" {evaluation['kl_per_token_nats']:.3f} per token",
         ),
     ]
+    following = report["next_round"]
     rows += [
-        (f"Time, {stage}", f"{value:.0f} s")
+        ("Decision", report["decision"]),
+        (
+            f"Round {following['number']}",
+            f"{following['candidates']} answers by {following['policy']}, {following['state']}",
+        ),
+    ]
+    rows += [
+        (f"Time, {'this start' if stage == 'this_time' else stage}", f"{value:.0f} s")
         for stage, value in seconds.items()
         if value is not None
     ]

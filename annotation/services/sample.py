@@ -25,12 +25,12 @@ should be given: harmful, abusive, or nonsense from beginning to end.
 
 
 @transaction.atomic
-def sample_project_ensure(*, owner: User) -> Project:
-    """The sample project with its prompts and guidelines; `owner` manages it. Idempotent."""
-    project = Project.objects.filter(name=SAMPLE_NAME).first()
+def sample_project_ensure(*, owner: User, name: str = SAMPLE_NAME) -> Project:
+    """A project with the sample prompts and guidelines; `owner` manages it. Idempotent by name."""
+    project = Project.objects.filter(name=name).first()
     if project is None:
         project = project_create(
-            name=SAMPLE_NAME,
+            name=name,
             overlap=1,
             created_by=owner,
             description="Everyday questions, for learning Rondo and for its demo.",

@@ -1,14 +1,16 @@
 """`manage.py demo_round`: the whole loop on a real small model, with simulated annotators.
 
 Everything goes through the services that people and workers use; only the annotators are made up,
-and their labels are marked so for ever. Cut off at any point and run again, it takes up where it
-was; when all is done, it says so and prints its report again.
+and their labels are marked so for ever. They stay in a project of the demo's own, so that they
+train nothing that people's labels do. Cut off at any point and run again, it takes up where it was;
+when all is done, it says so and prints its report again.
 """
 
+import importlib.util
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,10 +27,11 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 
 from alignment.demo_report import report_build, report_rows
-from alignment.models import Campaign, Round
+from alignment.gates import verdict_of
+from alignment.models import Campaign, Evaluation, Round
 from alignment.recipe import Recipe
 from alignment.services.campaigns import campaign_create
-from alignment.services.rounds import round_advance, round_retry, round_start
+from alignment.services.rounds import round_advance, round_decide, round_retry, round_start
 from annotation.models import Project
 from annotation.services.sample import sample_project_ensure
 from annotation.services.simulated import simulated_rankings_submit
@@ -40,6 +43,7 @@ from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_retry, runs_reap
 
 MODEL_NAME = "smollm2-135m-instruct"
+PROJECT_NAME = "Demo: ranked by simulated annotators"
 CAMPAIGN_NAME = "Demo: refresh SmolLM2"
 OWNER = "demo"
 POLL_S = 0.3
@@ -56,14 +60,29 @@ RECIPE = Recipe(
     evaluation_temperature=1.0,
     minimum_rankings=100,
     reward={
-        "epochs": 2,
-        "lr": 2e-5,
+        "epochs": 3,
+        "lr": 3e-5,
+        "head_lr": 1e-3,
         "rankings_per_step": 8,
         "max_tokens": 512,
-        "checkpoint_every_steps": 8,
+        "dtype": "bfloat16",
+        "checkpoint_every_steps": 10,
     },
-    sft={"epochs": 3, "lr": 2e-4, "lora_rank": 16, "examples_per_step": 8, "max_tokens": 512},
-    human_gates=(),
+    rejection={"dtype": "bfloat16"},
+    sft={
+        "epochs": 3,
+        "lr": 2e-4,
+        "lora_rank": 16,
+        "examples_per_step": 8,
+        "max_tokens": 512,
+        "dtype": "bfloat16",
+        "checkpoint_every_steps": 10,
+    },
+    evaluate={"dtype": "bfloat16"},
+    # The demo shows what its reward model is worth; on seventeen held-out prompts a floor would be
+    # a toss of a coin, and the simulated annotators have no more labels to give.
+    reward_accuracy_floor=0.0,
+    human_gates=("deciding",),
     seed=0,
 )
 NOISE = 0.5  # of the simulated annotators, in units of the true preference's spread
@@ -76,24 +95,30 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         self.console = Console()
+        self.stopping = threading.Event()
         self.report_path = settings.DATA_DIR / "demo-report.json"
         call_command("migrate", verbosity=0)
         owner, project = self.project_ensure()
-        if self.report_path.exists() and round_is_sampled(project, number=2):
+        if self.report_path.exists():
             report = json.loads(self.report_path.read_text())
             self.console.print("The demo is done already; this is its report.")
             self.show(report)
             return
+        if importlib.util.find_spec("vllm") is None:
+            self.console.print("vLLM is not installed: transformers writes the answers instead.")
         began = time.monotonic()
-        with self.progress() as progress:
-            self.bar = progress
-            version = self.model_ensure(owner)
-            campaign = self.campaign_ensure(project, version, owner)
-            first = self.round_walk(
-                campaign, number=1, policy_note="the imported model", owner=owner
-            )
-            self.round_walk(campaign, number=2, policy_note="what round 1 left", owner=owner)
-        report = report_build(round=first, seconds_this_time=time.monotonic() - began)
+        try:
+            with self.progress() as progress:
+                self.bar = progress
+                version = self.model_ensure(owner)
+                campaign = self.campaign_ensure(project, version, owner)
+                first = self.round_walk(campaign, number=1, owner=owner)
+                second = self.round_walk(campaign, number=2, owner=owner)
+        except KeyboardInterrupt:
+            raise CommandError("Stopped. Run it again and it goes on where it was.") from None
+        report = report_build(
+            round=first, next_round=second, seconds_this_time=time.monotonic() - began
+        )
         report_write(self.report_path, report)
         self.show(report)
 
@@ -104,7 +129,7 @@ class Command(BaseCommand):
         if created:
             owner.set_unusable_password()
             owner.save()
-        return owner, sample_project_ensure(owner=owner)
+        return owner, sample_project_ensure(owner=owner, name=PROJECT_NAME)
 
     def model_ensure(self, owner: User) -> ModelVersion:
         version = ModelVersion.objects.filter(model__name=MODEL_NAME, number=1).first()
@@ -130,20 +155,21 @@ class Command(BaseCommand):
 
     # The loop
 
-    def round_walk(
-        self, campaign: Campaign, *, number: int, policy_note: str, owner: User
-    ) -> Round:
+    def round_walk(self, campaign: Campaign, *, number: int, owner: User) -> Round:
         """Round 1 goes to its decision; round 2 until its candidates wait to be ranked."""
         round = round_start(
             campaign=campaign, recipe=RECIPE, launch_key=f"demo-round-{number}", actor=owner
         )
         if round.state == Round.State.FAILED:
             round_retry(round=round, actor=owner)
-        while not self.round_is_far_enough(round):
+        while not round_is_far_enough(round):
             if round.state == Round.State.FAILED:
                 raise CommandError(f"Round {number} failed while {round.failed_in}: {round.error}")
             if round.state == Round.State.CANCELLED:
-                raise CommandError(f"Round {number} was cancelled; start another on the site.")
+                raise CommandError(
+                    f"Round {number} was cancelled on the site. Remove {settings.DATA_DIR} to see"
+                    " the demo from its beginning."
+                )
             if round.state == Round.State.ANNOTATING and round.batch is not None:
                 with self.bar_of(f"Round {number}: simulated annotators rank"):
                     simulated_rankings_submit(
@@ -153,6 +179,8 @@ class Command(BaseCommand):
                         noise=NOISE,
                         seed=number,
                     )
+            if round.state == Round.State.DECIDING:
+                self.decide(round, owner)
             runs_reap()
             for link in round.round_runs.filter(run__status=Run.Status.QUEUED):
                 self.run_finish(link.run, f"Round {number}: {link.stage}, {link.role}")
@@ -161,10 +189,17 @@ class Command(BaseCommand):
             round.refresh_from_db()
         return round
 
-    def round_is_far_enough(self, round: Round) -> bool:
-        if round.number == 1:
-            return round.state in (Round.State.PROMOTED, Round.State.REJECTED)
-        return round.state == Round.State.ANNOTATING and round.batch is not None
+    def decide(self, round: Round, owner: User) -> None:
+        """Promote, whatever the rule would say, so that round 2 shows the new version's answers."""
+        verdict = verdict_of(Evaluation.objects.get(round=round).metrics, RECIPE)
+        word = "promote" if verdict.promote else "reject"
+        round_decide(
+            round=round,
+            promote=True,
+            actor=owner,
+            reason=f"The demo goes on with the new version. The rule would {word}:"
+            f" {verdict.reason}.",
+        )
 
     def run_finish(self, run: Run, title: str) -> None:
         """Execute a run here, or follow it if a worker of a running site has it."""
@@ -172,18 +207,27 @@ class Command(BaseCommand):
             run_retry(run=run, actor=None)
         with self.bar_of(title) as advance:
             while True:
-                worker = threading.Thread(target=execute, args=(run.pk,), daemon=True)
-                worker.start()
-                while worker.is_alive():
-                    worker.join(POLL_S)
-                    run.refresh_from_db()
-                    advance(run.progress_done, run.progress_total, run.progress_unit)
+                self.run_follow(run, advance)
                 if run.is_ended:
                     break
                 runs_reap()
                 time.sleep(POLL_S)
         if run.status != Run.Status.SUCCEEDED:
             raise CommandError(f"{title}: {run.status}. {run.error[-2000:]}")
+
+    def run_follow(self, run: Run, advance: Callable[[int, int, str], None]) -> None:
+        """One attempt, its progress shown. Ctrl-C ends the program in good order first."""
+        worker = threading.Thread(target=execute, args=(run.pk, self.stopping.is_set))
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(POLL_S)
+                run.refresh_from_db()
+                advance(run.progress_done, run.progress_total, run.progress_unit)
+        except KeyboardInterrupt:
+            self.stopping.set()
+            worker.join()
+            raise
 
     # What is seen
 
@@ -224,22 +268,19 @@ class Command(BaseCommand):
         )
 
 
-def execute(run_pk: int) -> None:
+def execute(run_pk: int, is_stopping: Callable[[], bool]) -> None:
     """Execute one run in a thread with its own database connection."""
     try:
-        run_execute(run_id=run_pk, owner="demo")
+        run_execute(run_id=run_pk, owner="demo", is_stopping=is_stopping)
     finally:
         close_old_connections()
 
 
-def round_is_sampled(project: Project, *, number: int) -> bool:
-    return Round.objects.filter(
-        campaign__project=project,
-        campaign__name=CAMPAIGN_NAME,
-        number=number,
-        state=Round.State.ANNOTATING,
-        batch__ingested_at__isnull=False,
-    ).exists()
+def round_is_far_enough(round: Round) -> bool:
+    """Round 1 is decided; round 2 has once waited for annotators, whatever people did since."""
+    if round.number == 1:
+        return round.state in (Round.State.PROMOTED, Round.State.REJECTED)
+    return round.events.filter(after=Round.State.ANNOTATING).exists()
 
 
 def report_write(path: Path, report: dict[str, Any]) -> None:
