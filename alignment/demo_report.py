@@ -16,7 +16,9 @@ from modelhub.storage import artifact_folder
 
 
 def report_build(*, round: Round, next_round: Round, seconds_this_time: float) -> dict[str, Any]:
-    """The figures of a decided round, and who writes for the next. Reads the evaluation's artifact; about twenty queries.
+    """The figures of a decided round, and who writes for the next.
+
+    Reads the evaluation's artifact; about twenty queries.
 
     Times by stage are from the round's own events, so they include any time the demo was not
     running; `resumed` says whether a program was started more than once.
