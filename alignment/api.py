@@ -27,6 +27,7 @@ from alignment.services.rounds import (
     round_cancel,
     round_continue,
     round_decide,
+    round_files_read,
     round_retry,
     round_start,
 )
@@ -225,15 +226,23 @@ class RoundActApi(APIView):
 
     input_serializer: type[StrictSerializer] = ReasonSerializer
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
+    def prepare(self, *, round: Round) -> Any:
+        """What takes too long for the transaction that holds the key; `prepared` in `act`."""
+        return None
+
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
         raise TypeError(f"{type(self).__name__} says nothing to do")
 
     def post(self, request: Request, round_uid: str) -> Response:
         round = round_for(request.user, round_uid)
         values = input_read(self.input_serializer, request)
 
+        prepared = self.prepare(round=round)
+
         def act() -> Any:
-            changed = self.act(round=round, request=request, values=values)
+            changed = self.act(round=round, request=request, values=values, prepared=prepared)
             advance_round.delay_on_commit(changed.pk)
             return RoundSerializer(changed).data
 
@@ -245,7 +254,9 @@ class RoundActApi(APIView):
 class RoundCancelApi(RoundActApi):
     """Gives a round up."""
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
         return round_cancel(round=round, actor=user_of(request), **values)
 
 
@@ -253,7 +264,9 @@ class RoundCancelApi(RoundActApi):
 class RoundCloseApi(RoundActApi):
     """Ends annotating with what was submitted."""
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
         return round_annotation_close(round=round, actor=user_of(request), **values)
 
 
@@ -261,8 +274,13 @@ class RoundCloseApi(RoundActApi):
 class RoundContinueApi(RoundActApi):
     """Lets a round through the human gate it waits at."""
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
-        return round_continue(round=round, actor=user_of(request), **values)
+    def prepare(self, *, round: Round) -> Any:
+        return round_files_read(round=round)
+
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
+        return round_continue(round=round, actor=user_of(request), files=prepared, **values)
 
 
 class NothingSerializer(StrictSerializer):
@@ -275,7 +293,9 @@ class RoundRetryApi(RoundActApi):
 
     input_serializer = NothingSerializer
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
         return round_retry(round=round, actor=user_of(request))
 
 
@@ -289,7 +309,9 @@ class RoundDecideApi(RoundActApi):
 
     input_serializer = DecisionSerializer
 
-    def act(self, *, round: Round, request: Request, values: dict[str, Any]) -> Round:
+    def act(
+        self, *, round: Round, request: Request, values: dict[str, Any], prepared: Any
+    ) -> Round:
         return round_decide(round=round, actor=user_of(request), **values)
 
 

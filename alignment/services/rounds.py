@@ -9,6 +9,7 @@ of simultaneous walkers one walks it, and each is recorded with who, when and wh
 
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -29,7 +30,7 @@ from alignment.services.stages import STAGE_WORK, Arrow, Frozen, Stage, StageErr
 from annotation.models import Split, Task
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.ml.manifest import IntegrityError as ManifestError
+from modelhub.ml.configs import RefusedError
 from modelhub.models import Run
 from modelhub.services.runs import run_cancel, run_retry
 from modelhub.services.versions import alias_move
@@ -39,6 +40,8 @@ _LAUNCH_KEY_CHARS = 64
 HELD_OUT_PROMPTS = 2  # a difference between policies needs a spread between prompts
 # From these nothing leads on.
 _FINAL = (State.PROMOTED, State.REJECTED, State.CANCELLED)
+# What reading a round's files or its stage's rows may find, as a reason to show a person.
+_REFUSALS = (ApplicationError, StageError, RefusedError, OSError)
 
 
 @transaction.atomic
@@ -122,18 +125,20 @@ def _step(round_id: int) -> bool:
     """One look at the round, and at most one arrow. Returns whether anything was written."""
     seen = Round.objects.get(pk=round_id)
     try:
-        frozen = _files_read(seen)
+        files = _files_read(seen)
         with transaction.atomic():
             round = _locked(round_id)
             seen.state, seen.lap = round.state, round.lap
             if round.is_ended:
                 return _leftovers_close(round)
-            stage = Stage(round, frozen)
+            stage = Stage(round, files.frozen)
             arrow = STAGE_WORK[round.state](stage)
             if arrow is None or round.state in stage.recipe.human_gates:
                 return stage.changed
             return _follow(round, arrow, actor=None)
-    except (ApplicationError, StageError, ManifestError, OSError) as error:
+    except _REFUSALS as error:
+        if seen.is_ended:  # its files may stay unreadable: that is said once
+            return False
         with transaction.atomic():
             return _walk(
                 seen,
@@ -144,27 +149,55 @@ def _step(round_id: int) -> bool:
             )
 
 
-def _files_read(round: Round) -> Frozen | None:
-    """What must not happen while the round's row is held: answers come in, rankings are frozen."""
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """A round whose answers are taken in, with its snapshot where it is being frozen."""
+
+    frozen: Frozen | None
+
+
+def round_files_read(*, round: Round) -> Files:
+    """What must not happen while a row is held: answers come in, rankings are frozen.
+
+    Doing it again changes nothing. Raises ApplicationError if the files are not what they were.
+    """
+    try:
+        return _files_read(round)
+    except ApplicationError:
+        raise
+    except _REFUSALS as error:
+        raise ApplicationError(str(error)) from error
+
+
+def _files_read(round: Round) -> Files:
     for batch in round_batches_to_ingest(round=round):
         candidate_batch_ingest(batch=batch)
-    return rankings_freeze(round=round) if round.state == State.FREEZING else None
+    is_freezing = round.state == State.FREEZING
+    return Files(frozen=rankings_freeze(round=round) if is_freezing else None)
 
 
-def round_continue(*, round: Round, actor: User | None, reason: str = "") -> Round:
+def round_continue(
+    *,
+    round: Round,
+    actor: User | None,
+    reason: str = "",
+    files: Files | None = None,
+) -> Round:
     """Let a round whose stage has done its work through the human gate it waits at.
 
+    `files`: what `round_files_read` gave to a caller who is in a transaction by now.
     Raises ApplicationError if there is no such gate, or something is still to be done.
     """
     try:
-        frozen = _files_read(Round.objects.get(pk=round.pk))
+        if files is None:
+            files = round_files_read(round=Round.objects.get(pk=round.pk))
         with transaction.atomic():
             round = _locked(round.pk)
             if round.state == State.DECIDING:
                 raise ApplicationError("Promote or reject: the round waits for a decision.")
             if round.is_ended or round.state not in round.recipe["human_gates"]:
                 raise ConflictError("The round does not wait for anybody.", {"state": round.state})
-            stage = Stage(round, frozen)
+            stage = Stage(round, files.frozen)
             arrow = STAGE_WORK[round.state](stage)
             if arrow is None:
                 raise ApplicationError("The stage has not done its work yet.")
@@ -329,7 +362,7 @@ def _walk(
     before = round.state
     walked = (
         Round.objects.filter(pk=round.pk, state=before, lap=round.lap)
-        .exclude(state__in=_FINAL)
+        .exclude(state__in=(*_FINAL, to))
         .update(state=to, **changes)
     )
     if not walked:

@@ -5,10 +5,14 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 
 from alignment.models import Campaign, Round
+from alignment.recipe import Recipe, recipe_dump
+from alignment.services import rounds
 from alignment.services.rounds import round_advance
+from alignment.services.stages import Frozen, rankings_freeze
 from annotation.models import Membership
 from modelhub.models import ModelVersion
 from tests import builders
@@ -179,3 +183,23 @@ def test_no_field_of_a_round_can_be_set_from_outside(
         assert post(manager, f"/api/v1/rounds/{round.uid}/{act}/", body).status_code == 400
     round.refresh_from_db()
     assert round.state == "planned"
+
+
+def test_a_gates_rankings_are_frozen_before_the_transaction_that_keeps_the_reply(
+    campaign: Campaign,
+    people: list[Membership],
+    manager: Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = Recipe(**{**recipe_dump(hands.SMALL), "human_gates": ("freezing",)})
+    round = hands.round_walk(hands.make_round(campaign, recipe), people, until="freezing")
+    depths = []
+
+    def freeze(*, round: Round) -> Frozen:
+        depths.append(len(connection.atomic_blocks))
+        return rankings_freeze(round=round)
+
+    monkeypatch.setattr(rounds, "rankings_freeze", freeze)
+    answer = post(manager, f"/api/v1/rounds/{round.uid}/continue/", key="go")
+    assert answer.json()["state"] == "reward"
+    assert depths == [len(connection.atomic_blocks)]  # none but the test's own

@@ -4,6 +4,7 @@ import pytest
 
 from alignment.models import Campaign, Evaluation, Round, StageEvent
 from alignment.recipe import Recipe, recipe_dump
+from alignment.services import rounds
 from alignment.services.rounds import (
     round_advance,
     round_annotation_close,
@@ -16,7 +17,7 @@ from alignment.services.rounds import (
 from annotation.models import Candidate, CandidateBatch, Membership, Prompt, Split, Submission, Task
 from annotation.services.assignments import assignment_next
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.ml.records import PromptRecord, records_read
+from modelhub.ml.records import PromptRecord, RecordError, records_read
 from modelhub.models import Alias, Run
 from modelhub.services import runs
 from modelhub.storage import artifact_folder
@@ -311,6 +312,38 @@ def test_no_gate_is_passed_before_the_work_is_done(campaign: Campaign) -> None:
     hands.run_fail(hands.queued(round)[0])
     with pytest.raises(ApplicationError, match="failed"):
         round_continue(round=round, actor=None)
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone", "unreadable"])
+def test_answers_that_cannot_be_taken_in_fail_the_round_once(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    round = hands.make_round(campaign)
+    round_advance(round=round)
+    hands.runs_succeed(round)
+    run = round.round_runs.get().run
+    path = artifact_folder(run.outputs.get(role="candidates").artifact) / "candidates.jsonl"
+    path.parent.chmod(0o755)
+    path.chmod(0o644)
+    if damage == "changed":
+        path.write_text(path.read_text() + "{}\n")
+    elif damage == "gone":
+        path.unlink()
+    else:
+
+        def refuse(*, batch: CandidateBatch) -> int:
+            raise RecordError("candidates.jsonl", 3, "text", "it is no text")
+
+        monkeypatch.setattr(rounds, "candidate_batch_ingest", refuse)
+    walked = []
+    for _ in range(3):
+        # One look: `round_advance` would look as long as something moves.
+        walked.append(rounds._step(round.pk))
+    assert walked == [True, False, False]
+    assert round_advance(round=round) is False
+    assert round.state == State.FAILED and "candidates.jsonl" in round.error
+    events = list(round.events.values_list("before", "after"))
+    assert events == [("planned", "sampling"), ("sampling", "failed")]
 
 
 def test_the_same_launch_key_gives_the_same_round(campaign: Campaign) -> None:
