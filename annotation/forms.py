@@ -10,12 +10,9 @@ from modelhub.errors import ApplicationError
 
 
 def error_add(form: forms.BaseForm, error: ApplicationError) -> None:
-    """Put a service's refusal where it belongs: at the fields it names, else above the form."""
-    fields = error.extra.get("fields", {})
-    for name, messages in fields.items():
-        form.add_error(name if name in form.fields else None, messages)
-    if not fields:
-        form.add_error(None, error.message)
+    """Put a service's refusal where it belongs: at the field it names, else above the form."""
+    field = error.extra.get("field")
+    form.add_error(field if field in form.fields else None, error.message)
 
 
 class ProjectForm(forms.Form):

@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import messages
 from django.contrib.auth.models import User
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse, QueryDict, StreamingHttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
@@ -254,13 +254,11 @@ def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
     format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "trl")
     if format not in exports.FORMATS or layout not in exports.LAYOUTS:
         raise Http404("Not found.")
-    response = StreamingHttpResponse(
-        exports.dataset_export_stream(dataset=dataset, layout=layout, format=format),
-        content_type=exports.CONTENT_TYPES[format],
-    )
-    name = exports.dataset_export_name(dataset=dataset, layout=layout, format=format)
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
-    return response
+    try:
+        return exports.dataset_export_response(dataset=dataset, layout=layout, format=format)
+    except ApplicationError as error:  # its files are not as they were frozen
+        messages.error(request, error.message)
+        return redirect("dataset_detail", dataset.uid)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

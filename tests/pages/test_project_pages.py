@@ -10,7 +10,9 @@ from django.urls import reverse
 
 from annotation.models import Guideline, Membership, PreferenceDataset, Project, Submission
 from annotation.services.assignments import assignment_next
+from annotation.services.datasets import RANKINGS_NAME
 from annotation.services.rankings import ranking_submit
+from modelhub.storage import artifact_folder
 from tests import builders
 
 
@@ -111,6 +113,9 @@ def test_a_name_that_cannot_be_one_is_refused_at_its_field(project, dana, signed
     answer = signed_in(dana).post(url, {"username": "a b<c>", "role": "annotator"})
     assert answer.status_code == 400
     assert "letters, digits and @" in answer.content.decode()
+    form = answer.context["form"]
+    assert list(form.errors) == ["username"]
+    assert form.non_field_errors() == []
     again = signed_in(dana).post(url, {"username": "nora", "role": "emperor"})
     assert again.status_code == 400
     assert project.memberships.count() == 1
@@ -233,6 +238,21 @@ def test_a_dataset_is_frozen_and_exported_from_its_pages(
     for other in (alice, charlie):
         assert signed_in(other).get(export).status_code == 404
     assert Submission.objects.count() == 1
+
+
+def test_a_dataset_that_was_damaged_is_not_exported_and_the_page_says_so(
+    project, dana, alice, signed_in
+) -> None:
+    builders.make_ranking_task(project)
+    judge(project, alice)
+    client = signed_in(dana)
+    client.post(reverse("project_datasets", args=[project.uid]), {"origin": ""})
+    dataset = PreferenceDataset.objects.get()
+    path = artifact_folder(dataset.artifact) / RANKINGS_NAME
+    path.write_bytes(path.read_bytes() + b"\n")
+    answer = client.get(reverse("dataset_export", args=[dataset.uid]), follow=True)
+    assert answer.redirect_chain == [(reverse("dataset_detail", args=[dataset.uid]), 302)]
+    assert "is not as it was frozen" in answer.content.decode()
 
 
 @pytest.mark.parametrize("path", ["/nothing/", "/projects/x/", "/datasets/../admin/x/"])
