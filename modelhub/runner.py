@@ -42,7 +42,8 @@ _METRICS_BLOCK_BYTES = 1 << 20
 _ERROR_TAIL_BYTES = 4096
 # Parts of a variable's name that mark a secret; a program is given none but those it asks for.
 _SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIALS"}
-_SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "SENTRY_DSN"}
+_SECRET_ENDS = ("_PASS", "_PWD", "_DSN")
+_SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "PGPASSWORD"}
 
 
 def run_execute(
@@ -350,7 +351,8 @@ def program_environment(run: Run) -> dict[str, str]:
 
     Kept are the key of an endpoint, if an administrator has registered the address and the
     variable together (a configuration alone could send any secret anywhere), and the hub's token
-    for an import from the hub.
+    for an import from the hub. Only such an import may reach the hub, unless this process's
+    HF_HUB_OFFLINE says otherwise.
     """
     asked: set[str] = set()
     if run.config.get("source") == "hub":
@@ -367,13 +369,22 @@ def program_environment(run: Run) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if name in asked
-        or not (name in _SECRET_NAMES or _SECRET_WORDS & set(name.upper().split("_")))
+        if name in asked or not _is_secret(name.upper())
     }
+    if run.config.get("source") != "hub":
+        kept.setdefault("HF_HUB_OFFLINE", "1")
     # A program shares its machine with the site. Threads that spin while they wait for each other
     # made reward training five times slower as soon as anything else ran; asleep they cost nothing.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+
+
+def _is_secret(name: str) -> bool:
+    return (
+        name in _SECRET_NAMES
+        or name.endswith(_SECRET_ENDS)
+        or not _SECRET_WORDS.isdisjoint(name.split("_"))
+    )
 
 
 def processes_kill(log: Path) -> None:

@@ -234,6 +234,26 @@ def test_secrets_do_not_reach_the_program(counting, monkeypatch):
     assert "canary" not in log_of(run)
 
 
+def test_a_databases_password_under_whatever_name_reaches_no_program(monkeypatch):
+    names = ("PGPASSWORD", "SMTP_PASS", "LDAP_PWD", "SENTRY_DSN", "ERRORS_DSN", "db_pass")
+    for name in names:
+        monkeypatch.setenv(name, "canary")
+    given = program_environment(Run(program="generate", config={}))
+    assert not set(names) & set(given)
+    assert "PATH" in given and "PWD" in given
+
+
+def test_an_import_from_the_hub_alone_may_reach_it(monkeypatch):
+    def offline(**config: str) -> str | None:
+        return program_environment(Run(program="x", config=config)).get("HF_HUB_OFFLINE")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert offline(source="hub") is None
+    assert offline(source="directory") == offline() == "1"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert offline() == "0"
+
+
 def test_an_endpoints_key_goes_only_where_an_administrator_registered_it(db, monkeypatch):
     monkeypatch.setenv("CHAT_API_KEY", "canary")
     address = "https://chat.example/v1"
