@@ -32,9 +32,10 @@ from modelhub.ml.records import json_canonical, json_strict
 transformers_logging.disable_progress_bar()  # of no use in a log file
 
 # safetensors creates files for their owner alone (0600), the tokenizer's JSON follows the umask.
-# Every file saved here gets one mode: the account that trains writes, its group (the web side's
-# account, which serves downloads) reads, and other accounts of the machine see nothing: weights
-# remember what people wrote.
+# Every file saved here gets one mode, so that an account of the same group can read what a run
+# made by hand has left; other accounts of the machine see nothing: weights remember what people
+# wrote. Runs that a worker starts lie in a folder of mode 0700, and the store takes their files in
+# as 0600 (modelhub/storage.py): there the site's own account alone reads.
 FILE_MODE = 0o640
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"

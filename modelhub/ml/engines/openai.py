@@ -9,6 +9,7 @@ one request, asks only for the others when it goes on.
 
 import asyncio
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -209,13 +210,15 @@ def _answer(text: bytes) -> Answer:
         raise RefusedError(
             "the endpoint tells neither usage nor log-probabilities: how long is it?"
         )
+    mean = sum(logprobs) / len(logprobs) if logprobs else math.nan
     # JSON can name half a surrogate pair, which no UTF-8 file can hold.
     whole = content.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Answer(
         text=whole.replace("\0", "\ufffd"),
         token_count=count,
         finish_reason=reason[:20],
-        mean_logprob=sum(logprobs) / len(logprobs) if logprobs else None,
+        # NaN and infinity are no log-probabilities, and no JSON: the endpoint has not told.
+        mean_logprob=mean if math.isfinite(mean) else None,
     )
 
 

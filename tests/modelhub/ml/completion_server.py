@@ -3,9 +3,9 @@
     python -m tests.modelhub.ml.completion_server MODEL_FOLDER
 
 Prints its port. The base URL ends in /MODE/v1. MODE: "good"; "flaky": about thirty of a hundred
-requests get 500, 429, garbage or no reply; "no_logprobs": refuses the option; "elsewhere":
-redirects; "broken": always 500. A request for the model "counts" is answered with how many answers
-were given so far.
+requests get 500, 429, garbage or no reply; "no_logprobs": refuses the option; "nan": tells NaN as
+log-probability; "elsewhere": redirects; "broken": always 500. A request for the model "counts" is
+answered with how many answers were given so far.
 """
 
 import json
@@ -57,7 +57,10 @@ class Handler(BaseHTTPRequestHandler):
                 return None
             if fate < 0.3:
                 return self._reply(200, {"choices": []})
-        return self._reply(200, self.server.complete(body))
+        reply = self.server.complete(body)
+        if mode == "nan":
+            reply["choices"][0]["logprobs"]["content"][0]["logprob"] = float("nan")
+        return self._reply(200, reply)
 
     def _reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
         data = json.dumps(value).encode()

@@ -128,6 +128,12 @@ def test_an_endpoint_without_log_probabilities_is_asked_without(serve, engine, c
     assert capsys.readouterr().out.count("gives no log-probabilities") == 1
 
 
+def test_a_log_probability_that_is_no_number_counts_as_not_told(serve, engine):
+    answers = engine(serve("nan")).generate(_samples(2), lambda count: None)
+    assert [answer.mean_logprob for answer in answers] == [None, None]
+    assert all(answer.text and answer.token_count for answer in answers)
+
+
 def test_a_redirect_is_refused_and_the_key_goes_nowhere_else(serve, engine):
     with pytest.raises(RefusedError, match="redirects"):
         engine(serve("elsewhere")).generate(_samples(1), lambda count: None)
