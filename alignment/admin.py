@@ -101,7 +101,7 @@ class StageEventInline(ManagedOnly, admin.TabularInline):  # type: ignore[type-a
 class RoundAdmin(ManagedOnly, admin.ModelAdmin):  # type: ignore[type-arg]
     project_path = "campaign__project"
     list_display = ["__str__", "badge", "lap", "policy_in", "policy_out", "created_at", "page"]
-    list_filter = ["state", "campaign"]
+    list_filter = ["state", ("campaign", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["campaign", "policy_in__model", "policy_out__model"]
     search_fields = ["uid", "campaign__name"]
     inlines = [RoundRunInline, StageEventInline]

@@ -9,6 +9,9 @@ step and share the prompt (`shared_prefix`), and prompts are packed without padd
 for the tokens it learns from. Rejection sampling's fine-tuning is this program on the answers that
 `alignment.ml.rejection` kept.
 
+Weights are trained in float32 and published in bfloat16, rounded so that small updates survive
+(`rounding`).
+
 Killed and started again it goes on from its last checkpoint to the same losses and the same
 weights, bit for bit on the CPU: the order of the data depends on the seed alone, and the checkpoint
 holds everything else.
@@ -34,6 +37,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.configs import SftConfig
 from alignment.ml.data import DemonstrationRecord
+from alignment.ml.rounding import weights_round
 from alignment.ml.shared_prefix import Group, Row, attach, hidden_states, pack
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import (
@@ -48,7 +52,7 @@ from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import records_read
 from modelhub.ml.rundir import NotFinite, RunDir, program_run
 
-_CHUNK_TOKENS = 256  # answer tokens whose logits exist at once
+_CHUNK_TOKENS = 512  # answer tokens whose logits exist at once
 
 
 @dataclass(frozen=True)
@@ -165,7 +169,8 @@ def row_loss(model: Any, row: Row) -> tuple[Tensor, Tensor]:
 
 def _chunk_loss(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> tuple[Tensor, Tensor]:
     logits_SV = head(hidden_SC).float()
-    right = (logits_SV.argmax(-1) == target_S).sum()
+    # amax, for argmax over a vocabulary is slow on the CPU.
+    right = (logits_SV.gather(-1, target_S[:, None])[:, 0] == logits_SV.amax(-1)).sum()
     return F.cross_entropy(logits_SV, target_S, reduction="sum"), right
 
 
@@ -308,8 +313,9 @@ def main(run: RunDir) -> None:
     torch.manual_seed(config.seed)
     model = policy_load(base, config)
     taken = train(run, config, model, examples.groups, plan)
-    merged = model.merge_and_unload() if config.lora_rank else model
+    merged = (model.merge_and_unload() if config.lora_rank else model).cpu()
     weights_check(merged)
+    weights_round(merged, seed=config.seed)
     folder = run.output("model")
     model_save(merged, tokenizer, folder)
     facts = model_directory_check(folder)

@@ -120,6 +120,13 @@ class Row:
         return self.spans[-1].end
 
     @cached_property
+    def segments(self) -> list[int]:
+        """Lengths of every prompt and every answer that is not empty, in the row's order."""
+        return [
+            length for span in self.spans for length in (span.prompt, *span.answers) if length
+        ]
+
+    @cached_property
     def longest(self) -> int:
         """Tokens of the longest prompt + answer in the row."""
         return max(group.longest for group in self.groups)
@@ -480,17 +487,15 @@ class _SegmentAttention(torch.autograd.Function):
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, row: Row, scale: float
     ) -> Tensor:
-        query_, key_, value_ = _heads_fold(query, key, value)
-        n, r, tokens, width = query_.shape
-        output = query.new_empty((1, tokens, n * r, width))
-        output_ = output[0].transpose(0, 1).unflatten(0, (n, r))
-        statistics = torch.float64 if query.dtype == torch.float64 else torch.float32
-        lse = torch.empty((n, r, tokens), dtype=statistics)
-        for start, stop in _segments(row):
-            here = slice(start, stop)
-            output_[:, :, here], lse[:, :, here] = _flash(
-                query_[:, :, here], key_[:, :, here], value_[:, :, here], 0.0, True, scale=scale
-            )
+        folded = _heads_fold(query, key, value)
+        # Every prompt and every answer on itself. In memory the kernel's output is (T, N, R, D).
+        own = [
+            _flash(*part, 0.0, True, scale=scale)
+            for part in zip(*(x.split(row.segments, 2) for x in folded), strict=True)
+        ]
+        output = torch.cat([part.permute(2, 0, 1, 3) for part, _ in own]).permute(1, 2, 0, 3)
+        lse = torch.cat([part for _, part in own], dim=2)
+        query_, key_, value_ = folded
         for prompt, answers in _prompts(row):
             seen, seen_lse = _flash(
                 query_[:, :, answers],
@@ -500,13 +505,14 @@ class _SegmentAttention(torch.autograd.Function):
                 False,
                 scale=scale,
             )
-            own, own_lse = output_[:, :, answers], lse[:, :, answers]
+            own_lse = lse[:, :, answers]
             joined = torch.logaddexp(own_lse, seen_lse)
-            own.lerp_(seen, torch.exp(seen_lse - joined)[..., None].to(own.dtype))
+            share = torch.exp(seen_lse - joined)[..., None].to(seen.dtype)
+            output[:, :, answers].lerp_(seen, share)
             own_lse.copy_(joined)
         ctx.save_for_backward(query, key, value, output, lse)
         ctx.row, ctx.scale = row, scale
-        return output
+        return output.flatten(0, 1).transpose(0, 1)[None]
 
     @staticmethod
     @once_differentiable
@@ -517,40 +523,34 @@ class _SegmentAttention(torch.autograd.Function):
             # The kernel's backward of halves is 5 to 9 times slower than float32 on short segments.
             query, key, value, output, grad = (x.float() for x in (query, key, value, output, grad))
         query_, key_, value_ = _heads_fold(query, key, value)
-        n, r, tokens, width = query_.shape
-        output_ = output[0].transpose(0, 1).unflatten(0, (n, r))
-        grad_ = grad[0].transpose(0, 1).unflatten(0, (n, r))
+        grad_ = grad[0].transpose(0, 1).unflatten(0, query_.shape[:2])
+        rows = (grad_, query_, key_, value_, output, lse)
+        own = [
+            _flash_backward(*part, 0.0, True, scale=ctx.scale)
+            for part in zip(*(x.split(ctx.row.segments, 2) for x in rows), strict=True)
+        ]
         # (T, heads, D) in memory, as the projections' outputs are.
-        query_grad = query.new_empty((tokens, n, r, width)).permute(1, 2, 0, 3)
-        key_grad = query.new_empty((tokens, n, width)).transpose(0, 1)
-        value_grad = query.new_empty((tokens, n, width)).transpose(0, 1)
-
-        def part(queries: slice, keys: slice, causal: bool) -> tuple[Tensor, Tensor, Tensor]:
+        query_grad = torch.cat([part.permute(2, 0, 1, 3) for part, _, _ in own])
+        key_grad = torch.cat([_heads_sum(part) for _, part, _ in own])
+        value_grad = torch.cat([_heads_sum(part) for _, _, part in own])
+        for prompt, answers in _prompts(ctx.row):
             of_query, of_key, of_value = _flash_backward(
-                grad_[:, :, queries],
-                query_[:, :, queries],
-                key_[:, :, keys],
-                value_[:, :, keys],
-                output_[:, :, queries],
-                lse[:, :, queries],
+                grad_[:, :, answers],
+                query_[:, :, answers],
+                key_[:, :, prompt],
+                value_[:, :, prompt],
+                output[:, :, answers],
+                lse[:, :, answers],
                 0.0,
-                causal,
+                False,
                 scale=ctx.scale,
             )
-            if r == 1:
-                return of_query, of_key[:, 0], of_value[:, 0]
-            return of_query, of_key.sum(1), of_value.sum(1)
-
-        for start, stop in _segments(ctx.row):
-            here = slice(start, stop)
-            query_grad[:, :, here], key_grad[:, here], value_grad[:, here] = part(here, here, True)
-        for prompt, answers in _prompts(ctx.row):
-            of_query, of_key, of_value = part(answers, prompt, False)
-            query_grad[:, :, answers] += of_query
-            key_grad[:, prompt] += of_key
-            value_grad[:, prompt] += of_value
+            query_grad[answers] += of_query.permute(2, 0, 1, 3)
+            key_grad[prompt] += _heads_sum(of_key)
+            value_grad[prompt] += _heads_sum(of_value)
         of_query, of_key, of_value = (
-            x.to(dtype)[None] for x in (query_grad.flatten(0, 1), key_grad, value_grad)
+            x.to(dtype).transpose(0, 1)[None]
+            for x in (query_grad.flatten(1, 2), key_grad, value_grad)
         )
         return of_query, of_key, of_value, None, None
 
@@ -563,13 +563,10 @@ def _heads_fold(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tens
     return folded, key[0][:, None].expand(folded.shape), value[0][:, None].expand(folded.shape)
 
 
-def _segments(row: Row) -> Iterator[tuple[int, int]]:
-    """(first token, token after the last) of every prompt and every answer that is not empty."""
-    for span in row.spans:
-        yield span.start, span.answers_start
-        for start, stop in span.answer_bounds():
-            if stop > start:
-                yield start, stop
+def _heads_sum(grad: Tensor) -> Tensor:
+    """(N, R, T, D) to (T, N, D): a key head's gradient is the sum over those that share it."""
+    summed = grad[:, 0] if grad.shape[1] == 1 else grad.sum(1)
+    return summed.transpose(0, 1)
 
 
 def _prompts(row: Row) -> Iterator[tuple[slice, slice]]:
