@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.contrib.admin import site
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
 
-from tests.world import World, make_world
+from annotation.models import Membership
+from tests import builders
+from tests.world import Side, World, make_world
 
 ROLES = ("anonymous", "annotator", "reviewer", "manager", "outsider", "staff")
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -150,12 +153,69 @@ def test_a_childs_uid_of_another_project_is_a_uid_that_does_not_exist(world: Wor
     assert tried >= 20
 
 
+def admin_pages(world: World) -> dict[str, tuple[str, list[str]]]:
+    """Label of each registered model → its changelist; and adding, its oldest row, its newest."""
+    pages = {}
+    for model, model_admin in site._registry.items():
+        base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
+        acts = [reverse(f"{base}_add")]
+        rows = model_admin.model._default_manager.order_by("pk")
+        acts += [
+            reverse(f"{base}_change", args=[row.pk])
+            for row in filter(None, dict.fromkeys((rows.first(), rows.last())))
+        ]
+        pages[model._meta.label] = (reverse(f"{base}_changelist"), acts)
+    return pages
+
+
 def test_only_staff_enter_the_admin(world: World) -> None:
+    """Every page of every model: not one for whoever is not staff."""
+    pages = admin_pages(world)
+    assert len(pages) >= 15
     for role, client in clients_of(world).items():
-        for path in ("/admin/", "/admin/annotation/project/", "/admin/modelhub/run/"):
+        for path in ("/admin/", *(changelist for changelist, _ in pages.values())):
             status = status_of(client, "GET", path)
-            assert status == (200 if role == "staff" and path == "/admin/" else status)
             assert (status == 200) <= (role == "staff"), (role, path, status)
+        if role == "staff":
+            assert status_of(client, "GET", "/admin/") == 200
+            continue
+        for _, acts in pages.values():
+            for path in acts[:2]:
+                assert status_of(client, "GET", path) in {302, 403, 404}, (role, path)
+
+
+def test_staff_see_of_the_projects_they_do_not_manage_nothing(world: World) -> None:
+    """Not in the changelists (their rows and filters), not by the page of a row.
+
+    The hub is one for all staff; what belongs to a project is shown to its managers.
+    """
+    both = builders.make_user("erin", is_staff=True)
+    Membership.objects.create(project=world.a.project, user=both, role=Membership.Role.MANAGER)
+    Membership.objects.create(project=world.b.project, user=both, role=Membership.Role.ANNOTATOR)
+    theirs = re.compile("Beta|bella|charlie|" + "|".join(names_of(world.b) - names_of(world.a)))
+    of_a_manager, of_nobody = Client(), Client()
+    of_a_manager.force_login(both)
+    assert world.people["staff"] is not None
+    of_nobody.force_login(world.people["staff"])
+    shown = 0
+    for label, (changelist, acts) in admin_pages(world).items():
+        if label.startswith("modelhub."):
+            continue
+        assert of_nobody.get(changelist).status_code == 403, label
+        assert of_nobody.get(acts[-1]).status_code in {302, 403, 404}, label
+        for path in (changelist, *acts):
+            answer = of_a_manager.get(path)
+            if answer.status_code == 200:
+                shown += 1
+                found = theirs.search(answer.content.decode())
+                assert found is None, (path, found)
+    assert shown >= 20
+
+
+def names_of(side: Side) -> set[str]:
+    """The ids of what is a project's own."""
+    hub = {"version_uid", "model_uid", "model_name", "name", "run_uid", "number", "sha256"}
+    return {value for name, value in side.uids().items() if name not in hub}
 
 
 def test_unsafe_requests_without_a_token_change_nothing(world: World) -> None:
