@@ -57,7 +57,7 @@ def program_start(module: str, run: Path, **environment: str) -> subprocess.Pope
 def program_finish(module: str, run: Path, **environment: str) -> dict[str, Any]:
     """Run a program to its end and return what result.json says of it."""
     process = program_start(module, run, **environment)
-    status = process.wait(timeout=280)
+    status = process.wait(timeout=600)
     assert status == 0, (run / "log.txt").read_text()[-3000:]
     return json.loads((run / "result.json").read_text())["result"]
 

@@ -199,6 +199,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_packaged_model_comes_in_as_safetensors_and_answers(smollm2):
     from modelhub.ml.chat import end_of_turn_id, prompt_render
 

@@ -16,6 +16,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the ml extra is not installed")
 
+from modelhub.ml import model_directory
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.import_model import directory_copy
 from modelhub.ml.model_directory import (
@@ -393,3 +394,12 @@ def test_two_sets_of_weights_are_refused(sharded, tiny):
     shutil.copy(tiny / "model.safetensors", sharded)
     with pytest.raises(ModelDirectoryError, match="which are the weights"):
         model_directory_check(sharded)
+
+
+# The guard removed: what the tests above would miss without it.
+
+
+def test_without_the_check_of_names_a_pickle_would_pass(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_directory, "_name_check", lambda name: None)
+    (model / "pytorch_model.bin").write_bytes(_pickle(tmp_path / "marker"))
+    assert "pytorch_model.bin" in model_directory_check(model).files
