@@ -22,8 +22,7 @@ from django.http import StreamingHttpResponse
 
 from annotation.models import PreferenceDataset, Split
 from annotation.pairs import ranking_pairs
-from annotation.records import RankingRecord
-from annotation.services.datasets import RANKINGS_NAME
+from annotation.records import RANKINGS_NAME, RankingRecord
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.ml.manifest import IntegrityError
@@ -67,11 +66,9 @@ def _pairs_text(record: RankingRecord) -> Iterator[dict[str, Any]]:
 
 
 def _pairs(record: RankingRecord) -> Iterator[tuple[dict[str, Any], str, str]]:
-    """The untied pairs of a ranking, less those of two unacceptable answers, with their texts."""
+    """The untied pairs of a ranking, with their texts."""
     candidates = {one["id"]: one for one in record.candidates}
-    pairs = list(
-        ranking_pairs(record.tiers, unacceptable=record.unacceptable, both_unacceptable="exclude")
-    )
+    pairs = list(ranking_pairs(record.tiers, unacceptable=record.unacceptable))
     for pair in pairs:
         chosen, rejected = candidates[pair.better], candidates[pair.worse]
         row = {
@@ -82,6 +79,7 @@ def _pairs(record: RankingRecord) -> Iterator[tuple[dict[str, Any], str, str]]:
             "chosen_model_version": chosen["model_version"],
             "rejected_model_version": rejected["model_version"],
             "tiers_apart": pair.tiers_apart,
+            "both_unacceptable": pair.both_unacceptable,
             "pairs_of_ranking": len(pairs),
             "split": record.split,
             "tags": record.tags,

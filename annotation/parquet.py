@@ -36,6 +36,7 @@ def _pair_schema(prompt: pa.DataType, answer: pa.DataType) -> pa.Schema:
             ("chosen_model_version", _TEXT),
             ("rejected_model_version", _TEXT),
             ("tiers_apart", pa.int64()),
+            ("both_unacceptable", pa.bool_()),
             ("pairs_of_ranking", pa.int64()),
             ("split", _TEXT),
             ("tags", _TEXTS),

@@ -5,12 +5,13 @@ that rank the same answers to the same prompt, as happens when several annotator
 task, become one group with several rankings: its forward pass is paid once.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alignment.ml.shared_prefix import Group
+from annotation.pairs import tiers_pairs
 from annotation.records import RankedCandidate, RankingRecord
 from modelhub.ml.chat import ChatTemplateError, answer_encode, prompt_render
 from modelhub.ml.records import RecordError, lines_read, record_load
@@ -58,20 +59,6 @@ class RankedData:
 
     def of_split(self, split: str) -> list[RankedGroup]:
         return [one for one in self.groups if one.split == split]
-
-
-def tiers_pairs(tiers: Iterable[Sequence[int]]) -> list[tuple[int, int]]:
-    """All (better, worse) pairs of a weak order; answers of one tier make none.
-
-    >>> tiers_pairs([[2], [0, 1]])
-    [(2, 0), (2, 1)]
-    """
-    better: list[int] = []
-    pairs = []
-    for tier in tiers:
-        pairs += [(high, low) for high in better for low in tier]
-        better += tier
-    return pairs
 
 
 def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:

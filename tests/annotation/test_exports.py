@@ -82,6 +82,7 @@ def test_a_ranking_becomes_trl_pairs_as_worked_by_hand(project: Project, ann: Me
         "chosen_model_version": task.batch.version.uid,
         "rejected_model_version": task.batch.version.uid,
         "tiers_apart": 1,
+        "both_unacceptable": False,
         "pairs_of_ranking": 5,
         "split": "train",
         "tags": [],
@@ -91,12 +92,18 @@ def test_a_ranking_becomes_trl_pairs_as_worked_by_hand(project: Project, ann: Me
     }
 
 
-def test_two_unacceptable_answers_are_no_pair_to_learn_from(
+def test_a_pair_of_two_unacceptable_answers_is_kept_and_marked(
     project: Project, ann: Membership
 ) -> None:
     rank(make_ranking_task(project, texts=("a", "b", "c")), ann, [[0], [1], [2]], [1, 2])
-    rows = streamed(preference_dataset_freeze(project=project), "trl-text", "jsonl")
-    assert [(row["chosen"], row["rejected"]) for row in rows] == [("a", "b"), ("a", "c")]
+    dataset = preference_dataset_freeze(project=project)
+    for format in exports.FORMATS:
+        rows = streamed(dataset, "trl-text", format)
+        assert [(r["chosen"], r["rejected"], r["both_unacceptable"]) for r in rows] == [
+            ("a", "b", False),
+            ("a", "c", False),
+            ("b", "c", True),
+        ]
 
 
 def test_plain_text_of_a_lone_question_is_the_question_and_of_a_dialogue_a_transcript() -> None:

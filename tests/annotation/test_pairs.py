@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from annotation.pairs import Pair, ranking_pairs
+from annotation.pairs import Pair, ranking_pairs, tiers_pairs
 
 
 def weak_orders(items: tuple[str, ...]) -> Iterator[list[list[str]]]:
@@ -57,11 +57,18 @@ def test_pairs_worked_by_hand() -> None:
     ]
 
 
-def test_two_unacceptable_answers_teach_nothing_when_so_asked() -> None:
-    tiers, bad = [["a"], ["b"], ["c"]], ["b", "c"]
-    kept = list(ranking_pairs(tiers, unacceptable=bad, both_unacceptable="exclude"))
-    assert [(p.better, p.worse) for p in kept] == [("a", "b"), ("a", "c")]
-    assert len(list(ranking_pairs(tiers, unacceptable=bad))) == 3
+def test_two_unacceptable_answers_are_a_pair_like_any_and_are_marked() -> None:
+    told = ranking_pairs([["a"], ["b"], ["c"]], unacceptable=["b", "c"])
+    assert [(p.better, p.worse, p.both_unacceptable) for p in told] == [
+        ("a", "b", False),
+        ("a", "c", False),
+        ("b", "c", True),
+    ]
+
+
+def test_pairs_of_places_are_those_of_names() -> None:
+    assert tiers_pairs([[1], [0, 3], [2]]) == [(1, 0), (1, 3), (1, 2), (0, 2), (3, 2)]
+    assert tiers_pairs([[0, 1, 2]]) == []
 
 
 def test_the_order_inside_a_tier_means_nothing() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml.data import rankings_load, tiers_pairs
+from alignment.ml.data import rankings_load
+from annotation.pairs import ranking_pairs
 from annotation.records import RankingRecord
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
@@ -58,9 +59,15 @@ def load(tmp_path, tokenizer, *rows, max_tokens=1024):
     return rankings_load(path, tokenizer, max_tokens=max_tokens)
 
 
-def test_pairs_of_a_weak_order():
-    assert tiers_pairs([[1], [0, 3], [2]]) == [(1, 0), (1, 3), (1, 2), (0, 2), (3, 2)]
-    assert tiers_pairs([[0, 1, 2]]) == []
+def test_training_learns_the_pairs_that_exports_write_whoever_is_unacceptable(tmp_path, tokenizer):
+    row = dataclasses.replace(ranking(tiers="c>a>b"), unacceptable=["a", "b"])
+    (found,) = load(tmp_path, tokenizer, row).groups
+    names = [one["id"] for one in row.candidates]
+    exported = ranking_pairs(row.tiers, unacceptable=row.unacceptable)
+    assert [(names[high], names[low]) for high, low in found.pairs] == [
+        (pair.better, pair.worse) for pair in exported
+    ]
+    assert len(found.pairs) == 3
 
 
 def test_a_row_becomes_tokens_and_places(tmp_path, tokenizer):
