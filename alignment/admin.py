@@ -16,7 +16,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from alignment.models import Campaign, Evaluation, Round, RoundRun, StageEvent
-from alignment.policy import managed_projects
 from alignment.services.rounds import (
     round_annotation_close,
     round_cancel,
@@ -25,6 +24,7 @@ from alignment.services.rounds import (
     round_retry,
 )
 from alignment.tasks import advance_round, advance_rounds
+from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
 
 
@@ -34,7 +34,7 @@ class ManagedOnly:
     project_path = ""  # from the row to its project
 
     def has_module_permission(self, request: HttpRequest) -> bool:
-        return managed_projects(request.user).exists()
+        return projects_managed(request.user).exists()
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return self.has_module_permission(request)
@@ -50,7 +50,7 @@ class ManagedOnly:
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)  # type: ignore[misc]
-        return rows.filter(**{f"{self.project_path}__in": managed_projects(request.user)})
+        return rows.filter(**{f"{self.project_path}__in": projects_managed(request.user)})
 
 
 class RoundInline(ManagedOnly, admin.TabularInline):  # type: ignore[type-arg]

@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from alignment.models import Campaign, Round
-from alignment.policy import campaign_for, managed_projects, round_for
+from alignment.policy import campaign_for, round_for
 from alignment.recipe import recipe_load
 from alignment.selectors.overview import campaign_rounds, campaigns_of, round_overview
 from alignment.selectors.rounds import campaign_policy
@@ -32,6 +32,7 @@ from alignment.services.rounds import (
     round_start,
 )
 from alignment.tasks import advance_round
+from annotation.policy import projects_managed
 from modelhub.ml.configs import ConfigError
 from modelhub.models import ModelVersion
 from modelhub.serializers import StrictSerializer, input_read, user_of
@@ -143,7 +144,7 @@ class CampaignsApi(APIView):
     @extend_schema(request=InputSerializer, responses={201: CampaignSerializer}, parameters=_KEY)
     def post(self, request: Request) -> Response:
         values = input_read(self.InputSerializer, request)
-        project = managed_projects(request.user).filter(uid=values["project"]).first()
+        project = projects_managed(request.user).filter(uid=values["project"]).first()
         if project is None:
             raise serializers.ValidationError({"project": ["There is no such project."]})
         version = ModelVersion.objects.filter(

@@ -10,10 +10,10 @@ from django.contrib.auth.models import User
 from django.utils.crypto import get_random_string
 
 from alignment.models import Campaign
-from alignment.policy import managed_projects
 from alignment.recipe import STAGES, Recipe, recipe_dump, recipe_load
 from alignment.services.campaigns import POLICY_ROLES
 from annotation.models import Project
+from annotation.policy import projects_managed
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.records import json_strict
 from modelhub.models import ModelVersion
@@ -47,7 +47,7 @@ class CampaignForm(forms.Form):
         versions = self.fields["base_version"]
         assert isinstance(projects, forms.ModelChoiceField)  # noqa: S101 - declared above
         assert isinstance(versions, forms.ModelChoiceField)  # noqa: S101
-        projects.queryset = managed_projects(user)
+        projects.queryset = projects_managed(user)
         versions.queryset = ModelVersion.objects.filter(role__in=POLICY_ROLES).select_related(
             "model"
         )

@@ -3,7 +3,6 @@
 To everyone else a campaign, a round or a candidate's lineage does not exist (404).
 """
 
-from django.db.models import QuerySet
 from django.http import Http404
 
 from alignment.models import Campaign, Round
@@ -11,14 +10,6 @@ from annotation.models import Candidate, Membership, Project
 from annotation.policy import Person, role_of, role_reaches
 
 _MANAGER = Membership.Role.MANAGER
-
-
-def managed_projects(user: Person) -> QuerySet[Project]:
-    """The projects whose rounds the person drives."""
-    if getattr(user, "is_superuser", False):
-        return Project.objects.all()
-    standing = Membership.objects.filter(user_id=user.pk or 0, role=_MANAGER, removed_at=None)
-    return Project.objects.filter(pk__in=standing.values("project"))
 
 
 def _manages(user: Person, project: Project) -> bool:

@@ -13,8 +13,12 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from alignment.forms import CampaignForm, ReasonForm, RecipeForm
 from alignment.models import Evaluation, Round
-from alignment.policy import campaign_for, candidate_for, managed_projects, round_for
-from alignment.selectors.lineage import candidate_lineage, datasets_labelling
+from alignment.policy import campaign_for, candidate_for, round_for
+from alignment.selectors.lineage import (
+    candidate_lineage,
+    datasets_labelling,
+    lineage_foreign_mark,
+)
 from alignment.selectors.overview import (
     campaign_figures,
     campaign_line,
@@ -36,6 +40,7 @@ from alignment.services.rounds import (
     round_start,
 )
 from alignment.tasks import advance_round
+from annotation.policy import projects_managed
 from annotation.rendering import markdown_render, messages_render
 from modelhub.errors import ApplicationError
 
@@ -51,7 +56,7 @@ def user_of(request: HttpRequest) -> User:
 
 @require_safe
 def campaign_list(request: HttpRequest) -> HttpResponse:
-    if not managed_projects(request.user).exists():
+    if not projects_managed(request.user).exists():
         raise Http404("Not found.")
     campaigns = campaigns_of(user=request.user)
     return render(request, "alignment/campaign_list.html", {"campaigns": campaigns})
@@ -59,7 +64,7 @@ def campaign_list(request: HttpRequest) -> HttpResponse:
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def campaign_new(request: HttpRequest) -> HttpResponse:
-    if not managed_projects(request.user).exists():
+    if not projects_managed(request.user).exists():
         raise Http404("Not found.")
     initial = {"project": request.GET.get("project", "")}
     form = CampaignForm(request.POST or None, user=user_of(request), initial=initial)
@@ -185,13 +190,15 @@ def candidate_origin(request: HttpRequest, candidate_uid: str) -> HttpResponse:
     """Where an answer comes from, back to the people whose judgements shaped its model."""
     candidate = candidate_for(request.user, candidate_uid)
     lineage = candidate_lineage(candidate=candidate)
+    managed = projects_managed(request.user)
+    lineage_foreign_mark(root=lineage, projects=managed)
     context = {
         "candidate": candidate,
         "project": candidate.prompt.project,
         "html": markdown_render(candidate.text),
         "messages_html": messages_render(candidate.prompt.messages),
         "lineage": lineage,
-        "labelling": datasets_labelling(datasets=lineage.datasets()),
+        "labelling": datasets_labelling(datasets=lineage.datasets(), named=managed),
     }
     return render(request, "alignment/candidate_origin.html", context)
 

@@ -6,6 +6,8 @@ Plain Python, standard library only: `alignment.ml` reads these on machines with
 from dataclasses import dataclass
 from typing import Any
 
+RANKINGS_NAME = "rankings.jsonl"  # of the file in a snapshot
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankedCandidate:

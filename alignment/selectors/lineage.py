@@ -8,19 +8,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
+from django.db.models import QuerySet
+
+from alignment.models import RoundRun
 from annotation.models import (
     Candidate,
     CandidateBatch,
     Membership,
     PreferenceDataset,
+    Project,
     Submission,
 )
-from annotation.records import RankingRecord
+from annotation.records import RANKINGS_NAME, RankingRecord
 from modelhub.ml.records import records_read
 from modelhub.models import Artifact, ModelVersion, Run, RunInput, RunOutput
 from modelhub.storage import artifact_folder
-
-RANKINGS_FILE = "rankings.jsonl"
 
 
 @dataclass(kw_only=True)
@@ -34,6 +36,7 @@ class Node:
     subject: Candidate | ModelVersion | Run | PreferenceDataset | Artifact
     role: str = ""
     is_repeat: bool = False
+    is_foreign: bool = False  # of no project of the reader's: it has no name to her
     origins: list["Node"] = field(default_factory=list)
 
     @property
@@ -47,6 +50,12 @@ class Node:
         yield self
         for origin in self.origins:
             yield from origin.walk()
+
+    def walk_all(self) -> Iterator["Node"]:
+        """This node and all below it, repeats too."""
+        yield self
+        for origin in self.origins:
+            yield from origin.walk_all()
 
     def versions(self) -> list[ModelVersion]:
         return [n.subject for n in self.walk() if isinstance(n.subject, ModelVersion)]
@@ -75,6 +84,26 @@ def candidate_lineage(*, candidate: Candidate) -> Node:
 def version_lineage(*, version: ModelVersion) -> Node:
     """Version → the run that made it → what that read → …"""
     return _version_node(version, "", set())
+
+
+def lineage_foreign_mark(*, root: Node, projects: QuerySet[Project]) -> None:
+    """Mark what in a lineage is of none of these projects: its datasets, and its runs by label.
+
+    A model may be trained on another project's judgements; their names are that project's.
+    Three queries.
+    """
+    own = set(projects.values_list("pk", flat=True))
+    runs = [run.pk for run in root.runs()]
+    owners = {
+        *CandidateBatch.objects.filter(run__in=runs).values_list("run_id", "project_id"),
+        *RoundRun.objects.filter(run__in=runs).values_list("run_id", "round__campaign__project_id"),
+    }
+    own_runs = {run for run, project in owners if project in own}
+    for node in root.walk_all():
+        if isinstance(node.subject, PreferenceDataset):
+            node.is_foreign = node.subject.project_id not in own
+        elif isinstance(node.subject, Run):
+            node.is_foreign = node.subject.pk not in own_runs
 
 
 def _is_new(
@@ -141,7 +170,7 @@ def _version_of(given: RunInput) -> ModelVersion | None:
 
 def dataset_rankings(*, dataset: PreferenceDataset) -> Iterator[RankingRecord]:
     """The rows of a snapshot, one in memory at a time."""
-    return records_read(artifact_folder(dataset.artifact) / RANKINGS_FILE, RankingRecord)
+    return records_read(artifact_folder(dataset.artifact) / RANKINGS_NAME, RankingRecord)
 
 
 def dataset_submissions(*, dataset: PreferenceDataset) -> Iterator[Submission]:
@@ -160,22 +189,30 @@ class Labelling:
     rankings: int
     simulated: int
     annotators: list[Membership]
+    unnamed: int  # annotators of projects whose people are not named
 
 
-def datasets_labelling(*, datasets: Iterable[PreferenceDataset]) -> Labelling:
-    """Count the distinct rankings and people behind datasets; reads their files and one query."""
+def datasets_labelling(
+    *, datasets: Iterable[PreferenceDataset], named: QuerySet[Project] | None = None
+) -> Labelling:
+    """Count the distinct rankings and people behind datasets; reads their files and two queries.
+
+    Only people of the projects `named` are named, of all projects without it.
+    """
     simulated: dict[str, bool] = {}
     people: set[str] = set()
     for dataset in datasets:
         for record in dataset_rankings(dataset=dataset):
             simulated[record.id] = record.is_simulated
             people.add(record.annotator)
+    memberships = Membership.objects.filter(uid__in=people)
+    shown = memberships if named is None else memberships.filter(project__in=named)
+    annotators = list(shown.select_related("user").order_by("pk"))
     return Labelling(
         rankings=len(simulated),
         simulated=sum(simulated.values()),
-        annotators=list(
-            Membership.objects.select_related("user").filter(uid__in=people).order_by("pk")
-        ),
+        annotators=annotators,
+        unnamed=memberships.count() - len(annotators),
     )
 
 
@@ -233,4 +270,33 @@ def artifacts_descent(*, artifacts: Iterable[Artifact]) -> Descent:
             ModelVersion.objects.select_related("model").filter(run__in=runs).order_by("pk")
         ),
         batches=list(CandidateBatch.objects.filter(run__in=runs).order_by("pk")),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateFate:
+    """What people said of a candidate, and what that has become."""
+
+    submissions: list[Submission]
+    datasets: list[PreferenceDataset]
+    descent: Descent
+
+
+def candidate_fate(*, candidate: Candidate) -> CandidateFate:
+    """Candidate → its rankings → the snapshots that hold them → what was made of those."""
+    submissions = list(
+        Submission.objects.filter(
+            task__task_candidates__candidate=candidate, status=Submission.Status.ACCEPTED
+        ).select_related("annotator__user", "task")
+    )
+    found = {
+        dataset.pk: dataset
+        for submission in submissions
+        for dataset in submission_datasets(submission=submission)
+    }
+    datasets = sorted(found.values(), key=lambda dataset: dataset.number)
+    return CandidateFate(
+        submissions=submissions,
+        datasets=datasets,
+        descent=artifacts_descent(artifacts=[dataset.artifact for dataset in datasets]),
     )

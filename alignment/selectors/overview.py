@@ -11,7 +11,6 @@ from django.utils import timezone
 
 from alignment.gates import figure_mean
 from alignment.models import Campaign, Evaluation, Round, RoundRun, StageEvent
-from alignment.policy import managed_projects
 from alignment.recipe import STAGES, Recipe, recipe_load
 from alignment.records import SampleRecord
 from alignment.selectors.rounds import (
@@ -20,7 +19,7 @@ from alignment.selectors.rounds import (
     run_facts,
 )
 from annotation.models import Candidate, Prompt
-from annotation.policy import Person
+from annotation.policy import Person, projects_managed
 from modelhub.ml.records import records_read
 from modelhub.models import ModelVersion, Run, RunMetric
 from modelhub.storage import artifact_folder
@@ -60,6 +59,7 @@ class RunView:
     role: str
     title: str
     lap: int
+    seconds: float | None  # it took; None while it has not ended
     curve_name: str
     curve: list[tuple[int, float]]
 
@@ -165,6 +165,11 @@ def _run_view(link: RoundRun) -> RunView:
         role=link.role,
         title=RUN_TITLES.get((link.stage, link.role), link.role),
         lap=link.lap,
+        seconds=(
+            (link.run.ended_at - link.run.started_at).total_seconds()
+            if link.run.ended_at and link.run.started_at
+            else None
+        ),
         curve_name=name,
         curve=curve,
     )
@@ -355,7 +360,7 @@ def campaigns_of(*, user: Person) -> QuerySet[Campaign]:
     """The campaigns of the projects the person manages, with their rounds. Two queries."""
     rounds = Round.objects.order_by("-number")
     return (
-        Campaign.objects.filter(project__in=managed_projects(user))
+        Campaign.objects.filter(project__in=projects_managed(user))
         .select_related("project", "base_version__model", "policy_model")
         .prefetch_related(Prefetch("rounds", queryset=rounds))
     )

@@ -22,12 +22,12 @@ from alignment.selectors.rounds import (
     run_facts,
 )
 from annotation.models import CandidateBatch, PreferenceDataset, Prompt, Split
-from annotation.records import RankingRecord
+from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.services.batches import (
     batch_tasks_close,
     candidate_batch_request,
 )
-from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
+from annotation.services.datasets import preference_dataset_freeze
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 from modelhub.ml.records import records_read
 from modelhub.models import Artifact, ModelVersion, Run

@@ -3,16 +3,22 @@
 A snapshot's artifact holds `rankings.jsonl` (annotation.records.RankingRecord, canonical JSON,
 sorted by id) and `snapshot.json` (kind, query, counts). Both are functions of the query and the
 submissions alone, so the same judgements give the same artifact, in whatever database they lie.
+
+Rows that come from elsewhere (`preference_dataset_import`) are a dataset of their own, whose query
+says so. They are no submissions: they count in no progress, agreement or later freeze, and train a
+reward model where a run is given that dataset.
 """
 
 import dataclasses
+import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -21,7 +27,10 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
 from annotation.models import CandidateBatch, PreferenceDataset, Project, Split, Submission
+from annotation.records import RANKINGS_NAME as RANKINGS_NAME
 from annotation.records import RankedCandidate, RankingRecord
+from annotation.services.prompts import ByteLines
+from annotation.services.ranking_rows import jsonl_rows, rankings_checked
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.ml.manifest import IntegrityError
@@ -30,9 +39,10 @@ from modelhub.models import Artifact
 from modelhub.services.artifacts import artifact_store
 
 KIND = "ranking"
-RANKINGS_NAME = "rankings.jsonl"
 SNAPSHOT_NAME = "snapshot.json"
+MAX_IMPORT_BYTES = 1 << 30
 _ROWS_AT_A_TIME = 500
+_BLOCK_BYTES = 1 << 20
 _QUERY_FIELDS = ("batches", "splits", "simulated", "until")
 # Why a submission is not in a snapshot; each is counted under the first that holds.
 _STATUS_REASONS = [s for s in Submission.Status.values if s != Submission.Status.ACCEPTED]
@@ -94,22 +104,110 @@ def preference_dataset_freeze(
         snapshot = {"kind": KIND, "query": asked.as_json(), "counts": counts}
         (folder / SNAPSHOT_NAME).write_text(json_canonical(snapshot), encoding="utf-8")
         artifact = artifact_store(folder=folder, kind=Artifact.Kind.RANKINGS)
-    with transaction.atomic():
-        Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-        # The artifact holds query and counts too: the same artifact is the same dataset.
-        same = project.datasets.filter(artifact=artifact).first()
+    return _dataset_keep(project, snapshot, artifact, created_by)
+
+
+@transaction.atomic
+def _dataset_keep(
+    project: Project, snapshot: dict[str, Any], artifact: Artifact, created_by: User | None
+) -> PreferenceDataset:
+    Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+    # The artifact holds query and counts too: the same artifact is the same dataset.
+    same = project.datasets.filter(artifact=artifact).first() or _imported(project, snapshot)
+    if same is not None:
+        return same
+    newest = project.datasets.aggregate(top=Max("number"))["top"] or 0
+    return PreferenceDataset.objects.create(
+        project=project,
+        number=newest + 1,
+        kind=KIND,
+        query=snapshot["query"],
+        counts=snapshot["counts"],
+        artifact=artifact,
+        created_by=created_by,
+    )
+
+
+def preference_dataset_import(
+    *, project: Project, lines: Iterable[bytes] | ByteLines, name: str, created_by: User | None
+) -> PreferenceDataset:
+    """Take in rankings that were exported in the `rankings` layout, here or elsewhere: all or none.
+
+    lines: a binary file, or its lines: JSON Lines, or Parquet, which is known by its first bytes.
+    `name` is what the file is called in errors and in the dataset's query ({"imported": {"name",
+    "sha256", "rows_sha256"}}). Exporting the dataset again gives the same bytes. The same rows
+    again, in either format, return the dataset that is there.
+    Raises ApplicationError with {"file", "line", "field"} for the first row that is refused; a
+    Parquet file's lines are its rows. What makes a row good: `ranking_rows.rankings_checked`.
+    """
+    name = Path(name).name[:120] or "rankings"
+    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
+    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder_name:
+        folder = Path(folder_name)
+        try:
+            sha256 = _spool(lines, file, name)
+            records = rankings_checked(_rows_of(file, name), project=project, name=name)
+            records_write(folder / RANKINGS_NAME, _counted(records, counts))
+        except RecordError as error:
+            where = {"file": error.file, "line": error.line, "field": error.field}
+            raise ApplicationError(str(error), where) from error
+        if not counts["used"]:
+            raise ApplicationError(f"{name} holds no rankings.", {"file": name})
+        with (folder / RANKINGS_NAME).open("rb") as rows:
+            rows_sha256 = hashlib.file_digest(rows, "sha256").hexdigest()
+        origin = {"name": name, "sha256": sha256, "rows_sha256": rows_sha256}
+        snapshot = {"kind": KIND, "query": {"imported": origin}, "counts": counts}
+        same = _imported(project, snapshot)
         if same is not None:
             return same
-        newest = project.datasets.aggregate(top=Max("number"))["top"] or 0
-        return PreferenceDataset.objects.create(
-            project=project,
-            number=newest + 1,
-            kind=KIND,
-            query=snapshot["query"],
-            counts=counts,
-            artifact=artifact,
-            created_by=created_by,
-        )
+        (folder / SNAPSHOT_NAME).write_text(json_canonical(snapshot), encoding="utf-8")
+        artifact = artifact_store(folder=folder, kind=Artifact.Kind.RANKINGS)
+    return _dataset_keep(project, snapshot, artifact, created_by)
+
+
+def _imported(project: Project, snapshot: dict[str, Any]) -> PreferenceDataset | None:
+    """The dataset that has been imported with the same rows, if there is one."""
+    origin = snapshot["query"].get("imported")
+    if origin is None:
+        return None
+    same = project.datasets.filter(query__imported__rows_sha256=origin["rows_sha256"])
+    return same.select_related("artifact").first()
+
+
+def _spool(lines: Iterable[bytes] | ByteLines, file: IO[bytes], name: str) -> str:
+    """Put the bytes into a file that can be read again, at its start; returns their sha256."""
+    digest, size = hashlib.sha256(), 0
+    read = getattr(lines, "read", None)
+    blocks: Iterable[bytes] = iter(lambda: read(_BLOCK_BYTES), b"") if read else lines  # type: ignore[assignment]
+    for block in blocks:
+        size += len(block)
+        if size > MAX_IMPORT_BYTES:
+            raise RecordError(name, 1, "", f"the file is larger than {MAX_IMPORT_BYTES >> 20} MiB")
+        digest.update(block)
+        file.write(block)
+    file.seek(0)
+    return digest.hexdigest()
+
+
+def _rows_of(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
+    start = file.read(4)
+    file.seek(0)
+    if start != b"PAR1":
+        return jsonl_rows(file, name)
+    # Loaded where it is used: Arrow takes 40 MB that no other page needs.
+    rows: Iterator[tuple[int, Any]] = import_module("annotation.parquet").rows_read(
+        file, layout="rankings", name=name
+    )
+    return rows
+
+
+def _counted(records: Iterable[RankingRecord], counts: dict[str, Any]) -> Iterator[RankingRecord]:
+    for record in records:
+        counts["total"] += 1
+        counts["used"] += 1
+        counts["used_by_split"][record.split] += 1
+        yield record
 
 
 def preference_dataset_verify(*, dataset: PreferenceDataset) -> None:

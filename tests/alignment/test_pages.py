@@ -348,6 +348,31 @@ def test_answers_are_read_side_by_side_and_rendered_safely(
     origin = html(manager.get(reverse("candidate_origin", args=[candidate.uid])))
     assert "<img" not in origin and "<strong>bold</strong>" in origin
     assert "5 rankings" in origin and "ranker-0" in origin and "small v2" in origin
+    assert "Nobody has ranked it" in origin
+    ranked = Candidate.objects.filter(batch=round.batch).first()
+    assert ranked is not None
+    fate = html(manager.get(reverse("candidate_origin", args=[ranked.uid])))
+    assert "Helpfulness dataset 1" in fate and "small-reward v1" in fate
+    assert "Nobody has ranked it" not in fate
+
+
+def test_of_another_projects_judgements_a_page_shows_counts_and_no_names(
+    campaign: Campaign, manager: Client, signed_in: SignedIn
+) -> None:
+    theirs = hands.make_campaign(builders.make_project("Zebra"), name="hidden")
+    bella = builders.make_member(theirs.project, "bella")
+    round = hands.round_walk(hands.make_round(theirs), [bella], until="promoted")
+    candidate = Candidate.objects.create(
+        prompt=campaign.project.prompts.first(), version=round.policy_out, text="An answer."
+    )
+    url = reverse("candidate_origin", args=[candidate.uid])
+    page = html(manager.get(url))
+    assert "bella" not in page and "Zebra" not in page and theirs.name not in page
+    assert round.dataset is not None and round.dataset.uid not in page
+    assert "1 of other projects" in page and "a dataset of another project" in page
+    assert "5 rankings" in page
+    everybodys = html(signed_in(builders.make_user("root", is_superuser=True)).get(url))
+    assert "bella" in everybodys and str(round.dataset) in everybodys
 
 
 def test_no_page_carries_an_inline_script_style_or_handler(
