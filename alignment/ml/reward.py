@@ -36,6 +36,7 @@ from alignment.intervals import bootstrap_ratio
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import RankedData, RankedGroup, rankings_load
 from alignment.ml.losses import better_mask, centering_loss, pair_accuracy, ranking_loss
+from alignment.ml.rounding import weights_round
 from alignment.ml.shared_prefix import answer_scores, attach, pack
 from modelhub.ml.chat import end_of_turn_id
 from modelhub.ml.checkpoint import (
@@ -48,9 +49,6 @@ from modelhub.ml.checkpoint import (
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.rundir import RunDir, program_run
-
-_SAVED_DTYPE = torch.bfloat16
-
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -297,13 +295,6 @@ def learning_rate_share(step: int, *, steps: int, config: RewardConfig) -> float
     return config.lr_final_share + (1 - config.lr_final_share) * cosine
 
 
-@torch.no_grad()
-def weights_round(model: Any) -> None:
-    """Give every weight the value it will be saved with: what is tested is what is published."""
-    for parameter in model.parameters():
-        parameter.copy_(parameter.to(_SAVED_DTYPE))
-
-
 def padding_set(model: Any, tokenizer: Any) -> None:
     """Name a padding token that is not the end of a turn, for other tools that load the model.
 
@@ -417,7 +408,8 @@ def main(run: RunDir) -> None:
     )
     model = reward_model_make(base, config)
     done = train(run, model, groups, data, config)
-    weights_round(model)
+    # What is tested below is what is published: no weight changes when it is saved.
+    weights_round(model, seed=config.seed)
     model.eval()
     reports = dict(_reports(model, data, config))
     if reports["held_out"] is not None:
