@@ -20,13 +20,15 @@ _DROPPED_BITS = 16  # of a float32: what a bfloat16 does not have
 def weights_round(model: Any, *, seed: int) -> None:
     """Give each float32 weight of the model, in place, a value that bfloat16 holds exactly.
 
-    The same weights and seed give the same values on any device. Tied weights stay tied; weights
-    of other dtypes are left alone.
+    At random where the weight was trained (it requires a gradient), to the nearest where it was
+    not. The same weights and seed give the same values on any device; tied weights stay tied;
+    weights of other dtypes are left alone.
     """
     generator = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
         if weight.dtype == torch.float32:
-            weight.copy_(stochastic_round(weight, generator))
+            trained = weight.requires_grad
+            weight.copy_(stochastic_round(weight, generator) if trained else weight.bfloat16())
 
 
 def stochastic_round(values: Tensor, generator: torch.Generator) -> Tensor:

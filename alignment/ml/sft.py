@@ -315,7 +315,7 @@ def main(run: RunDir) -> None:
     taken = train(run, config, model, examples.groups, plan)
     merged = (model.merge_and_unload() if config.lora_rank else model).cpu()
     weights_check(merged)
-    weights_round(merged, seed=config.seed)
+    weights_round(merged.requires_grad_(True), seed=config.seed)  # merging moved frozen ones too
     folder = run.output("model")
     model_save(merged, tokenizer, folder)
     facts = model_directory_check(folder)

@@ -51,3 +51,12 @@ def test_a_models_weights_are_rounded_in_place_and_the_same_for_the_same_seed():
         assert torch.equal(one.weight, one.weight.bfloat16().float())
     assert torch.equal(layer.weight, again.weight)
     assert not torch.equal(layer.weight, other.weight)
+
+
+def test_a_weight_that_was_not_trained_goes_to_the_nearest():
+    layer = torch.nn.Linear(30, 30)
+    layer.bias.requires_grad_(False)
+    weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+    weights_round(layer, seed=0)
+    assert torch.equal(layer.bias, bias.bfloat16().float())
+    assert not torch.equal(layer.weight, weight.bfloat16().float())
