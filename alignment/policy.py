@@ -5,7 +5,7 @@ To everyone else a campaign, a round or a candidate's lineage does not exist (40
 
 from django.http import Http404
 
-from alignment.models import Campaign, Round
+from alignment.models import Campaign, Round, RoundRun
 from annotation.models import Candidate, Membership, Project
 from annotation.policy import Person, role_of, role_reaches
 
@@ -49,6 +49,15 @@ def round_for(user: Person, uid: str) -> Round:
     if round is None or not _manages(user, round.campaign.project):
         raise Http404("Not found.")
     return round
+
+
+def round_run_for(user: Person, round_uid: str, run_uid: str) -> RoundRun:
+    """A run of a round, for a manager of its project. Raises Http404 otherwise."""
+    round = round_for(user, round_uid)
+    link = round.round_runs.select_related("run", "round").filter(run__uid=run_uid).first()
+    if link is None:
+        raise Http404("Not found.")
+    return link
 
 
 def candidate_for(user: Person, uid: str) -> Candidate:

@@ -16,5 +16,15 @@ urlpatterns = [
     path("<str:round_uid>/retry/", views.round_retry_view, name="round_retry"),
     path("<str:round_uid>/close/", views.round_close_view, name="round_close"),
     path("<str:round_uid>/continue/", views.round_continue_view, name="round_continue"),
+    path(
+        "<str:round_uid>/runs/<str:run_uid>/cancel/",
+        views.round_run_cancel_view,
+        name="round_run_cancel",
+    ),
+    path(
+        "<str:round_uid>/runs/<str:run_uid>/retry/",
+        views.round_run_retry_view,
+        name="round_run_retry",
+    ),
     path("<str:round_uid>/decide/", views.round_decide_view, name="round_decide"),
 ]

@@ -13,8 +13,9 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from alignment.forms import CampaignForm, ReasonForm, RecipeForm
 from alignment.models import Evaluation, Round
-from alignment.policy import campaign_for, candidate_for, round_for
+from alignment.policy import campaign_for, candidate_for, round_for, round_run_for
 from alignment.selectors.lineage import (
+    candidate_fate,
     candidate_lineage,
     datasets_labelling,
     lineage_foreign_mark,
@@ -37,6 +38,8 @@ from alignment.services.rounds import (
     round_continue,
     round_decide,
     round_retry,
+    round_run_cancel,
+    round_run_retry,
     round_start,
 )
 from alignment.tasks import advance_round
@@ -199,6 +202,7 @@ def candidate_origin(request: HttpRequest, candidate_uid: str) -> HttpResponse:
         "messages_html": messages_render(candidate.prompt.messages),
         "lineage": lineage,
         "labelling": datasets_labelling(datasets=lineage.datasets(), named=managed),
+        "fate": candidate_fate(candidate=candidate),
     }
     return render(request, "alignment/candidate_origin.html", context)
 
@@ -237,6 +241,31 @@ def round_decide_view(request: HttpRequest, round_uid: str) -> HttpResponse:
 
     done = "The new policy is the champion." if decision == "promote" else "The policy is rejected."
     return _act(request, round_uid, decide, done)
+
+
+@require_POST
+def round_run_cancel_view(request: HttpRequest, round_uid: str, run_uid: str) -> HttpResponse:
+    return _run_act(request, round_uid, run_uid, round_run_cancel, "The run is stopping.")
+
+
+@require_POST
+def round_run_retry_view(request: HttpRequest, round_uid: str, run_uid: str) -> HttpResponse:
+    return _run_act(request, round_uid, run_uid, round_run_retry, "The run is queued again.")
+
+
+def _run_act(
+    request: HttpRequest, round_uid: str, run_uid: str, service: Callable[..., Round], done: str
+) -> HttpResponse:
+    """Call a service on a run of a round, say how it went, and show the round again."""
+    link = round_run_for(request.user, round_uid, run_uid)
+    try:
+        service(link=link, actor=user_of(request))
+    except ApplicationError as error:
+        messages.error(request, error.message)
+    else:
+        messages.success(request, done)
+        advance_round.delay_on_commit(link.round_id)
+    return redirect("round_detail", round_uid)
 
 
 def _act(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 
-from alignment.models import Campaign, Round, StageEvent
+from alignment.models import Campaign, Round, RoundRun, StageEvent
 from alignment.recipe import Recipe, recipe_dump
 from annotation.models import (
     Assignment,
@@ -101,6 +101,7 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
     run = Run.objects.create(
         program="generate", config={}, status=Run.Status.FAILED, error="it broke"
     )
+    RoundRun.objects.create(round=round, lap=1, stage="sampling", role="candidates", run=run)
     return Side(
         project=project,
         manager=manager_member,

@@ -62,6 +62,8 @@ class RunView:
     seconds: float | None  # it took; None while it has not ended
     curve_name: str
     curve: list[tuple[int, float]]
+    can_cancel: bool
+    can_retry: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +149,7 @@ def _stages(round: Round, events: list[StageEvent], links: list[RoundRun]) -> li
                 standing=standing,
                 entered_at=entered.get(name),
                 seconds=seconds.get(name),
-                runs=[_run_view(link) for link in links if link.stage == name],
+                runs=[_run_view(round, link) for link in links if link.stage == name],
             )
         )
     return views
@@ -158,7 +160,9 @@ def _failed_before(events: list[StageEvent]) -> str:
     return next((e.before for e in reversed(events) if e.before in STAGES), "planned")
 
 
-def _run_view(link: RoundRun) -> RunView:
+def _run_view(round: Round, link: RoundRun) -> RunView:
+    run = link.run
+    is_here = (link.lap, link.stage) == (round.lap, round.failed_in or round.state)
     name, curve = run_curve(run=link.run)
     return RunView(
         run=link.run,
@@ -172,6 +176,8 @@ def _run_view(link: RoundRun) -> RunView:
         ),
         curve_name=name,
         curve=curve,
+        can_cancel=not run.is_ended and run.cancel_requested_at is None,
+        can_retry=is_here and run.status in (Run.Status.FAILED, Run.Status.CANCELLED),
     )
 
 

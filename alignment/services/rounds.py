@@ -315,6 +315,31 @@ def round_retry(*, round: Round, actor: User | None) -> Round:
     return round
 
 
+def round_run_cancel(*, link: RoundRun, actor: User | None) -> Round:
+    """Stop one run of a round. The round then fails in its stage, and can be retried there.
+
+    Raises ConflictError if the run has succeeded or failed.
+    """
+    run_cancel(run=link.run, actor=actor)
+    return link.round
+
+
+@transaction.atomic
+def round_run_retry(*, link: RoundRun, actor: User | None) -> Round:
+    """Queue a failed or cancelled run again; a round that failed by it goes on in its stage.
+
+    Raises ConflictError for a run of another stage or lap than the one the round stands in, and as
+    `round_retry` does.
+    """
+    round = _locked(link.round_id)
+    if (link.lap, link.stage) != (round.lap, round.failed_in or round.state):
+        raise ConflictError("The round has gone on from the stage of this run.")
+    if round.state == State.FAILED:
+        return round_retry(round=round, actor=actor)
+    run_retry(run=link.run, actor=actor)
+    return round
+
+
 def _locked(round_id: int) -> Round:
     """The row, held to the end of the transaction, with what it points to.
 
@@ -350,7 +375,7 @@ def _follow(round: Round, arrow: Arrow, *, actor: User | None, reason: str = "")
             name=round.campaign.champion_alias,
             version=round.policy_out,
             actor=actor,
-            reason=f"{round} promoted it. {why}".strip(),
+            reason=f"{round} promoted it" + (f": {why}" if why else ""),
         )
     return True
 
