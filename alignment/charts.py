@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 320.0, 96.0
 _PAD = 6.0
+_LABEL_GAP = 7.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class Mark:
 
     label: str
     x: float
+    label_x: float  # where the figure is written beside it
     y: float
     low_y: float
     high_y: float
@@ -82,6 +84,7 @@ def chart_draw(figures: Sequence[tuple[str, float, float, float]]) -> Chart | No
         Mark(
             label=label,
             x=round(width * (i + 0.5), 1),
+            label_x=round(width * (i + 0.5) + _LABEL_GAP, 1),
             y=place(value),
             low_y=place(low),
             high_y=place(high),

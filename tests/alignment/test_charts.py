@@ -22,6 +22,7 @@ def test_a_chart_keeps_zero_in_sight_and_spans_the_intervals() -> None:
     assert chart is not None
     first, second = chart.marks
     assert (first.x, second.x) == (80.0, 240.0)
+    assert second.label_x == 247.0
     assert (first.y, first.low_y, first.high_y) == (48.0, 90.0, 6.0)
     assert chart.zero_y == 90.0 and (chart.bottom, chart.top) == (0.0, 1.0)
     assert chart_draw([]) is None
