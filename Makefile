@@ -62,7 +62,8 @@ types:
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
 unit:
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	@# One thread a process: two processes of two spinning threads each take many times as long.
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
