@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 
 from annotation.models import Membership
+from annotation.services.datasets import MAX_IMPORT_BYTES
 from annotation.services.projects import MAX_GUIDELINE_CHARS
 from modelhub.errors import ApplicationError
 
@@ -64,6 +65,20 @@ class FreezeForm(forms.Form):
     def query(self) -> dict[str, Any]:
         origin = self.cleaned_data["origin"]
         return {"simulated": {"people": False, "simulated": True}[origin]} if origin else {}
+
+
+class RankingsForm(forms.Form):
+    file = forms.FileField(
+        label="File of rankings",
+        help_text="JSON Lines or Parquet, in the layout “rankings” of an export.",
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.parquet"}),
+    )
+
+    def clean_file(self) -> Any:
+        file = self.cleaned_data["file"]
+        if file.size > MAX_IMPORT_BYTES:
+            raise forms.ValidationError(f"A file is at most {MAX_IMPORT_BYTES >> 20} MiB.")
+        return file
 
 
 class GuidelineForm(forms.Form):

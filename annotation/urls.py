@@ -41,6 +41,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="member_link",
     ),
     path("projects/<str:project_uid>/datasets/", views.project_datasets, name="project_datasets"),
+    path(
+        "projects/<str:project_uid>/datasets/import/", views.dataset_import, name="dataset_import"
+    ),
     path("datasets/<str:dataset_uid>/", views.dataset_detail, name="dataset_detail"),
     path("datasets/<str:dataset_uid>/export/", views.dataset_export, name="dataset_export"),
 ]

@@ -18,13 +18,14 @@ from annotation.forms import (
     PersonForm,
     ProjectForm,
     PromptsForm,
+    RankingsForm,
     RoleForm,
     error_add,
 )
 from annotation.models import Membership, PreferenceDataset, Project, Split
 from annotation.rendering import markdown_render, messages_render
 from annotation.selectors import annotator_progress
-from annotation.services.datasets import preference_dataset_freeze
+from annotation.services.datasets import preference_dataset_freeze, preference_dataset_import
 from annotation.services.projects import (
     guideline_publish,
     membership_remove,
@@ -227,12 +228,28 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
                 request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
             )
             return redirect("dataset_detail", dataset.uid)
-    context = _frame(request, project, "datasets") | {
-        "form": form,
-        "datasets": project.datasets.select_related("artifact", "created_by"),
-        "slots": overviews.slot_counts(project=project),
-    }
-    return render(request, "annotation/project_datasets.html", context, status=_status(form))
+    return _datasets_page(request, project, form, RankingsForm())
+
+
+@require_POST
+def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """Rankings from a file, as a dataset of their own."""
+    project = policy.project_for(request.user, project_uid, MANAGER)
+    form = RankingsForm(request.POST, request.FILES)
+    if form.is_valid():
+        file = form.cleaned_data["file"]
+        try:
+            dataset = preference_dataset_import(
+                project=project, lines=file, name=file.name, created_by=_person(request)
+            )
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(
+                request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
+            )
+            return redirect("dataset_detail", dataset.uid)
+    return _datasets_page(request, project, FreezeForm(), form)
 
 
 @require_safe
@@ -312,6 +329,19 @@ def _members_page(
         "roles": Membership.Role.choices,
     }
     return render(request, "annotation/project_members.html", context, status=_status(form))
+
+
+def _datasets_page(
+    request: HttpRequest, project: Project, form: FreezeForm, import_form: RankingsForm
+) -> HttpResponse:
+    context = _frame(request, project, "datasets") | {
+        "form": form,
+        "import_form": import_form,
+        "datasets": project.datasets.select_related("artifact", "created_by"),
+        "slots": overviews.slot_counts(project=project),
+    }
+    status = max(_status(form), _status(import_form))
+    return render(request, "annotation/project_datasets.html", context, status=status)
 
 
 def _member(

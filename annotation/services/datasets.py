@@ -29,7 +29,6 @@ from django.utils.dateparse import parse_datetime
 from annotation.models import CandidateBatch, PreferenceDataset, Project, Split, Submission
 from annotation.records import RANKINGS_NAME as RANKINGS_NAME
 from annotation.records import RankedCandidate, RankingRecord
-from annotation.services.prompts import ByteLines
 from annotation.services.ranking_rows import jsonl_rows, rankings_checked
 from modelhub import storage
 from modelhub.errors import ApplicationError
@@ -129,7 +128,7 @@ def _dataset_keep(
 
 
 def preference_dataset_import(
-    *, project: Project, lines: Iterable[bytes] | ByteLines, name: str, created_by: User | None
+    *, project: Project, lines: Iterable[bytes] | IO[bytes], name: str, created_by: User | None
 ) -> PreferenceDataset:
     """Take in rankings that were exported in the `rankings` layout, here or elsewhere: all or none.
 
@@ -140,7 +139,7 @@ def preference_dataset_import(
     Raises ApplicationError with {"file", "line", "field"} for the first row that is refused; a
     Parquet file's lines are its rows. What makes a row good: `ranking_rows.rankings_checked`.
     """
-    name = Path(name).name[:120] or "rankings"
+    name = "".join(c for c in Path(name).name if c.isprintable())[:120] or "rankings"
     counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
     counts["used_by_split"] = dict.fromkeys(Split.values, 0)
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder_name:
@@ -175,11 +174,11 @@ def _imported(project: Project, snapshot: dict[str, Any]) -> PreferenceDataset |
     return same.select_related("artifact").first()
 
 
-def _spool(lines: Iterable[bytes] | ByteLines, file: IO[bytes], name: str) -> str:
+def _spool(lines: Iterable[bytes] | IO[bytes], file: IO[bytes], name: str) -> str:
     """Put the bytes into a file that can be read again, at its start; returns their sha256."""
     digest, size = hashlib.sha256(), 0
     read = getattr(lines, "read", None)
-    blocks: Iterable[bytes] = iter(lambda: read(_BLOCK_BYTES), b"") if read else lines  # type: ignore[assignment]
+    blocks = iter(lambda: read(_BLOCK_BYTES), b"") if read else iter(lines)
     for block in blocks:
         size += len(block)
         if size > MAX_IMPORT_BYTES:

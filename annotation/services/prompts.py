@@ -118,7 +118,7 @@ def _rows_read(
             raise RecordError(name, number, "", f"not UTF-8 (byte {error.start + 1})") from error
         except ValueError as error:
             raise RecordError(name, number, "", f"not JSON: {error}") from error
-        yield _Line(name, number).row(value, source)
+        yield PromptLine(name, number).row(value, source)
 
 
 def _lines_bounded(lines: Iterable[bytes] | ByteLines) -> Iterator[bytes]:
@@ -130,7 +130,7 @@ def _lines_bounded(lines: Iterable[bytes] | ByteLines) -> Iterator[bytes]:
             yield line
 
 
-class _Line:
+class PromptLine:
     """One line of a file, checked field by field."""
 
     def __init__(self, name: str, number: int) -> None:
@@ -147,7 +147,7 @@ class _Line:
         if "prompt" in value:
             messages = [{"role": "user", "content": self._content("prompt", value["prompt"])}]
         else:
-            messages = self._messages(value["messages"])
+            messages = self.messages(value["messages"])
         return {
             "messages": messages,
             "content_hash": content_hash(messages),
@@ -156,7 +156,7 @@ class _Line:
             "source": self._text("source", value.get("source", source), MAX_SOURCE_CHARS),
         }
 
-    def _messages(self, given: Any) -> list[dict[str, str]]:
+    def messages(self, given: Any) -> list[dict[str, str]]:
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_MESSAGES:
             raise self._refused("messages", f"wanted a list of 1 to {MAX_MESSAGES} messages")
         messages = []

@@ -240,6 +240,30 @@ def test_a_dataset_is_frozen_and_exported_from_its_pages(
     assert Submission.objects.count() == 1
 
 
+def test_rankings_are_imported_by_managers_whole_or_not_at_all(
+    project, dana, alice, signed_in
+) -> None:
+    builders.make_ranking_task(project)
+    judge(project, alice)
+    client = signed_in(dana)
+    client.post(reverse("project_datasets", args=[project.uid]), {"origin": ""})
+    export = reverse("dataset_export", args=[PreferenceDataset.objects.get().uid])
+    line = b"".join(client.get(export, {"layout": "rankings"}).streaming_content).decode().strip()
+    url = reverse("dataset_import", args=[project.uid])
+    moved = json.dumps(json.loads(line) | {"split": "nowhere"})
+    refused = client.post(url, {"file": upload("bad.jsonl", moved)})
+    assert refused.status_code == 400
+    text = refused.content.decode()
+    assert "Nothing was imported." in text
+    assert "bad.jsonl, line 1, field split" in text
+    assert client.post(url, {}).status_code == 400
+    assert PreferenceDataset.objects.count() == 1
+    page = client.post(url, {"file": upload("good.jsonl", line)}, follow=True).content.decode()
+    assert "Dataset 2 holds 1 rankings." in page
+    assert "the rows of good.jsonl, imported" in page
+    assert signed_in(alice).post(url, {"file": upload("good.jsonl", line)}).status_code == 404
+
+
 def test_a_dataset_that_was_damaged_is_not_exported_and_the_page_says_so(
     project, dana, alice, signed_in
 ) -> None:
