@@ -93,7 +93,7 @@ def test_answers_come_with_count_reason_and_log_probability(serve, engine):
     for answer in answers:
         assert answer.finish_reason in ("stop", "length")
         assert 1 <= answer.token_count <= 12
-        assert (answer.finish_reason == "length") == (answer.token_count == 12)
+        assert answer.finish_reason == "stop" or answer.token_count == 12
         assert answer.mean_logprob is not None and answer.mean_logprob < 0
 
 

@@ -25,8 +25,8 @@ from tests.tiny_model import tiny_model_write
 pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900)]
 
 PROGRAM = "modelhub.ml.generate"
-# Two chunks of 200 prompts of 25, 225 and 425 tokens: 45,000 in a first step that holds 32,768. Were
-# prompts ever prefilled in parts, a seeded request among them would end the engine.
+# Two chunks of 200 prompts of 25, 225 and 425 tokens: 45,000 in a first step that holds 32,768.
+# Were prompts ever prefilled in parts, a seeded request among them would end the engine.
 CONFIG = {
     "engine": "vllm",
     "dtype": "float32",
@@ -67,7 +67,8 @@ def test_seeded_requests_with_more_prompt_than_a_step_holds_are_all_answered(sam
     assert result["engine"] == "vllm" and result["engine_version"].startswith("0.")
     assert len({record.text for record in records if record.index == 0}) > 300
     for record in records:
-        assert (record.finish_reason == "length") == (record.token_count == 24)
+        # An answer may end itself with the last token it is allowed.
+        assert record.finish_reason == "stop" or record.token_count == 24
 
 
 def test_both_engines_agree_on_greedy_answers_and_their_log_probability(

@@ -217,7 +217,7 @@ def test_a_run_writes_every_sample_of_every_prompt_in_order(tiny, tmp_path):
     assert {(one.engine, one.max_tokens, one.top_p, one.top_k) for one in records} == {
         ("transformers", 40, 1.0, 0)
     }
-    assert all((one.finish_reason == "length") == (one.token_count == 40) for one in records)
+    assert all(one.finish_reason == "stop" or one.token_count == 40 for one in records)
     assert all(one.mean_logprob is not None and one.mean_logprob < 0 for one in records)
     assert len({one.seed for one in records}) == 80
     assert result["answers"] == 80 and result["prompts"] == 20
