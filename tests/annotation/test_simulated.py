@@ -2,10 +2,13 @@
 
 import math
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 
 from annotation.simulated import (
+    TIE_SHARE,
+    UNACCEPTABLE_BELOW,
     WEIGHTS,
     preference_terms,
     ranking_noisy,
@@ -151,3 +154,10 @@ def test_every_term_can_change_the_order() -> None:
     """No weight is so small that the others always hide it."""
     assert all(weight >= 0.05 for weight in WEIGHTS.values())
     assert all(abs(a - b) < 0.5 for a, b in combinations(WEIGHTS.values(), 2))
+
+
+def test_the_documentation_has_the_weights_that_are_used() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "simulated-annotators.md").read_text()
+    for name, weight in WEIGHTS.items():
+        assert f"| {name} | {weight:.2f} |" in page
+    assert f"within {TIE_SHARE} spreads" in page and f"less than {UNACCEPTABLE_BELOW} " in page
