@@ -127,6 +127,7 @@ class Recipe:
             if name in self.generate:
                 raise ConfigError(f"recipe.generate: {name} cannot be set: a round samples itself")
         _own_check("rejection", self.rejection, ("keep",))
+        _own_check("reward", self.reward, ("held_out_batches",))
         self.ranking_config(seed=0)
         self.improving_config(seed=0)
         self.evaluation_sampling_config(seed=0)

@@ -30,6 +30,8 @@ class RewardConfig:
     checkpoint_every_steps: int = 20
     evaluate_every_steps: int = 0  # on validation rankings; 0: at the end alone
     bootstrap_samples: int = 2000
+    # Candidate batches whose held-out rankings are the test: a round's own; none takes all.
+    held_out_batches: tuple[str, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -5,8 +5,10 @@ that rank the same answers to the same prompt, as happens when several annotator
 task, become one group with several rankings: its forward pass is paid once.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ class RankedGroup:
     group: Group
     characters_K: tuple[int, ...]  # length of each answer's text
     rankings: tuple[Tiers, ...]
+    batches: tuple[str | None, ...] = ()  # of each ranking, the candidate batch it is about
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -57,8 +60,47 @@ class RankedData:
     without_pairs: int  # rankings that put no answer above another
     longest_tokens: int  # of any prompt and answer read, too long ones included
 
-    def of_split(self, split: str) -> list[RankedGroup]:
-        return [one for one in self.groups if one.split == split]
+    def of_split(self, split: str, batches: Collection[str] = ()) -> list[RankedGroup]:
+        """The split's groups; with `batches`, no other rankings than those of these batches."""
+        groups = [one for one in self.groups if one.split == split]
+        if not batches:
+            return groups
+        own = []
+        for group in groups:
+            places = [i for i, batch in enumerate(group.batches) if batch in batches]
+            if places:
+                rankings = tuple(group.rankings[i] for i in places)
+                kept = tuple(group.batches[i] for i in places)
+                own.append(replace(group, rankings=rankings, batches=kept))
+        return own
+
+
+def steps_places(
+    sizes: Sequence[int], *, epochs: int, per_step: int, seed: int
+) -> list[list[list[int]]]:
+    """The places of every step of every epoch, over groups of `sizes` examples.
+
+    Each epoch takes every group once, in an order of its own. A group is never split over steps;
+    within that, an epoch's steps are as even as can be, so that no short last step counts as much
+    as a full one.
+    """
+    total = sum(sizes)
+    count = math.ceil(total / per_step)
+    plan = []
+    for epoch in range(epochs):
+        order = list(range(len(sizes)))
+        random.Random(f"{seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
+        steps: list[list[int]] = []
+        places: list[int] = []
+        taken, boundary = 0, 1
+        for place in order:
+            places.append(place)
+            taken += sizes[place]
+            if taken * count >= boundary * total:
+                steps.append(places)
+                places, boundary = [], taken * count // total + 1
+        plan.append(steps)
+    return plan
 
 
 def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
@@ -94,6 +136,7 @@ def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
                 Group(prompts[record.prompt_id], answers),
                 tuple(len(candidate.text) for candidate in candidates),
                 (),
+                (),
             )
         found = groups[key]
         longest = max(longest, found.group.longest)
@@ -108,6 +151,7 @@ def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
                 found.group,
                 found.characters_K,
                 (*found.rankings, tiers),
+                (*found.batches, record.batch),
             )
     usable = [group for group in groups.values() if group.rankings]
     return RankedData(usable, rankings, too_long, without_pairs, longest)

@@ -20,7 +20,6 @@ Legend: K answers of a prompt.
 """
 
 import math
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -34,7 +33,7 @@ from torch import Tensor, nn
 
 from alignment.intervals import bootstrap_ratio
 from alignment.ml.configs import RewardConfig
-from alignment.ml.data import RankedData, RankedGroup, rankings_load
+from alignment.ml.data import RankedData, RankedGroup, rankings_load, steps_places
 from alignment.ml.losses import better_mask, centering_loss, pair_accuracy, ranking_loss
 from alignment.ml.rounding import weights_round
 from alignment.ml.shared_prefix import answer_scores, attach, pack
@@ -70,21 +69,15 @@ def training_check(data: RankedData, *, max_tokens: int) -> list[RankedGroup]:
 def steps_plan(groups: Sequence[RankedGroup], config: RewardConfig) -> list[list[int]]:
     """The groups of every step, as places in `groups`: all epochs, each in an order of its own.
 
-    A step takes groups until it has `rankings_per_step` rankings; an epoch's last may have fewer.
+    An epoch's steps are even, of about `rankings_per_step` rankings; a group's stay together.
     """
-    plan: list[list[int]] = []
-    for epoch in range(config.epochs):
-        order = list(range(len(groups)))
-        random.Random(f"{config.seed}:{epoch}").shuffle(order)  # noqa: S311 - not a secret
-        places: list[int] = []
-        for place in order:
-            places.append(place)
-            if sum(len(groups[i].rankings) for i in places) >= config.rankings_per_step:
-                plan.append(places)
-                places = []
-        if places:
-            plan.append(places)
-    return plan
+    epochs = steps_places(
+        [len(group.rankings) for group in groups],
+        epochs=config.epochs,
+        per_step=config.rankings_per_step,
+        seed=config.seed,
+    )
+    return [places for steps in epochs for places in steps]
 
 
 # ── loss ─────────────────────────────────────────────────────────────────────────────────────────
@@ -388,19 +381,21 @@ def _line(figures: dict[str, float]) -> str:
 def _reports(
     model: Any, data: RankedData, config: RewardConfig
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    for split in ("validation", "held_out"):
-        groups = data.of_split(split)
-        yield split, ranking_report(scores_of(model, groups, config), groups, config)
+    for name, groups in (
+        ("validation", data.of_split("validation")),
+        ("held_out", data.of_split("held_out", config.held_out_batches)),
+        ("held_out_all", data.of_split("held_out")),
+    ):
+        yield name, ranking_report(scores_of(model, groups, config), groups, config)
 
 
 def main(run: RunDir) -> None:
     config = run.config(RewardConfig)
     base = run.input("base")
     tokenizer = tokenizer_load(base)
-    data = rankings_load(
-        run.input("rankings") / "rankings.jsonl", tokenizer, max_tokens=config.max_tokens
-    )
-    groups = training_check(data, max_tokens=config.max_tokens)
+    max_tokens = min(config.max_tokens, model_directory_check(base).context_tokens)
+    data = rankings_load(run.input("rankings") / "rankings.jsonl", tokenizer, max_tokens=max_tokens)
+    groups = training_check(data, max_tokens=max_tokens)
     print(
         f"{data.rankings} rankings: {data.too_long} left out for their length, "
         f"{data.without_pairs} for want of a pair; {len(groups)} groups to train on",

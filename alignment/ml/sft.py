@@ -22,7 +22,6 @@ Legend: S answer tokens of a row, C width of a hidden state, V vocabulary.
 """
 
 import math
-import random
 import time
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -36,7 +35,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.configs import SftConfig
-from alignment.ml.data import DemonstrationRecord
+from alignment.ml.data import DemonstrationRecord, steps_places
 from alignment.ml.rounding import weights_round
 from alignment.ml.shared_prefix import Group, Row, attach, hidden_states, pack
 from modelhub.ml.chat import answer_encode, prompt_render
@@ -117,27 +116,9 @@ class Step:
 def steps_plan(
     sizes: Sequence[int], *, epochs: int, examples_per_step: int, seed: int
 ) -> list[Step]:
-    """All steps of a run over prompts of `sizes` examples.
-
-    Each epoch takes every prompt once, in an order of its own. A prompt is never split over steps;
-    within that, an epoch's steps are as even as can be, so that no short last step counts as much
-    as a full one.
-    """
-    total = sum(sizes)
-    count = math.ceil(total / examples_per_step)
-    plan = []
-    for epoch in range(epochs):
-        order = list(range(len(sizes)))
-        random.Random(f"{seed}:{epoch}").shuffle(order)  # noqa: S311 - an order, not a secret
-        prompts: list[int] = []
-        taken, boundary = 0, 1
-        for place in order:
-            prompts.append(place)
-            taken += sizes[place]
-            if taken * count >= boundary * total:
-                plan.append(Step(epoch, tuple(prompts)))
-                prompts, boundary = [], taken * count // total + 1
-    return plan
+    """All steps of a run over prompts of `sizes` examples, a prompt's in one step."""
+    places = steps_places(sizes, epochs=epochs, per_step=examples_per_step, seed=seed)
+    return [Step(epoch, tuple(one)) for epoch, steps in enumerate(places) for one in steps]
 
 
 def learning_rate(step: int, *, steps: int, config: SftConfig) -> float:

@@ -8,10 +8,11 @@ it is called, and wherever a process died, there is one run of each role.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from alignment.gates import judgement_lost, snapshot_problem, verdict_of
+from alignment.ml.configs import RewardConfig
 from alignment.models import Evaluation, Round, RoundRun
 from alignment.recipe import Recipe, recipe_load
 from alignment.selectors.rounds import (
@@ -244,13 +245,20 @@ def freezing(stage: Stage) -> Arrow | None:
     return Arrow(to=State.REWARD, reason=f"frozen as {frozen.dataset}")
 
 
+def _reward_config(stage: Stage) -> RewardConfig:
+    """Tested on held-out answers of the policy it is to judge: those of this round, of all laps."""
+    batches = round_ranking_batches(round=stage.round).order_by("pk")
+    uids = tuple(batches.values_list("uid", flat=True))
+    return replace(stage.recipe.reward_config(), held_out_batches=uids)
+
+
 def reward(stage: Stage) -> Arrow | None:
     round = stage.round
     dataset = round.dataset
     assert dataset is not None  # noqa: S101 - freezing is walked before
     run = stage.run(
         "reward",
-        stage.recipe.reward_config(),
+        _reward_config(stage),
         lambda: {"base": round.policy_in.artifact, "rankings": dataset.artifact},
     )
     if run is None:

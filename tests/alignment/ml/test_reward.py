@@ -21,6 +21,7 @@ from alignment.ml.shared_prefix import Group
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError
+from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.test_data import ranking
@@ -399,8 +400,43 @@ def test_steps_take_every_group_once_an_epoch_in_another_order(tmp_path, tokeniz
     seen = [place for step in plan for place in step]
     assert sorted(seen) == sorted([*range(5), *range(5)])
     assert seen[:5] != seen[5:]
-    for step in plan[:-1]:
-        assert sum(len(groups[i].rankings) for i in step) >= 1
+
+
+def test_no_short_last_step_counts_as_a_full_one(tmp_path, tokenizer):
+    groups = loaded(tmp_path, tokenizer, rows(10))
+    plan = reward.steps_plan(groups, RewardConfig(rankings_per_step=8))
+    assert [len(step) for step in plan] == [5, 5]
+
+
+def test_it_is_tested_on_the_rounds_own_answers_beside_all(tmp_path, base):
+    records = [
+        *rows(4),
+        *(dataclasses.replace(one, batch="old") for one in rows(3, first=10, split="held_out")),
+        *(dataclasses.replace(one, batch="new") for one in rows(2, first=20, split="held_out")),
+    ]
+    folder = run_make(tmp_path / "run", base, records, held_out_batches=["new"])
+    reward.main(RunDir(folder))
+    result = result_of(folder)
+    assert (result["held_out"]["rankings"], result["held_out_all"]["rankings"]) == (2, 5)
+
+
+def test_one_prompt_ranked_in_two_rounds_is_tested_on_the_ones_asked_for(tmp_path, tokenizer):
+    first = dataclasses.replace(rows(1, split="held_out")[0], batch="old")
+    second = dataclasses.replace(first, id="r2", batch="new", tiers=first.tiers[::-1])
+    path = tmp_path / "rankings.jsonl"
+    records_write(path, [first, second])
+    data = rankings_load(path, tokenizer, max_tokens=1024)
+    (group,) = data.of_split("held_out", ["new"])
+    assert group.rankings == (data.groups[0].rankings[1],) and group.batches == ("new",)
+    assert data.of_split("held_out", ["another"]) == []
+
+
+def test_what_does_not_fit_the_bases_context_is_left_out(tmp_path, base):
+    context = model_directory_check(base).context_tokens
+    records = [*rows(2), ranking(900, prompt="long", texts=("x" * context, "y"), tiers="a>b")]
+    folder = run_make(tmp_path / "run", base, records, max_tokens=100_000)
+    reward.main(RunDir(folder))
+    assert result_of(folder)["train"]["rankings_too_long"] == 1
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine():

@@ -346,6 +346,17 @@ def test_answers_that_cannot_be_taken_in_fail_the_round_once(
     assert events == [("planned", "sampling"), ("sampling", "failed")]
 
 
+def test_the_reward_model_is_tested_on_the_rounds_own_answers(
+    campaign: Campaign, people: list[Membership]
+) -> None:
+    first = hands.round_walk(hands.make_round(campaign), people, until="promoted")
+    second = hands.round_walk(hands.make_round(campaign, key="2"), people, until="improving")
+    for round in (first, second):
+        assert round.batch is not None
+        run = round.round_runs.get(role="reward").run
+        assert run.config["held_out_batches"] == [round.batch.uid]
+
+
 def test_the_same_launch_key_gives_the_same_round(campaign: Campaign) -> None:
     first = hands.make_round(campaign, key="once")
     assert hands.make_round(campaign, key="once") == first
