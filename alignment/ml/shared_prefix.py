@@ -122,9 +122,7 @@ class Row:
     @cached_property
     def segments(self) -> list[int]:
         """Lengths of every prompt and every answer that is not empty, in the row's order."""
-        return [
-            length for span in self.spans for length in (span.prompt, *span.answers) if length
-        ]
+        return [length for span in self.spans for length in (span.prompt, *span.answers) if length]
 
     @cached_property
     def longest(self) -> int:
