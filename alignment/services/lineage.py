@@ -2,11 +2,13 @@
 
 import json
 
-from alignment.selectors.lineage import Node
+from alignment.selectors.lineage import Node, version_lineage
 from annotation.models import PreferenceDataset
 from annotation.services.datasets import preference_dataset_verify
 from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors import lineage as hub_lineage
+from modelhub.selectors.lineage import Difference
 from modelhub.storage import artifact_verify, run_folder
 
 
@@ -49,12 +51,41 @@ def lineage_verify(*, root: Node) -> int:
     return len(checked)
 
 
+def version_differences(*, version: ModelVersion) -> list[Difference]:
+    """All that differs upstream of a version: the hub's part, and the snapshots' rows.
+
+    The hub compares artifacts, runs and versions with what their manifests say of their origin;
+    what a snapshot was made of only its project knows. Reads every byte upstream.
+    """
+    found = hub_lineage.lineage_verify(version=version)
+    for dataset in version_lineage(version=version).datasets():
+        try:
+            preference_dataset_verify(dataset=dataset)
+        except (ValueError, OSError) as error:
+            found.append(Difference(subject=str(dataset), message=str(error)))
+    return found
+
+
+def _origin_check(run: Run) -> None:
+    """As `_config_check`, from the origin that the names of the run's outputs cover."""
+    for made in run.outputs.select_related("artifact"):
+        origin = made.artifact.manifest.get("origin")
+        if not isinstance(origin, dict):
+            continue
+        if origin.get("config") != run.config or origin.get("program") != run.program:
+            raise IntegrityError(f"{run}: its configuration has changed since it ran")
+        inputs = {one.role: one.artifact.sha256 for one in run.inputs.select_related("artifact")}
+        if origin.get("inputs") != inputs:
+            raise IntegrityError(f"{run}: its inputs have changed since it ran")
+
+
 def _config_check(run: Run) -> None:
     """The row's configuration and inputs against the ones its program read."""
     try:
         given = json.loads((run_folder(run) / "config.json").read_text())
     except FileNotFoundError:
-        return  # its directory was cleaned away; the row alone says what it was given
+        _origin_check(run)  # its directory was cleaned away
+        return
     except ValueError as error:
         raise IntegrityError(f"{run}: config.json is not JSON") from error
     if given["config"] != run.config or given["program"] != run.program:

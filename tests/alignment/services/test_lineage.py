@@ -1,20 +1,24 @@
 """What came from what, both ways, and that a change anywhere upstream is found and named."""
 
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from alignment.models import Campaign, Round
 from alignment.selectors.lineage import (
+    Node,
     candidate_lineage,
     dataset_submissions,
     datasets_labelling,
     submission_descent,
     version_lineage,
 )
-from alignment.services.lineage import lineage_verify
+from alignment.services.lineage import lineage_verify, version_differences
 from annotation.models import Candidate, Membership, PreferenceDataset
 from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Artifact, ModelVersion, Run
@@ -122,3 +126,40 @@ def test_one_change_anywhere_upstream_is_found_and_named(
     promoted.policy_out.refresh_from_db()
     with pytest.raises(IntegrityError, match=named):
         lineage_verify(root=version_lineage(version=promoted.policy_out))
+
+
+def test_without_the_runs_directory_its_configuration_is_held_against_its_outputs_origin(
+    promoted: Round,
+) -> None:
+    run = promoted.round_runs.get(role="sft").run
+    made = run.outputs.get().artifact
+    inputs = {one.role: one.artifact.sha256 for one in run.inputs.select_related("artifact")}
+    origin = {"program": run.program, "config": run.config, "inputs": inputs}
+    Artifact.objects.filter(pk=made.pk).update(manifest={**made.manifest, "origin": origin})
+    shutil.rmtree(run_folder(run))
+    with pytest.raises(IntegrityError, match="manifest"):  # its configuration is as it was
+        lineage_verify(root=Node(subject=run))
+    seed_change(promoted)
+    run.refresh_from_db()
+    with pytest.raises(IntegrityError, match=r"sft .*configuration"):
+        lineage_verify(root=Node(subject=run))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [(snapshot_change, "rankings.jsonl"), (counts_change, "counts"), (base_change, "weights.txt")],
+)
+def test_the_command_names_what_has_changed_down_to_the_rankings(
+    promoted: Round, change: Callable[[Round], None], named: str
+) -> None:
+    assert promoted.policy_out is not None
+    before = version_differences(version=promoted.policy_out)
+    # These runs' outputs were written by hand, without their origin; nothing else differs.
+    assert all(one.message.endswith("does not say how it was made") for one in before)
+    change(promoted)
+    said = io.StringIO()
+    with pytest.raises(CommandError, match="difference"):
+        call_command("verify_lineage", "small@2", stderr=said)
+    assert named in said.getvalue()
+    with pytest.raises(CommandError, match="MODEL@NUMBER"):
+        call_command("verify_lineage", "small")
