@@ -8,7 +8,6 @@ order of the snapshot, so the same dataset gives the same bytes. Memory does not
 
 import dataclasses
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -25,7 +24,7 @@ from annotation.pairs import ranking_pairs
 from annotation.records import RANKINGS_NAME, RankingRecord
 from modelhub import storage
 from modelhub.errors import ApplicationError
-from modelhub.ml.manifest import IntegrityError
+from modelhub.ml.manifest import IntegrityError, folder_sync, path_sync
 from modelhub.ml.records import json_canonical, records_read
 
 FORMATS = ("jsonl", "parquet")
@@ -152,11 +151,9 @@ def dataset_export(*, dataset: PreferenceDataset, layout: str, format: str, out:
                 path.unlink()
         card = dataset_card(dataset=dataset, layout=layout, format=format, counts=counts)
         (temporary / "README.md").write_text(card, encoding="utf-8")
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                _sync(path)
+        folder_sync(temporary)
         temporary.rename(out)
-        _sync(out.parent)
+        path_sync(out.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return sum(counts.values())
@@ -301,11 +298,3 @@ def _blocks_after(file: IO[bytes], start: int) -> Generator[bytes, None, int]:
         sent += len(block)
         yield block
     return sent
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

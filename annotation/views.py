@@ -3,7 +3,6 @@
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
@@ -36,6 +35,7 @@ from annotation.services.projects import (
 )
 from annotation.services.prompts import prompts_import
 from modelhub.errors import ApplicationError
+from modelhub.serializers import user_of
 
 MANAGER = Membership.Role.MANAGER
 REVIEWER = Membership.Role.REVIEWER
@@ -52,7 +52,7 @@ SKIP_REASONS = [
 @require_safe
 def home(request: HttpRequest) -> HttpResponse:
     """The person's projects, what waits in each, and one button to go on."""
-    cards = overviews.project_cards(user=_person(request))
+    cards = overviews.project_cards(user=user_of(request))
     may_create = policy.projects_may_create(request.user)
     return render(request, "annotation/home.html", {"cards": cards, "may_create": may_create})
 
@@ -64,7 +64,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
     form = ProjectForm(_posted(request))
     if form.is_valid():
         try:
-            project = project_create(created_by=_person(request), **form.cleaned_data)
+            project = project_create(created_by=user_of(request), **form.cleaned_data)
         except ApplicationError as error:
             error_add(form, error)
         else:
@@ -159,7 +159,7 @@ def project_members(request: HttpRequest, project_uid: str) -> HttpResponse:
     link: dict[str, str] = {}
     if form.is_valid():
         try:
-            user, token = person_add(project=project, actor=_person(request), **form.cleaned_data)
+            user, token = person_add(project=project, actor=user_of(request), **form.cleaned_data)
         except ApplicationError as error:
             error_add(form, error)
         else:
@@ -219,7 +219,7 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
     if form.is_valid():
         try:
             dataset = preference_dataset_freeze(
-                project=project, created_by=_person(request), query=form.query()
+                project=project, created_by=user_of(request), query=form.query()
             )
         except ApplicationError as error:
             error_add(form, error)
@@ -240,7 +240,7 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
         file = form.cleaned_data["file"]
         try:
             dataset = preference_dataset_import(
-                project=project, lines=file, name=file.name, created_by=_person(request)
+                project=project, lines=file, name=file.name, created_by=user_of(request)
             )
         except ApplicationError as error:
             error_add(form, error)
@@ -290,7 +290,7 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     if form.is_valid():
         try:
             published = guideline_publish(
-                project=project, text=form.cleaned_data["text"], author=_person(request)
+                project=project, text=form.cleaned_data["text"], author=user_of(request)
             )
         except ApplicationError as error:
             error_add(form, error)
@@ -368,9 +368,3 @@ def _posted(request: HttpRequest) -> QueryDict | None:
 def _status(form: Any) -> int:
     """A page that refuses a form says so in its status too."""
     return 400 if form.is_bound and form.errors else 200
-
-
-def _person(request: HttpRequest) -> User:
-    """The signed-in person; the middleware lets nobody else reach these pages."""
-    assert isinstance(request.user, User)  # noqa: S101  # LoginRequiredMiddleware made sure
-    return request.user

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.http import HttpRequest
 from rest_framework import serializers
 from rest_framework.request import Request
 
@@ -30,7 +31,7 @@ def input_read(serializer: type[StrictSerializer], request: Request) -> dict[str
     return dict(given.validated_data)
 
 
-def user_of(request: Request) -> User:
+def user_of(request: Request | HttpRequest) -> User:
     """The signed-in person. Raises TypeError where the view's permissions let nobody in."""
     if not isinstance(request.user, User):
         raise TypeError("a view for signed-in people was reached by nobody")

@@ -25,9 +25,11 @@ from django.conf import settings
 from modelhub.ml.manifest import (
     MANIFEST_NAME,
     IntegrityError,
+    folder_sync,
     manifest_sha256,
     manifest_verify,
     manifest_write,
+    path_sync,
 )
 from modelhub.models import Artifact, Run
 
@@ -68,7 +70,7 @@ def content_put(*, folder: Path, link: bool = False) -> StoredContent:
         manifest = json.loads((temporary / MANIFEST_NAME).read_text())
         if not manifest["files"]:
             raise IntegrityError(f"{folder.name} holds no files")
-        _tree_sync(temporary)
+        folder_sync(temporary)
         _place(temporary, root / sha256, sha256)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -199,7 +201,7 @@ def _place(temporary: Path, final: Path, sha256: str) -> None:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
         else:
-            _sync(final.parent)
+            path_sync(final.parent)
             return
         try:
             manifest_verify(final, sha256)
@@ -208,17 +210,3 @@ def _place(temporary: Path, final: Path, sha256: str) -> None:
             logger.warning("artifact %s was damaged (%s) and is replaced", sha256[:12], error)
             with contextlib.suppress(FileNotFoundError):  # another writer has just done it
                 final.rename(final.with_name(f"{_TEMPORARY_PREFIX}damaged-{uuid.uuid4().hex}"))
-
-
-def _tree_sync(folder: Path) -> None:
-    """fsync everything below `folder` and itself: after this it survives power loss."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.auth.models import User
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
@@ -21,6 +20,7 @@ from modelhub.policy import hub_page
 from modelhub.selectors import lineage
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
+from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
@@ -52,7 +52,7 @@ def model_import(request: HttpRequest) -> HttpResponse:
     """The one form that brings a model in. Sent twice, it starts one run."""
     form = ImportModelForm(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        user, config = _user_of(request), form.config
+        user, config = user_of(request), form.config
 
         def act() -> str:
             return model_import_request(config=config, requested_by=user).uid
@@ -104,7 +104,7 @@ def version_alias(request: HttpRequest, version_uid: str) -> HttpResponse:
     if form.is_valid():
         try:
             alias = alias_move(
-                model=version.model, version=version, actor=_user_of(request), **form.cleaned_data
+                model=version.model, version=version, actor=user_of(request), **form.cleaned_data
             )
         except ApplicationError as error:
             form.add_error(None, error.message)
@@ -178,7 +178,7 @@ def run_metrics(request: HttpRequest, run_uid: str) -> HttpResponse:
 def run_cancel_view(request: HttpRequest, run_uid: str) -> HttpResponse:
     run = _run_of(run_uid)
     try:
-        run = run_cancel(run=run, actor=_user_of(request))
+        run = run_cancel(run=run, actor=user_of(request))
     except ApplicationError as error:
         messages.error(request, error.message)
     else:
@@ -194,20 +194,13 @@ def run_cancel_view(request: HttpRequest, run_uid: str) -> HttpResponse:
 def run_retry_view(request: HttpRequest, run_uid: str) -> HttpResponse:
     run = _run_of(run_uid)
     try:
-        run = run_retry(run=run, actor=_user_of(request))
+        run = run_retry(run=run, actor=user_of(request))
     except ApplicationError as error:
         messages.error(request, error.message)
     else:
         messages.success(request, "The run is queued again.")
         tasks.ring_queued_runs.delay_on_commit()
     return redirect("run_detail", run.uid)
-
-
-def _user_of(request: HttpRequest) -> User:
-    """The signed-in person: `hub_page` lets nobody else through."""
-    if not isinstance(request.user, User):
-        raise Http404("Not found.")
-    return request.user
 
 
 def _model_of(uid: str) -> Model:

@@ -11,6 +11,7 @@ By hand: `python -m modelhub.ml.manifest FOLDER` writes a folder's manifest and 
 
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,21 @@ def file_sha256(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def folder_sync(folder: Path) -> None:
+    """fsync every file and folder below `folder`, and itself: after this it survives power loss."""
+    for path in [*folder.rglob("*"), folder]:
+        path_sync(path)
+
+
+def path_sync(path: Path) -> None:
+    """fsync a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def manifest_build(folder: Path) -> dict[str, Any]:

@@ -36,7 +36,13 @@ from modelhub.ml.configs import (
     RefusedError,
     config_load,
 )
-from modelhub.ml.manifest import IntegrityError, manifest_verify, manifest_write
+from modelhub.ml.manifest import (
+    IntegrityError,
+    folder_sync,
+    manifest_verify,
+    manifest_write,
+    path_sync,
+)
 from modelhub.ml.records import json_canonical
 from modelhub.ml.sources import sources_sha256
 
@@ -132,7 +138,7 @@ class RunDir:
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
-        _sync(final.parent)
+        path_sync(final.parent)
         for old in sorted(final.parent.glob("step-*"))[:-_KEPT_CHECKPOINTS]:
             shutil.rmtree(old)
         return final
@@ -187,7 +193,7 @@ class RunDir:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(self.path / name)
-        _sync(self.path)
+        path_sync(self.path)
 
 
 def program_run(main: Callable[[RunDir], None]) -> None:
@@ -234,17 +240,3 @@ def _is_out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or (isinstance(error, RuntimeError) and "allocate memory" in str(error))
     )
-
-
-def folder_sync(folder: Path) -> None:
-    """fsync every file and folder below `folder`, and itself: after this it survives power loss."""
-    for path in [*folder.rglob("*"), folder]:
-        _sync(path)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
