@@ -3,7 +3,6 @@
 Plain Python, standard library only.
 """
 
-import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -184,15 +183,6 @@ def recipe_load(values: Mapping[str, Any]) -> Recipe:
 def recipe_dump(recipe: Recipe) -> dict[str, Any]:
     """The recipe as JSON values; `recipe_load` of it is an equal recipe."""
     return config_dump(recipe)
-
-
-def recipe_changes(before: Recipe, after: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The fields in which two recipes differ: name → (before, after)."""
-    pairs = {
-        one.name: (getattr(before, one.name), getattr(after, one.name))
-        for one in dataclasses.fields(Recipe)
-    }
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def _own_check(name: str, overrides: Mapping[str, Any], own: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alignment.models import Round
-from alignment.recipe import STAGES, Recipe, recipe_changes, recipe_dump, recipe_load
+from alignment.recipe import STAGES, Recipe, recipe_dump, recipe_load
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.records import json_canonical, json_strict
 
@@ -79,6 +79,7 @@ def test_a_recipe_comes_back_from_json_as_it_went(
         ({"generate": {"endpoint_url": "http://here"}}, "endpoint_url cannot be set"),
         ({"generate": {"endpoint_key_variable": "HOME"}}, "endpoint_key_variable cannot"),
         ({"max_tokens": 4000}, "recipe.generate.max_context_tokens"),
+        ({"reward": {"held_out_batches": ["b"]}}, "recipe.reward: held_out_batches is a setting"),
         ({"colour": "blue"}, "recipe: unknown setting colour"),
     ],
 )
@@ -86,8 +87,3 @@ def test_a_recipe_is_refused_naming_the_field(values: dict[str, object], said: s
     with pytest.raises(ConfigError) as refused:
         recipe_load(values)
     assert said in str(refused.value)
-
-
-def test_what_changed_between_two_recipes() -> None:
-    before, after = Recipe(), Recipe(samples=6, sft={"epochs": 1})
-    assert recipe_changes(before, after) == {"samples": (4, 6), "sft": ({}, {"epochs": 1})}
