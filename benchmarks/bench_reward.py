@@ -13,7 +13,8 @@ gradient checkpointing, clipping or logging, on all cores. Ours lays each rankin
 rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step as two rankings
 have, in its own random order; it is run through `RewardTrainer.train()` with micro-batches of
 several sizes and the fastest is taken. Its step is timed from `on_step_begin` to `on_step_end`,
-which leaves out its collation; ours at the faster of two row sizes, packing included.
+which leaves out its collation; ours at the faster of two row sizes, packing included. The process
+keeps freed memory between steps (`alignment.ml.allocator`), for both, except where peaks are taken.
 
 How: after that search TRL's steps and ours alternate, so that another job on the machine slows
 both, and medians are reported. Peak memory is the growth of the resident set at its peak in a
@@ -57,6 +58,7 @@ from transformers import (
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
+from alignment.ml.allocator import memory_keep
 from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
 
@@ -461,6 +463,7 @@ def main() -> None:
     if arguments.cpu_time:
         global clock
         clock = time.process_time
+    memory_keep()
     cases = [*(Case(k, "llama-h256-l6") for k in (4, 6, 9)), Case(4, "smollm2-135m")]
     cases = [
         case

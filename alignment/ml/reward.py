@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from alignment.intervals import bootstrap_ratio
+from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import RankedData, RankedGroup, rankings_load, steps_places
 from alignment.ml.losses import better_mask, centering_loss, pair_accuracy, ranking_loss
@@ -391,6 +392,7 @@ def _reports(
 
 def main(run: RunDir) -> None:
     config = run.config(RewardConfig)
+    memory_keep()
     base = run.input("base")
     tokenizer = tokenizer_load(base)
     max_tokens = min(config.max_tokens, model_directory_check(base).context_tokens)
