@@ -80,7 +80,9 @@ class SftConfig:
     max_grad_norm: float = 1.0
     lora_rank: int = 0  # 0 trains every weight; more trains an adapter that is merged at the end
     lora_alpha: float = 32.0
-    dtype: str = "float32"  # of the products; weights are trained in float32
+    # Of the products; weights are trained in float32. bfloat16 hides a short run's small updates of
+    # the weights from itself: take it for adapters and long runs.
+    dtype: str = "float32"
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 20
     seed: int = 0
