@@ -16,8 +16,10 @@ from tests.annotation.storm import forked, storm  # sets Django up, opens no con
 
 # isort: split
 from django.core.management import call_command
+from django.db import IntegrityError, connection
 
 from alignment.models import Campaign, Round, RoundRun, StageEvent
+from alignment.services import rounds as services
 from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import round_advance, round_decide, round_start
 from annotation.models import Membership, Project, Split
@@ -165,16 +167,57 @@ def decide_check(history: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+# The guard's mutant: no row is held, and an arrow asks for nothing
+
+
+def naive_prepare() -> None:
+    Round.objects.exclude(state__in=Round.ENDED).update(state="cancelled")
+    for campaign in campaigns("walk"):
+        round_start(campaign=campaign, recipe=hands.SMALL, launch_key="naive", actor=None)
+
+
+def naive_worker(number: int, barrier: Any) -> list[dict[str, Any]]:
+    def unlocked(round_id: int) -> Round:
+        return Round.objects.select_related("campaign__project", "policy_in").get(pk=round_id)
+
+    def walk(round: Round, *, to: str, **changes: Any) -> bool:
+        given = {name: changes.pop(name, default) for name, default in _SAID}
+        StageEvent.objects.create(round=round, before=round.state, after=to, **given)
+        Round.objects.filter(pk=round.pk).update(state=to, **changes)
+        return True
+
+    services._locked, services._walk = unlocked, walk
+    refused = 0
+    for round in Round.objects.filter(launch_key="naive"):
+        barrier.wait()
+        try:
+            round_advance(round=round)
+        except IntegrityError:
+            refused += 1
+    return [{"refused": refused}]
+
+
+def naive_check(history: list[dict[str, Any]]) -> dict[str, Any]:
+    events = StageEvent.objects.filter(round__launch_key="naive")
+    return {
+        "refused_by_the_database": sum(entry["refused"] for entry in history),
+        "arrows_walked_twice": events.count()
+        - events.values("round", "before", "after").distinct().count(),
+    }
+
+
+_SAID = (("actor", None), ("reason", ""))
 SCENARIOS = {
     "launch": (campaigns_prepare, launch_worker, launch_check),
     "walk": (walk_prepare, walk_worker, walk_check),
     "decide": (decide_prepare, decide_worker, decide_check),
+    "naive": (naive_prepare, naive_worker, naive_check),
 }
 
 
 def main(report: Path) -> None:
     forked(lambda: call_command("migrate", verbosity=0))
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"database": connection.vendor}
     for name, (prepare, worker, check) in SCENARIOS.items():
         forked(prepare)
         started = time.monotonic()
