@@ -30,7 +30,7 @@ from alignment.selectors.overview import (
     evaluation_samples,
     round_overview,
 )
-from alignment.selectors.rounds import campaign_policy, prompt_tags, round_open
+from alignment.selectors.rounds import campaign_policy, prompt_counts, prompt_tags, round_open
 from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import (
     round_annotation_close,
@@ -123,6 +123,7 @@ def round_new(request: HttpRequest, campaign_uid: str) -> HttpResponse:
         "open_round": round_open(campaign=campaign),
         "previous": campaign.rounds.order_by("-number").first(),
         "tags": prompt_tags(project=campaign.project),
+        "counts": prompt_counts(project=campaign.project),
     }
     return render(request, "alignment/round_new.html", context, status=422 if form.errors else 200)
 

@@ -87,6 +87,7 @@ class RoundOverview:
     stages: list[StageView]
     events: list[StageEvent]
     progress: AnnotationProgress
+    rankers: int  # members of the project, all of whom may rank
     waits_for_person: bool
     held_out: Mapping[str, Any]  # of the newest reward model; empty before there is one
     evaluation: Evaluation | None
@@ -109,6 +110,7 @@ def round_overview(*, round: Round) -> RoundOverview:
         stages=_stages(round, events, links),
         events=events,
         progress=progress,
+        rankers=round.campaign.project.memberships.filter(removed_at=None).count(),
         waits_for_person=_waits_for_person(round, recipe, progress),
         held_out=run_facts(trained).get("held_out") or {},
         evaluation=Evaluation.objects.filter(round=round)

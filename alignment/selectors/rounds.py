@@ -64,6 +64,12 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
     return [prompt for prompt in found if prompt.pk in chosen]
 
 
+def prompt_counts(*, project: Project) -> list[tuple[str, int]]:
+    """How many prompts lie on each side: (its name, count), in the order train … held-out."""
+    counted = dict(project.prompts.values_list("split").annotate(Count("pk")).order_by())
+    return [(str(split.label), counted.get(split.value, 0)) for split in Split]
+
+
 def prompt_tags(*, project: Project) -> list[tuple[str, int]]:
     """The tags of a project's prompts with how many carry each. One query."""
     counted: Counter[str] = Counter()

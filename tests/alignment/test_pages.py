@@ -175,7 +175,7 @@ def test_one_form_starts_a_round_and_a_second_click_starts_none(
     campaign: Campaign, manager: Client, dana: User
 ) -> None:
     url = reverse("round_new", args=[campaign.uid])
-    assert manager.get(url).status_code == 200
+    assert "3 train, 0 validation, 2 held-out" in html(manager.get(url))
     assert not Round.objects.exists()
     values = form_values(campaign, samples=3, temperatures="0.5, 1")
     first = manager.post(url, values)
@@ -330,6 +330,16 @@ def test_closing_and_cancelling_from_the_page(
     assert round.state == State.CANCELLED and round.events.last().reason == "wrong base"
     page = html(manager.get(reverse("round_detail", args=[round.uid])))
     assert "wrong base" in page and "Cancel the round" not in page
+
+
+def test_a_round_that_wants_more_people_than_there_are_says_so(
+    campaign: Campaign, people: list[Membership], manager: Client
+) -> None:
+    round = hands.make_round(campaign, recipe_with(overlap=5))
+    hands.round_walk(round, people, until="annotating")
+    page = html(manager.get(reverse("round_detail", args=[round.uid])))
+    assert "Each task wants 5 people, and the project has 4." in page
+    assert "minimum_rankings" in page  # the recipe is there to be read
 
 
 def test_answers_are_read_side_by_side_and_rendered_safely(
