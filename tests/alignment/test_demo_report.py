@@ -35,6 +35,7 @@ def run_of(round: Round, stage: str, role: str, result: dict) -> Run:
 def decided(side: Side, tmp_path: Path) -> Round:
     """A promoted round whose new policy ends its answers and whose old one does not."""
     round = side.round
+    round.round_runs.all().delete()
     prompts = [builders.make_prompt(side.project, f"Why is sky number {n} blue?") for n in (1, 2)]
     folder = tmp_path / "evaluation"
     folder.mkdir()

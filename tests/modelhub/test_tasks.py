@@ -104,5 +104,5 @@ def test_a_broker_that_is_away_costs_the_sender_neither_an_error_nor_time(tmp_pa
         )
     said, seconds = done.stdout.split()
     assert said == "sent", done.stderr
-    assert float(seconds) < 2
+    assert float(seconds) < 5  # it was 6.7 when each send waited for the broker
     assert done.stderr.count("was not rung") == 4
