@@ -277,7 +277,7 @@ _GROUPS: list[tuple[str, str, tuple[str, ...]]] = [
     (
         "Evaluating and deciding",
         "The new policy beside the old, on held-out prompts.",
-        ("evaluation_samples", "evaluation_temperature", "kl_limit", "human_gates", "seed"),
+        ("evaluation_samples", "evaluation_temperature", "kl_limit", "seed", "human_gates"),
     ),
 ]
 
