@@ -38,7 +38,7 @@ $(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
 
 setup: $(VENV)/.installed ## virtual environment with everything
 
-demo: setup ## run one whole round on a real model, from import to round 2 (about 15 minutes)
+demo: setup ## run one whole round on a real model, from import to round 2
 	$(BIN)/python manage.py demo_round
 
 up: setup ## start the whole site on this machine: make up PORT=8000

@@ -48,7 +48,7 @@ CAMPAIGN_NAME = "Demo: refresh SmolLM2"
 OWNER = "demo"
 POLL_S = 0.3
 
-# Chosen so that a whole round takes about a quarter of an hour on two CPU cores.
+# Sized for two CPU cores; docs/experiments.md has the time it took.
 RECIPE = Recipe(
     max_tokens=96,
     samples=4,
