@@ -6,22 +6,22 @@
 
 One JSON line for each K on standard output, a table on standard error.
 
-What is compared: training steps on random-token rankings without ties, two rankings a step (prompt
+What is compared: training steps on random-token rankings without ties, four rankings a step (prompt
 of 64-192 tokens, answers of 32-160, uniform): forward, backward, AdamW, in float32, without
 gradient checkpointing, clipping or logging, on all cores. Ours lays each ranking out once
 (`alignment.ml.shared_prefix`) under InstructGPT's loss. TRL is given the C(K,2) pairs of the same
-rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step as two rankings
+rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step as four rankings
 have, in its own random order; it is run through `RewardTrainer.train()` with micro-batches of
 several sizes and the fastest is taken. Its step is timed from `on_step_begin` to `on_step_end`,
 which leaves out its collation; ours at the faster of two row sizes, packing included. The process
 keeps freed memory between steps (`alignment.ml.allocator`), for both, except where peaks are taken.
 
-How: after that search TRL's steps and ours alternate, so that another job on the machine slows
-both, and medians are reported. Peak memory is the growth of the resident set at its peak in a
+How: after that search TRL's steps and ours alternate, one of theirs and as many of ours as about
+fill its time, so that another job on the machine slows both alike; medians are reported. Peak memory is the growth of the resident set at its peak in a
 forward and backward pass, over what the process holds with weights, gradients and optimizer state
 in place; each in a fresh process, TRL's at its fastest micro-batch. Scores and gradients are
 compared on the first step, where both have the same weights and, for once, TRL has the pairs of the
-same two rankings: the scores' largest difference over their largest value, and the gradient's
+same four rankings: the scores' largest difference over their largest value, and the gradient's
 difference over its size (2-norms), of the weight where that is worst.
 """
 
@@ -62,7 +62,7 @@ from alignment.ml.allocator import memory_keep
 from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
 
-RANKINGS_PER_STEP = 2
+RANKINGS_PER_STEP = 4
 STEPS = 7  # of an epoch; the first is not counted, as it allocates
 PROMPT_TOKENS = (64, 192)
 ANSWER_TOKENS = (32, 160)
@@ -81,6 +81,11 @@ class Case:
     @property
     def pairs(self) -> int:
         return RANKINGS_PER_STEP * self.k * (self.k - 1) // 2
+
+    @property
+    def our_steps_for_one(self) -> int:
+        """Steps of ours in a turn: a multiple of an epoch's in all, so that each batch counts."""
+        return 2 * (self.k - 1)
 
     @property
     def micro_batches(self) -> list[int]:
@@ -333,15 +338,19 @@ def timings(
     ours = Ours(case, smollm2, budget_tokens)
     theirs = model_make(case, smollm2)
     groups = rankings_draw(case)
+    batches = [
+        groups[start : start + RANKINGS_PER_STEP]
+        for start in range(0, len(groups), RANKINGS_PER_STEP)
+    ]
     seconds: list[float] = []
 
     def between() -> None:
-        start = RANKINGS_PER_STEP * len(seconds)
-        seconds.append(ours.step(groups[start : start + RANKINGS_PER_STEP]))
+        for _ in range(case.our_steps_for_one):
+            seconds.append(ours.step(batches[len(seconds) % len(batches)]))
 
     watch = Stopwatch(between)
     trl_train(theirs, groups, micro_batch=micro_batch, pairs=case.pairs, steps=STEPS, watch=watch)
-    return seconds[1:], watch.seconds[1:]
+    return seconds[case.our_steps_for_one :], watch.seconds[1:]
 
 
 def peak_mb(case: Case, smollm2: Path | None, *, micro_batch: int, budget_tokens: int) -> float:

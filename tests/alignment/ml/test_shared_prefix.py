@@ -19,6 +19,7 @@ from alignment.ml.shared_prefix import (
     answer_logprobs,
     answer_scores,
     attach,
+    attention,
     pack,
 )
 
@@ -280,9 +281,9 @@ def test_attention_by_answer_equals_the_fused_one(monkeypatch):
     shared.zero_grad()
 
     def by_answer(query, key, value, row, scale):
-        return shared_prefix._attention_by_answer(query, key, value, row, 0.0, scale)
+        return attention.attention_by_answer(query, key, value, row, 0.0, scale)
 
-    monkeypatch.setattr(shared_prefix._SegmentAttention, "apply", by_answer)
+    monkeypatch.setattr(attention.SegmentAttention, "apply", by_answer)
     torch.cat(answer_scores(shared, row)).sum().backward()
     assert_close(gradients_of(shared), fused)
 
@@ -468,7 +469,7 @@ class TestRefusals:
         model = transformers.AutoModelForSequenceClassification.from_config(config)
         with pytest.raises(UnsupportedModelError, match="not causal"):
             attach(model)
-        assert model.config._attn_implementation != shared_prefix.IMPLEMENTATION
+        assert model.config._attn_implementation != attention.IMPLEMENTATION
 
     def test_state_space_layers(self):
         config = transformers.MambaConfig(
@@ -524,7 +525,7 @@ class TestRefusals:
         )
         with pytest.raises(UnsupportedModelError, match="would be wrong"):
             attach(model)
-        assert model.config._attn_implementation != shared_prefix.IMPLEMENTATION
+        assert model.config._attn_implementation != attention.IMPLEMENTATION
 
     def test_weights_that_are_not_numbers(self):
         model = copy.deepcopy(fresh("llama_gqa", "causal")[1])

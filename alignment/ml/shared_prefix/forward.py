@@ -1,0 +1,96 @@
+"""A row through a model: its hidden states, its answers' scores, its tokens' log-probabilities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignment.ml.shared_prefix.attention import IMPLEMENTATION, Pass
+from alignment.ml.shared_prefix.rows import Row
+from alignment.ml.shared_prefix.support import base_model, length_check
+
+_LOGPROB_CHUNK_TOKENS = 256
+
+
+def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) -> Tensor:
+    """The backbone's last hidden states of a row, shape (T, C); the LM head is not run.
+
+    read: for each group the only places of the row that will be read, few of them. The last layer
+    then does little else than those need, and the states of all other places mean nothing.
+    """
+    base = base_model(model)
+    if base.config._attn_implementation != IMPLEMENTATION:
+        raise ValueError("call attach(model) before running rows through it")
+    length_check(base, row.longest)
+    device = base.get_input_embeddings().weight.device
+    backbone = getattr(base, base.base_model_prefix)
+    output = backbone(
+        input_ids=row.input_ids().to(device),
+        position_ids=row.position_ids().to(device),
+        # Four dimensions are how transformers knows a mask that is not to be touched; without one
+        # it would build a T × T mask from the positions.
+        attention_mask=torch.empty((1, 1, 0, 0), device=device),
+        use_cache=False,
+        shared_prefix=Pass(row, None if read is None else [x.unique().to(device) for x in read]),
+    )
+    return output.last_hidden_state[0]
+
+
+def answer_scores(model: Any, row: Row) -> list[Tensor]:
+    """The reward model's scores, for each group of the row a tensor (K,), float32 or wider.
+
+    A score is read at the answer's last token by its index, never by looking for padding.
+    """
+    indices = row.score_indices()
+    hidden_TC = hidden_states(model, row, indices)
+    index_S = torch.cat(indices).to(hidden_TC.device)
+    head = base_model(model).score
+    with torch.autocast(hidden_TC.device.type, enabled=False):
+        # bfloat16's eight bits would make ties of answers that are close.
+        hidden_SC = hidden_TC[index_S].to(next(head.parameters()).dtype)
+        scores_S = _at_least_float32(head(hidden_SC)[:, 0])
+    return list(scores_S.split([len(group.answers) for group in row.groups]))
+
+
+def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:
+    """log p(token | what is before it) of every answer token, by group and answer, shape (T,).
+
+    Nats, float32 or wider. The LM head runs at answer positions only, a few at a time; with
+    gradients, a chunk's logits are computed again in backward rather than kept.
+    """
+    hidden_TC = hidden_states(model, row)
+    head = base_model(model).get_output_embeddings()
+    if head is None:
+        raise ValueError("the model has no LM head")
+    source_S, target_S = (place.to(hidden_TC.device) for place in row.answer_places())
+    if not len(target_S):
+        flat = _at_least_float32(hidden_TC.new_zeros(0))
+    else:
+        chunks = [
+            _chunk_logprobs(head, hidden_TC[source], target)
+            for source, target in zip(
+                source_S.split(_LOGPROB_CHUNK_TOKENS),
+                target_S.split(_LOGPROB_CHUNK_TOKENS),
+                strict=True,
+            )
+        ]
+        flat = torch.cat(chunks)
+    parts = iter(flat.split([len(a) for group in row.groups for a in group.answers]))
+    return [[next(parts) for _ in group.answers] for group in row.groups]
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _chunk_logprobs(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> Tensor:
+    def compute(hidden_SC: Tensor, target_S: Tensor) -> Tensor:
+        logits_SV = _at_least_float32(head(hidden_SC))
+        return -F.cross_entropy(logits_SV, target_S, reduction="none")
+
+    if torch.is_grad_enabled():
+        return checkpoint(compute, hidden_SC, target_S, use_reentrant=False)
+    return compute(hidden_SC, target_S)
