@@ -10,19 +10,20 @@ What is compared: training steps on random-token rankings without ties, four ran
 of 64-192 tokens, answers of 32-160, uniform): forward, backward, AdamW, in float32, without
 gradient checkpointing, clipping or logging, on all cores. Ours lays each ranking out once
 (`alignment.ml.shared_prefix`) under InstructGPT's loss. TRL is given the C(K,2) pairs of the same
-rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step as four rankings
+rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step as those rankings
 have, in its own random order; it is run through `RewardTrainer.train()` with micro-batches of
-several sizes and the fastest is taken. Its step is timed from `on_step_begin` to `on_step_end`,
-which leaves out its collation; ours at the faster of two row sizes, packing included. The process
+several sizes and the fastest is taken; ours with rows of several sizes, likewise. A step is what
+its loop takes for one, TRL's collation and our packing included. The process
 keeps freed memory between steps (`alignment.ml.allocator`), for both, except where peaks are taken.
 
 How: after that search TRL's steps and ours alternate, one of theirs and as many of ours as about
-fill its time, so that another job on the machine slows both alike; medians are reported. Peak memory is the growth of the resident set at its peak in a
-forward and backward pass, over what the process holds with weights, gradients and optimizer state
-in place; each in a fresh process, TRL's at its fastest micro-batch. Scores and gradients are
-compared on the first step, where both have the same weights and, for once, TRL has the pairs of the
-same four rankings: the scores' largest difference over their largest value, and the gradient's
-difference over its size (2-norms), of the weight where that is worst.
+fill its time, so that another job on the machine slows both alike; medians are reported. Peak
+memory is the growth of the resident set at its peak in a forward and backward pass, over what the
+process holds with weights, gradients and optimizer state in place; each in a fresh process, TRL's
+at its fastest micro-batch. Scores and gradients are compared on the first step, where both have the
+same weights and, for once, TRL has the pairs of the same rankings: the scores' largest
+difference over their largest value, and the gradient's difference over its size (2-norms), of the
+weight where that is worst.
 """
 
 import argparse
@@ -62,8 +63,8 @@ from alignment.ml.allocator import memory_keep
 from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
 
-RANKINGS_PER_STEP = 4
 STEPS = 7  # of an epoch; the first is not counted, as it allocates
+ROW_TOKENS = (512, 1024, 2048, 4096)  # a longer ranking has a row to itself
 PROMPT_TOKENS = (64, 192)
 ANSWER_TOKENS = (32, 160)
 PAD = 0  # never drawn: TRL's model finds an answer's end by looking for it
@@ -79,8 +80,13 @@ class Case:
     model: str  # "llama-h256-l6" or "smollm2-135m"
 
     @property
+    def rankings(self) -> int:
+        """Rankings in a step."""
+        return 2 if self.model == "smollm2-135m" else 4
+
+    @property
     def pairs(self) -> int:
-        return RANKINGS_PER_STEP * self.k * (self.k - 1) // 2
+        return self.rankings * self.k * (self.k - 1) // 2
 
     @property
     def our_steps_for_one(self) -> int:
@@ -103,7 +109,7 @@ def rankings_draw(case: Case, steps: int = STEPS) -> list[Group]:
 
     return [
         Group(tokens(PROMPT_TOKENS), [tokens(ANSWER_TOKENS) for _ in range(case.k)])
-        for _ in range(RANKINGS_PER_STEP * steps)
+        for _ in range(case.rankings * steps)
     ]
 
 
@@ -214,17 +220,17 @@ def tokenizer_make() -> PreTrainedTokenizerFast:
 
 
 class Stopwatch(TrainerCallback):
-    """Times each optimizer step, and runs `between` after it."""
+    """Times each optimizer step with the collation before it, and runs `between` after it."""
 
     def __init__(self, between: Callable[[], None] = lambda: None) -> None:
         self.seconds: list[float] = []
         self.between = between
         self.at_begin: Callable[[], Any] = lambda: None
         self.before_update: Callable[[], Any] = lambda: None
+        self.started = clock()
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         self.at_begin()
-        self.started = clock()
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         self.before_update()
@@ -232,6 +238,7 @@ class Stopwatch(TrainerCallback):
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         self.seconds.append(clock() - self.started)
         self.between()
+        self.started = clock()
 
 
 def trl_train(
@@ -320,14 +327,15 @@ def trl_fastest(case: Case, smollm2: Path | None) -> int:
 
 
 def ours_fastest(case: Case, smollm2: Path | None) -> int:
-    """Our best row size: one ranking a row, or all of a step in one."""
+    """Our best row size, by the fastest of four steps."""
     ours = Ours(case, smollm2, budget_tokens=1)
     groups = rankings_draw(case, steps=1)
     found = {}
-    for budget_tokens in (1, 1 << 20):
+    for budget_tokens in ROW_TOKENS:
         ours.budget_tokens = budget_tokens
         found[budget_tokens] = min(ours.step(groups) for _ in range(4))
-    tell(f"    ours, one ranking a row: {found[1]:.3f} s; one row a step: {found[1 << 20]:.3f} s")
+        rows = len(pack(groups, budget_tokens))
+        tell(f"    ours, rows of {budget_tokens:4d} tokens ({rows}): {found[budget_tokens]:.3f} s")
     return min(found, key=lambda budget: found[budget])
 
 
@@ -339,8 +347,7 @@ def timings(
     theirs = model_make(case, smollm2)
     groups = rankings_draw(case)
     batches = [
-        groups[start : start + RANKINGS_PER_STEP]
-        for start in range(0, len(groups), RANKINGS_PER_STEP)
+        groups[start : start + case.rankings] for start in range(0, len(groups), case.rankings)
     ]
     seconds: list[float] = []
 
@@ -424,7 +431,7 @@ def case_run(case: Case, smollm2: Path | None) -> dict[str, Any]:
         "max_score_diff": float(f"{score_difference:.2e}"),
         "max_grad_diff": float(f"{gradient_difference:.2e}"),
         "trl_micro_batch": micro_batch,
-        "ours_rankings_per_row": 1 if budget_tokens == 1 else RANKINGS_PER_STEP,
+        "ours_row_tokens": budget_tokens,
         "steps": len(ours),
         "threads": torch.get_num_threads(),
         "clock": "cpu" if clock is time.process_time else "wall",

@@ -89,7 +89,7 @@ def _probe_read(base: PreTrainedModel) -> bool:
     with _evaluating(base):
         hidden_TC = hidden_states(base, row)
         index_S = torch.cat(row.score_indices()).to(hidden_TC.device)
-        found_SC = hidden_states(base, row, row.score_indices())[index_S].float()
+        found_SC = hidden_states(base, row, row.score_indices()).float()
         expected_SC = hidden_TC[index_S].float()
         tolerance = _PROBE_TOLERANCE.get(hidden_TC.dtype, _PROBE_TOLERANCE_HALF)
         return bool((found_SC - expected_SC).norm() <= tolerance * expected_SC.norm())

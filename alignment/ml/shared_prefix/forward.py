@@ -18,8 +18,9 @@ _LOGPROB_CHUNK_TOKENS = 256
 def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) -> Tensor:
     """The backbone's last hidden states of a row, shape (T, C); the LM head is not run.
 
-    read: for each group the only places of the row that will be read, few of them. The last layer
-    then does little else than those need, and the states of all other places mean nothing.
+    read: for each group the only places of the row that are wanted, few of them, shape (R,) each,
+    and in a group's order. Then the states of those alone come back, in the same order, shape
+    (sum of R, C), and the last layer does little else than they need.
     """
     base = base_model(model)
     if base.config._attn_implementation != IMPLEMENTATION:
@@ -36,7 +37,8 @@ def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) ->
         use_cache=False,
         shared_prefix=Pass(row, None if read is None else [x.unique().to(device) for x in read]),
     )
-    return output.last_hidden_state[0]
+    states_TC: Tensor = output.last_hidden_state[0]
+    return states_TC if read is None else states_TC[torch.cat(list(read)).to(device)]
 
 
 def answer_scores(model: Any, row: Row) -> list[Tensor]:
@@ -44,13 +46,11 @@ def answer_scores(model: Any, row: Row) -> list[Tensor]:
 
     A score is read at the answer's last token by its index, never by looking for padding.
     """
-    indices = row.score_indices()
-    hidden_TC = hidden_states(model, row, indices)
-    index_S = torch.cat(indices).to(hidden_TC.device)
+    hidden_SC = hidden_states(model, row, row.score_indices())
     head = base_model(model).score
-    with torch.autocast(hidden_TC.device.type, enabled=False):
+    with torch.autocast(hidden_SC.device.type, enabled=False):
         # bfloat16's eight bits would make ties of answers that are close.
-        hidden_SC = hidden_TC[index_S].to(next(head.parameters()).dtype)
+        hidden_SC = hidden_SC.to(next(head.parameters()).dtype)
         scores_S = _at_least_float32(head(hidden_SC)[:, 0])
     return list(scores_S.split([len(group.answers) for group in row.groups]))
 

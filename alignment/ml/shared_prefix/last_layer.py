@@ -10,40 +10,40 @@ from alignment.ml.shared_prefix.attention import IS_LAST, Pass
 
 # What works on each token by itself, and whose result nobody sees but the token: all of a layer but
 # its keys and values. Other names are computed everywhere, which costs time only.
-_BY_TOKEN = ("mlp", "self_attn.q_proj", "self_attn.o_proj", "attn.c_proj")
+_BY_TOKEN = (
+    "mlp",
+    "self_attn.q_proj",
+    "self_attn.o_proj",
+    "attn.c_proj",
+    "post_attention_layernorm",
+    "ln_2",
+)
+
+
+_FINAL_NORM = ("norm", "ln_f", "final_layernorm")
 
 
 class LastLayer:
     """The hooks on a model's last layer, which computes only keys and values for all places.
 
     A score is read at one place an answer, so nearly all of the last layer's work would be thrown
-    away: a sixth of a model with six layers, and the same share of its backward pass.
+    away, and of the norm behind it: a sixth of a model with six layers, and the same share of its
+    backward pass. What is left out is 0, so that every module sees the shapes it is used to.
     """
 
     def __init__(self, base: PreTrainedModel) -> None:
-        self.read_S: Tensor | None = None
-        self.tokens = 0
         self._handles: list[Any] = []
         self._attention: list[nn.Module] = []
-        stacks = [
-            child
-            for child in getattr(base, base.base_model_prefix).children()
-            if isinstance(child, nn.ModuleList)
-        ]
+        backbone = getattr(base, base.base_model_prefix)
+        stacks = [child for child in backbone.children() if isinstance(child, nn.ModuleList)]
         if len(stacks) != 1 or not len(stacks[0]):
             return
         layer = stacks[0][-1]
-        self._handles += [
-            layer.register_forward_pre_hook(self._enter, with_kwargs=True),
-            layer.register_forward_hook(self._leave, always_call=True),
-        ]
+        # Where the layer begins too, not only the pass: checkpointing runs it again in backward.
+        self._narrow(layer, [module for name, module in layer.named_modules() if name in _BY_TOKEN])
+        self._narrow(backbone, [m for name, m in backbone.named_children() if name in _FINAL_NORM])
         for name, module in layer.named_modules():
-            if name in _BY_TOKEN:
-                self._handles += [
-                    module.register_forward_pre_hook(self._gather),
-                    module.register_forward_hook(self._scatter),
-                ]
-            elif name in ("self_attn", "attn"):
+            if name in ("self_attn", "attn"):
                 setattr(module, IS_LAST, True)
                 self._attention.append(module)
 
@@ -53,24 +53,37 @@ class LastLayer:
         for module in self._attention:
             delattr(module, IS_LAST)
 
-    def _enter(self, _layer: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        # Here and not where the pass begins: checkpointing runs the layer again in backward.
-        shared_prefix: Pass | None = kwargs.get("shared_prefix")
-        if shared_prefix is not None and shared_prefix.read is not None:
-            self.read_S = torch.cat(shared_prefix.read)
-            self.tokens = shared_prefix.row.tokens
+    def _narrow(self, whole: nn.Module, parts: list[nn.Module]) -> None:
+        """While `whole` runs a pass that reads few places, let `parts` compute those alone."""
+        read: list[tuple[Tensor, int]] = []  # (places, tokens of the row), of the pass under way
 
-    def _leave(self, _layer: nn.Module, _args: Any, _output: Any) -> None:
-        self.read_S = None
+        def enter(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+            shared_prefix: Pass | None = kwargs.get("shared_prefix")
+            if shared_prefix is not None and shared_prefix.read is not None:
+                read.append((torch.cat(shared_prefix.read), shared_prefix.row.tokens))
 
-    def _gather(self, _module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if self.read_S is None:
-            return None
-        values_TX, *rest = args
-        return values_TX.index_select(1, self.read_S), *rest
+        def leave(_module: nn.Module, _args: Any, _output: Any) -> None:
+            read.clear()
 
-    def _scatter(self, _module: nn.Module, _args: Any, output: Any) -> Any:
-        if self.read_S is None:
-            return None
-        everywhere = output.new_zeros((1, self.tokens, output.shape[-1]))
-        return everywhere.index_copy(1, self.read_S, output)
+        def gather(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if not read:
+                return None
+            values_TX, *rest = args
+            return values_TX.index_select(1, read[0][0]), *rest
+
+        def scatter(_module: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
+            if not read:
+                return None
+            places_S, tokens = read[0]
+            everywhere = output.new_zeros((1, tokens, output.shape[-1]))
+            return everywhere.index_copy(1, places_S, output)
+
+        self._handles += [
+            whole.register_forward_pre_hook(enter, with_kwargs=True),
+            whole.register_forward_hook(leave, always_call=True),
+        ]
+        for part in parts:
+            self._handles += [
+                part.register_forward_pre_hook(gather),
+                part.register_forward_hook(scatter),
+            ]
