@@ -64,7 +64,7 @@ from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
 
 STEPS = 7  # of an epoch; the first is not counted, as it allocates
-ROW_TOKENS = (512, 1024, 2048, 4096)  # a longer ranking has a row to itself
+ROW_TOKENS = (512, 1024, 2048)  # a longer ranking has a row to itself
 PROMPT_TOKENS = (64, 192)
 ANSWER_TOKENS = (32, 160)
 PAD = 0  # never drawn: TRL's model finds an answer's end by looking for it
