@@ -42,6 +42,31 @@ def facts(value: Any) -> list[tuple[str, str]]:
     return list(_rows(value, "")) if isinstance(value, dict) else []
 
 
+@register.filter
+def measured(value: Any) -> list[tuple[str, str]]:
+    """What a program measured, as (words, text) rows.
+
+    A figure whose bounds stand beside it takes them in ("accuracy", "accuracy_low", "accuracy_high"
+    → "0.72 [0.64, 0.8]"), and a list of like things becomes a row for each of their names.
+    """
+    texts = dict(_rows(_transposed(value), "")) if isinstance(value, dict) and value else {}
+    bounded = [name for name in texts if {f"{name}_low", f"{name}_high"} <= texts.keys()]
+    for name in bounded:
+        texts[name] += f" [{texts.pop(f'{name}_low')}, {texts.pop(f'{name}_high')}]"
+    return [(name.replace(".", " · ").replace("_", " "), text) for name, text in texts.items()]
+
+
+def _transposed(value: Any) -> Any:
+    """Nested JSON with every list of objects, each with the same names, as an object of lists."""
+    if isinstance(value, dict):
+        return {name: _transposed(item) for name, item in value.items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        names = value[0].keys()
+        if all(item.keys() == names for item in value):
+            return {name: [item[name] for item in value] for name in names}
+    return value
+
+
 def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
         for key, item in value.items():
