@@ -3,6 +3,7 @@
     python -m benchmarks.bench_reward              K = 4, 6, 9, then SmolLM2-135M at K = 4
     python -m benchmarks.bench_reward --k 4        that K only
     python -m benchmarks.bench_reward --cpu-time   CPU seconds, where other jobs are running
+    python -m benchmarks.bench_reward --k 4 --ours-only 14    our steps alone, for 14 seconds
 
 One JSON line for each K on standard output, a table on standard error.
 
@@ -414,6 +415,19 @@ def peak_in_fresh_process(
     return float(done.stdout.split()[-1])
 
 
+def ours_only(case: Case, smollm2: Path | None, seconds: float) -> dict[str, Any]:
+    """Our steps alone for so long: to see what the threads' environment does to them."""
+    ours = Ours(case, smollm2, budget_tokens=max(ROW_TOKENS))
+    groups = rankings_draw(case)
+    until = time.perf_counter() + seconds
+    found: list[float] = []
+    while time.perf_counter() < until:
+        start = case.rankings * (len(found) % STEPS)
+        found.append(ours.step(groups[start : start + case.rankings]))
+    line = {"k": case.k, "model": case.model, "ours_s": round(median(found), 4)}
+    return {**line, "steps": len(found), "threads": torch.get_num_threads()}
+
+
 def case_run(case: Case, smollm2: Path | None) -> dict[str, Any]:
     tell(f"  K = {case.k}, {case.model}: {case.pairs} pairs a step")
     micro_batch = trl_fastest(case, smollm2)
@@ -463,6 +477,7 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help="CPU seconds, not wall seconds")
     parser.add_argument("--k", type=int, action="append", help="this K only (may be repeated)")
     parser.add_argument("--model", choices=["llama-h256-l6", "smollm2-135m"], help="this one only")
+    parser.add_argument("--ours-only", type=float, metavar="SECONDS", help="no TRL, no comparison")
     parser.add_argument("--peak", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
@@ -488,6 +503,10 @@ def main() -> None:
         and (not arguments.model or case.model == arguments.model)
     ]
     with smollm2_unpacked(any(case.model == "smollm2-135m" for case in cases)) as smollm2:
+        if arguments.ours_only:
+            for case in cases:
+                print(json.dumps(ours_only(case, smollm2, arguments.ours_only)), flush=True)
+            return
         lines = [case_run(case, smollm2) for case in cases]
     tell("\n" + table(lines))
 
