@@ -228,7 +228,7 @@ configs:
   data_files:
 {files}
 ---
-# Preferences of people, frozen by Rondo
+# Preferences, frozen by Rondo
 
 {LAYOUTS[layout].about} Rows by split: {", ".join(f"{s} {n}" for s, n in used.items())}.
 

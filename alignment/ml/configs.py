@@ -18,7 +18,7 @@ class RewardConfig:
     lr_final_share: float = 0.1  # of the peak, at the end of the cosine
     warmup_share: float = 0.03  # of all steps
     weight_decay: float = 0.0
-    rankings_per_step: int = 8  # at least; all rankings of the same answers are in one step
+    rankings_per_step: int = 8  # about; all rankings of the same answers are in one step
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
     max_tokens: int = 1024  # prompt + answer; longer rankings are left out and counted, never cut
     max_grad_norm: float = 1.0

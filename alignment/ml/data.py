@@ -30,7 +30,7 @@ class DemonstrationRecord:
     text: str
     finish_reason: str  # "stop": the model ended its turn; "length": it was cut off
     score: float  # the reward model's
-    batch: str  # the candidate batch it was drawn in, or the name of the pool it came from
+    batch: str  # the candidate batch it was drawn in
 
 
 @dataclass(frozen=True)

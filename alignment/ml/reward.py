@@ -36,7 +36,7 @@ from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import RankedData, RankedGroup, rankings_load, steps_places
 from alignment.ml.losses import better_mask, centering_loss, pair_accuracy, ranking_loss
-from alignment.ml.rounding import weights_round
+from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import answer_scores, attach, pack
 from modelhub.ml.chat import end_of_turn_id
 from modelhub.ml.checkpoint import (
@@ -406,6 +406,7 @@ def main(run: RunDir) -> None:
     model = reward_model_make(base, config)
     done = train(run, model, groups, data, config)
     # What is tested below is what is published: no weight changes when it is saved.
+    weights_check(model)
     weights_round(model, seed=config.seed)
     model.eval()
     reports = dict(_reports(model, data, config))

@@ -11,7 +11,9 @@ odds that make the mean exact, keeps the update in every sum over many weights, 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from modelhub.ml.rundir import NotFinite
 
 _DROPPED_BITS = 16  # of a float32: what a bfloat16 does not have
 
@@ -40,3 +42,10 @@ def stochastic_round(values: Tensor, generator: torch.Generator) -> Tensor:
     bits = values.detach().cpu().contiguous().view(torch.int32)
     noise = torch.randint(0, 1 << _DROPPED_BITS, bits.shape, dtype=torch.int32, generator=generator)
     return ((bits + noise) & -(1 << _DROPPED_BITS)).view(torch.float32)
+
+
+def weights_check(model: nn.Module) -> None:
+    """Raise NotFinite naming the first weight that holds NaN or infinity."""
+    for name, weight in model.state_dict().items():
+        if weight.is_floating_point() and not torch.isfinite(weight).all():
+            raise NotFinite(f"{name} is not finite after training")

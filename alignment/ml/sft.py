@@ -36,7 +36,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.configs import SftConfig
 from alignment.ml.data import DemonstrationRecord, steps_places
-from alignment.ml.rounding import weights_round
+from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group, Row, attach, hidden_states, pack
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import (
@@ -49,7 +49,7 @@ from modelhub.ml.checkpoint import (
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import records_read
-from modelhub.ml.rundir import NotFinite, RunDir, program_run
+from modelhub.ml.rundir import RunDir, program_run
 
 _CHUNK_TOKENS = 512  # answer tokens whose logits exist at once
 
@@ -250,11 +250,19 @@ def train(
     return taken
 
 
-def weights_check(model: nn.Module) -> None:
-    """Raise NotFinite naming the first weight that holds NaN or infinity."""
-    for name, weight in model.state_dict().items():
-        if weight.is_floating_point() and not torch.isfinite(weight).all():
-            raise NotFinite(f"{name} is not finite after training")
+def trained_merge(model: Any) -> Any:
+    """The policy with its adapter, if it has one, merged; what was trained requires gradients."""
+    if not hasattr(model, "peft_config"):
+        return model
+    adapted = {
+        name.removeprefix("base_model.model.")
+        for name, module in model.named_modules()
+        if isinstance(module, peft.tuners.lora.LoraLayer)
+    }
+    merged = model.merge_and_unload()
+    for name, weight in merged.named_parameters():
+        weight.requires_grad_(name.removesuffix(".weight") in adapted)
+    return merged
 
 
 def epochs_describe(taken: Sequence[Trained], plan: Sequence[Step]) -> list[dict[str, float]]:
@@ -294,9 +302,9 @@ def main(run: RunDir) -> None:
     torch.manual_seed(config.seed)
     model = policy_load(base, config)
     taken = train(run, config, model, examples.groups, plan)
-    merged = (model.merge_and_unload() if config.lora_rank else model).cpu()
+    merged = trained_merge(model).cpu()
     weights_check(merged)
-    weights_round(merged.requires_grad_(True), seed=config.seed)  # merging moved frozen ones too
+    weights_round(merged, seed=config.seed)
     folder = run.output("model")
     model_save(merged, tokenizer, folder)
     facts = model_directory_check(folder)

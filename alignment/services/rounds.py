@@ -74,6 +74,8 @@ def round_start(
             f"The champion, {policy_in}, is a {policy_in.role} model, not a policy."
         )
     _prompts_check(campaign, recipe)
+    for failed in campaign.rounds.filter(state=State.FAILED):
+        _tasks_close(failed)  # it is given up: people's time goes to the new round
     newest = campaign.rounds.order_by("-number").first()
     return Round.objects.create(
         campaign=campaign,
@@ -402,6 +404,11 @@ def _leftovers_close(round: Round) -> bool:
     """Hand out no more tasks of a round that has ended; a failed one may yet be retried."""
     if round.state == State.FAILED:
         return False
+    return _tasks_close(round)
+
+
+def _tasks_close(round: Round) -> bool:
+    """Hand out no more tasks of the round. Returns whether any was open."""
     closed = False
     for batch in round_ranking_batches(round=round):
         if Task.objects.filter(batch=batch, closed_at__isnull=True).exists():

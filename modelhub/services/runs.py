@@ -181,13 +181,18 @@ def run_attempt_fail(*, run_id: int, fence: int, reason: str, final: bool = Fals
 
 
 def run_release(*, run_id: int, fence: int) -> bool:
-    """The worker stops in good order: back to the queue, and the attempt does not count."""
-    return (
-        _owned(run_id, fence).update(
-            **_queued(), attempts_left=F("attempts_left") + 1, error="the worker was stopped"
-        )
-        == 1
-    )
+    """The worker stops in good order: back to the queue, and the attempt does not count.
+
+    A run that somebody has cancelled meanwhile is cancelled.
+    """
+    with transaction.atomic():
+        run = _owned(run_id, fence).select_for_update().first()
+        if run is None:
+            return False
+        if run.cancel_requested_at is not None:
+            return _owned(run_id, fence).update(**_ended(Run.Status.CANCELLED)) == 1
+        waiting = _queued() | {"attempts_left": F("attempts_left") + 1}
+        return _owned(run_id, fence).update(**waiting, error="the worker was stopped") == 1
 
 
 def runs_reap() -> int:
@@ -212,6 +217,8 @@ def run_cancel(*, run: Run, actor: User | None) -> Run:
     Cancelling twice is one cancellation. Raises ConflictError if it has succeeded or failed.
     """
     with transaction.atomic():
+        # Held between the updates: a run that goes back to the queue just then is cancelled too.
+        Run.objects.select_for_update().get(pk=run.pk)
         waiting = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED)
         asked = waiting.update(**_ended(Run.Status.CANCELLED)) or Run.objects.filter(
             pk=run.pk, status=Run.Status.RUNNING, cancel_requested_at=None

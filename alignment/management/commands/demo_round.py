@@ -79,7 +79,7 @@ RECIPE = Recipe(
         "checkpoint_every_steps": 10,
     },
     evaluate={"dtype": "bfloat16"},
-    # The demo shows what its reward model is worth; on seventeen held-out prompts a floor would be
+    # The demo shows what its reward model is worth; on fourteen held-out prompts a floor would be
     # a toss of a coin, and the simulated annotators have no more labels to give.
     reward_accuracy_floor=0.0,
     human_gates=("deciding",),

@@ -233,6 +233,16 @@ def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_merging_marks_what_the_adapter_changed_and_nothing_else(base):
+    model = sft.policy_load(base, SftConfig(lora_rank=4))
+    merged = sft.trained_merge(model)
+    changed = {name for name, weight in merged.named_parameters() if weight.requires_grad}
+    assert "model.layers.0.self_attn.q_proj.weight" in changed
+    assert not any("embed" in name or "norm" in name or "lm_head" in name for name in changed)
+    whole = sft.trained_merge(sft.policy_load(base, SftConfig()))
+    assert all(weight.requires_grad for weight in whole.parameters())
+
+
 def test_packing_changes_nothing_but_the_memory(tmp_path, base):
     found = []
     for budget in (60, 4096):

@@ -225,6 +225,17 @@ def test_a_failed_round_cannot_be_retried_beside_an_open_one(campaign: Campaign)
     assert round_retry(round=first, actor=None).state == State.SAMPLING
 
 
+def test_a_new_round_takes_peoples_time_from_the_failed_one_before_it(
+    campaign: Campaign, people: list[Membership]
+) -> None:
+    first = hands.round_walk(hands.make_round(campaign), people, until="annotating")
+    Round.objects.filter(pk=first.pk).update(state=State.FAILED, failed_in=State.ANNOTATING)
+    assert assignment_next(membership=people[0]) is not None
+    hands.make_round(campaign, key="another")
+    assert assignment_next(membership=people[0]) is None
+    assert not Task.objects.filter(closed_at=None).exists()
+
+
 def test_cancelling_stops_runs_closes_tasks_and_keeps_rankings(
     campaign: Campaign, people: list[Membership]
 ) -> None:

@@ -213,6 +213,13 @@ def test_a_released_run_has_its_attempt_back(counting):
     assert (fresh(run).status, fresh(run).attempts_left) == (Status.QUEUED, 3)
 
 
+def test_a_run_cancelled_before_its_worker_stops_is_not_queued_again(counting):
+    run = claimed(counting())
+    runs.run_cancel(run=run, actor=None)
+    assert runs.run_release(run_id=run.pk, fence=1)
+    assert fresh(run).status == Status.CANCELLED
+
+
 def test_a_cancellation_that_came_before_the_end_wins(counting):
     run = claimed(counting())
     runs.run_cancel(run=run, actor=None)
