@@ -38,7 +38,8 @@ class CampaignForm(forms.Form):
         max_length=40,
         initial="champion",
         label="Alias of the champion",
-        help_text="This name of the model moves to each version that a round promotes.",
+        help_text="This name of the model moves to each version that a round promotes. It is one"
+        " campaign's own: a second campaign on the same model takes another name.",
     )
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
@@ -129,7 +130,8 @@ class RecipeForm(forms.Form):
     prompt_limit = forms.IntegerField(
         min_value=0,
         label="At most so many prompts",
-        help_text="A draw that keeps each split's share. 0 takes all.",
+        help_text="Drawn so that each split keeps its share, and none falls below the least it needs,"
+        " which can make it a few more. 0 takes all.",
     )
     engine = forms.ChoiceField(
         choices=[

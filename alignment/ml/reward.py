@@ -382,11 +382,13 @@ def _line(figures: dict[str, float]) -> str:
 def _reports(
     model: Any, data: RankedData, config: RewardConfig
 ) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    for name, groups in (
-        ("validation", data.of_split("validation")),
-        ("held_out", data.of_split("held_out", config.held_out_batches)),
-        ("held_out_all", data.of_split("held_out")),
-    ):
+    """The reports by name; "held_out_all" only where earlier rounds have rankings to add."""
+    held_out = data.of_split("held_out", config.held_out_batches)
+    everything = data.of_split("held_out")
+    reports = [("validation", data.of_split("validation")), ("held_out", held_out)]
+    if len(everything) > len(held_out):
+        reports.append(("held_out_all", everything))
+    for name, groups in reports:
         yield name, ranking_report(scores_of(model, groups, config), groups, config)
 
 

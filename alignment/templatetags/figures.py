@@ -13,7 +13,7 @@ _FORMS = {
     "score": "{:.3f}",
     "signed": "{:+.3f}",
     "share": "{:.1%}",
-    "signed_share": "{:+.1%}",
+    "signed_share": "{:+.1f} points",
     "tokens": "{:.1f}",
     "signed_tokens": "{:+.1f}",
     "nats": "{:.2f}",
@@ -24,7 +24,7 @@ _FORMS = {
 def figure(value: Any, form: str = "score") -> str:
     """A number, or the mean of {"mean", "low", "high"}; a dash for nothing."""
     mean = value.get("mean") if isinstance(value, Mapping) else value
-    return "–" if mean is None else _FORMS[form].format(mean)
+    return "–" if mean is None else _written(mean, form)
 
 
 @register.filter
@@ -32,8 +32,12 @@ def interval(value: Any, form: str = "score") -> str:
     """ "0.12 to 0.34" of {"mean", "low", "high"}; empty for a figure without an interval."""
     if not isinstance(value, Mapping) or value.get("low") is None:
         return ""
-    written = _FORMS[form]
-    return f"{written.format(value['low'])} to {written.format(value['high'])}"
+    return f"{_written(value['low'], form)} to {_written(value['high'], form)}"
+
+
+def _written(value: float, form: str) -> str:
+    # Shares differ by points of a hundred; "+8 %" of a share would be something else.
+    return _FORMS[form].format(100 * value if form == "signed_share" else value)
 
 
 @register.filter

@@ -33,6 +33,7 @@ from alignment.recipe import Recipe
 from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import round_advance, round_decide, round_retry, round_start
 from annotation.models import Project
+from annotation.services.operator import operator_ensure
 from annotation.services.sample import sample_project_ensure
 from annotation.services.simulated import simulated_rankings_submit
 from modelhub.ml.configs import ImportModelConfig
@@ -45,7 +46,6 @@ from modelhub.services.runs import run_retry, runs_reap
 MODEL_NAME = "smollm2-135m-instruct"
 PROJECT_NAME = "Demo: ranked by simulated annotators"
 CAMPAIGN_NAME = "Demo: refresh SmolLM2"
-OWNER = "demo"
 POLL_S = 0.3
 
 # Sized for two CPU cores; docs/experiments.md has the time it took.
@@ -125,10 +125,7 @@ class Command(BaseCommand):
     # What must be there
 
     def project_ensure(self) -> tuple[User, Project]:
-        owner, created = User.objects.get_or_create(username=OWNER)
-        if created:
-            owner.set_unusable_password()
-            owner.save()
+        owner = operator_ensure()
         return owner, sample_project_ensure(owner=owner, name=PROJECT_NAME)
 
     def model_ensure(self, owner: User) -> ModelVersion:

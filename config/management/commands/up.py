@@ -7,19 +7,16 @@ import sys
 from typing import Any
 
 from django.conf import settings
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import transaction
 from django.urls import reverse
 from rich.console import Console
 from rich.text import Text
 
+from annotation.services.operator import OPERATOR, operator_ensure
 from annotation.services.sample import sample_project_ensure
 from annotation.services.sign_in import sign_in_link_create
 from config.processes import Process, Supervisor
-
-OPERATOR = "admin"
 
 
 class Command(BaseCommand):
@@ -116,15 +113,3 @@ def port_check(port: int) -> None:
             raise CommandError(
                 f"Port {port} is taken; choose another: make up PORT=8001"
             ) from error
-
-
-@transaction.atomic
-def operator_ensure() -> User:
-    """The first account: an administrator without a password, who enters by a one-time link."""
-    operator, created = User.objects.get_or_create(
-        username=OPERATOR, defaults={"is_staff": True, "is_superuser": True}
-    )
-    if created:
-        operator.set_unusable_password()
-        operator.save()
-    return operator
