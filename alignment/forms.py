@@ -130,7 +130,7 @@ class RecipeForm(forms.Form):
     prompt_limit = forms.IntegerField(
         min_value=0,
         label="At most so many prompts",
-        help_text="Drawn so that each split keeps its share, and none falls below the least it needs,"
+        help_text="Drawn so that each split keeps its share and none falls below what it needs,"
         " which can make it a few more. 0 takes all.",
     )
     engine = forms.ChoiceField(

@@ -386,7 +386,7 @@ def _reports(
     held_out = data.of_split("held_out", config.held_out_batches)
     everything = data.of_split("held_out")
     reports = [("validation", data.of_split("validation")), ("held_out", held_out)]
-    if len(everything) > len(held_out):
+    if sum(len(one.rankings) for one in everything) > sum(len(one.rankings) for one in held_out):
         reports.append(("held_out_all", everything))
     for name, groups in reports:
         yield name, ranking_report(scores_of(model, groups, config), groups, config)
