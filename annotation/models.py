@@ -16,6 +16,24 @@ class Project(Identified):
 
     name = models.CharField(max_length=120)
     description = models.TextField(blank=True)
+
+    class Order(models.TextChoices):
+        PRIORITY = "priority", "by priority, oldest first"
+        RANDOM = "random", "at random"
+        LEAST_COVERED = "least_covered", "those that fewest people have judged"
+        DOUBT = "doubt", "those the reward model is least sure of"
+
+    queue_order = models.CharField(max_length=20, choices=Order.choices, default=Order.PRIORITY)
+    gold_share = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
+        help_text="the share of handed-out tasks whose answer is known, mixed in secretly",
+    )
+    qualification_pass = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="the mean score on the qualification tasks that admits to real work",
+    )
     overlap = models.PositiveSmallIntegerField(
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(50)],
@@ -40,6 +58,12 @@ class Membership(Identified):
         REVIEWER = "reviewer", "reviewer"
         MANAGER = "manager", "manager"
 
+    class Source(models.TextChoices):
+        PERSON = "person", "a person"
+        SIMULATED = "simulated", "a simulated annotator"
+        MODEL = "model", "a judge model"
+        PRODUCT = "product", "the users of a product"
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
@@ -47,6 +71,15 @@ class Membership(Identified):
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.ANNOTATOR)
     is_simulated = models.BooleanField(
         default=False, help_text="a program that labels; its labels are marked for ever"
+    )
+    source = models.CharField(
+        max_length=20,
+        choices=Source.choices,
+        default=Source.PERSON,
+        help_text="whose judgement it is: every label carries it",
+    )
+    qualified_at = models.DateTimeField(
+        null=True, blank=True, help_text="passed the qualification test, or was let in without it"
     )
     removed_at = models.DateTimeField(
         null=True, blank=True, help_text="left the project; the work stays, the access is gone"
@@ -126,6 +159,25 @@ class Prompt(Identified):
         return str(self.messages[-1]["content"])[:80]
 
 
+class TaskForm(models.Model):
+    """How a project asks for one kind of task: what is asked beside the judgement itself.
+
+    `settings` are the fields of the kind's dataclass in annotation/task_forms.py.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="task_forms")
+    kind = models.CharField(max_length=20)
+    settings = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "kind"], name="task_form_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.project}"
+
+
 class CandidateBatch(Identified):
     """A request that a version answer prompts, and the run that does it."""
 
@@ -192,7 +244,12 @@ class Task(Identified):
     """
 
     class Kind(models.TextChoices):
+        DEMONSTRATION = "demonstration", "demonstration"
         RANKING = "ranking", "ranking"
+        PAIR = "pair", "pair"
+        RATING = "rating", "rating"
+        EDIT = "edit", "edit"
+        DIALOGUE = "dialogue", "dialogue"
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
     kind = models.CharField(max_length=20, choices=Kind.choices)
@@ -203,6 +260,17 @@ class Task(Identified):
     overlap = models.PositiveSmallIntegerField()
     slots_free = models.SmallIntegerField()
     priority = models.IntegerField(default=0)
+    lottery = models.IntegerField(
+        default=0, help_text="a random number: the order of a queue that hands out at random"
+    )
+    doubt = models.FloatField(
+        default=0.0, help_text="how unsure the reward model is of its answers, from 0"
+    )
+    gold = models.JSONField(
+        null=True, blank=True, help_text="the known judgement, in the form that a submission has"
+    )
+    gold_explanation = models.TextField(blank=True)
+    is_qualification = models.BooleanField(default=False)
     closed_at = models.DateTimeField(
         null=True,
         blank=True,
@@ -253,6 +321,7 @@ class Assignment(Identified):
 
     class State(models.TextChoices):
         LIVE = "live", "live"
+        PAUSED = "paused", "paused by a question"
         SUBMITTED = "submitted", "submitted"
         SKIPPED = "skipped", "skipped"
         EXPIRED = "expired", "expired"
@@ -321,6 +390,99 @@ class Submission(Identified):
         return f"submission {self.uid[:8]}"
 
 
+class Demonstration(models.Model):
+    """The judgement of a demonstration task: an answer that a person wrote, which is a candidate."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="demonstration"
+    )
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    started_from = models.ForeignKey(
+        Candidate,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="the model's draft that was written on from",
+    )
+
+    def __str__(self) -> str:
+        return str(self.candidate)
+
+
+class Degree(models.IntegerChoices):
+    """How much better one answer is than another: Llama 2's four steps, and a tie."""
+
+    TIE = 0, "a tie"
+    NEGLIGIBLY = 1, "negligibly better or unsure"
+    SLIGHTLY = 2, "slightly better"
+    BETTER = 3, "better"
+    SIGNIFICANTLY = 4, "significantly better"
+
+
+class Comparison(models.Model):
+    """The judgement of a pair, or that an edit makes: `better` over `worse` by a degree."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="comparison"
+    )
+    better = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    worse = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    degree = models.PositiveSmallIntegerField(
+        choices=Degree.choices, help_text="0 is a tie: better and worse mean nothing then"
+    )
+    unsafe = models.JSONField(default=list, help_text="uids of those that are not safe; may be both")
+
+    def __str__(self) -> str:
+        return f"{self.better_id} over {self.worse_id}: {self.get_degree_display()}"
+
+
+class Rating(models.Model):
+    """The judgement of a rating task: each candidate by itself."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="rating"
+    )
+    ratings = models.JSONField(
+        help_text='{"<candidate uid>": {"overall": 1 to 7, "flags": ["harmful", …]}, …}'
+    )
+
+    def __str__(self) -> str:
+        return f"rating of {len(self.ratings)}"
+
+
+class Edit(models.Model):
+    """The judgement of an edit task: one of its candidates made better.
+
+    Beside it lies a Comparison of the edited candidate over the original.
+    """
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="edit"
+    )
+    original = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    diff = models.JSONField(help_text='[["=", "kept"], ["-", "taken out"], ["+", "put in"], …], words')
+    changed_share = models.FloatField(help_text="words taken out and put in, of all words; 0 to 1")
+
+    def __str__(self) -> str:
+        return f"edit of {self.original_id}"
+
+
+class Dialogue(models.Model):
+    """The judgement of a dialogue task: turns in which one of two live answers was chosen."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="dialogue"
+    )
+    turns = models.JSONField(
+        help_text='[{"user": "…", "candidates": [uid, uid], "chosen": uid, "degree": 1 to 4}, …]'
+    )
+
+    def __str__(self) -> str:
+        return f"dialogue of {len(self.turns)} turns"
+
+
 class Ranking(models.Model):
     """The judgement of a ranking task: tiers of candidate uids, best first; ties share a tier."""
 
@@ -345,6 +507,99 @@ class SubmissionRevision(models.Model):
 
     def __str__(self) -> str:
         return f"revision of {self.submission}"
+
+
+class Question(Identified):
+    """A doubt an annotator put to the reviewers; the assignment waits, with its slot, for them."""
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="questions")
+    text = models.TextField()
+    answer = models.TextField(blank=True)
+    answered_by = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    answered_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class Review(Identified):
+    """What a reviewer said of somebody else's submission. The newest decides."""
+
+    class Verdict(models.TextChoices):
+        ACCEPT = "accept", "accepted"
+        REJECT = "reject", "rejected"
+        SEND_BACK = "send_back", "sent back"
+
+    submission = models.ForeignKey(Submission, on_delete=models.CASCADE, related_name="reviews")
+    reviewer = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="reviews")
+    verdict = models.CharField(max_length=20, choices=Verdict.choices)
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_verdict_display()} by {self.reviewer_id}"
+
+
+class Adjudication(Identified):
+    """A reviewer's decision of a task on which people disagreed: which submission stands."""
+
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, related_name="adjudication")
+    reviewer = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="+")
+    submission = models.ForeignKey(
+        Submission, on_delete=models.PROTECT, related_name="+", help_text="the one that stands"
+    )
+    reason = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return f"adjudication of {self.task_id}"
+
+
+class Notification(Identified):
+    """A line for one person: a question asked or answered, work sent back."""
+
+    recipient = models.ForeignKey(
+        Membership, on_delete=models.CASCADE, related_name="notifications"
+    )
+    text = models.CharField(max_length=300)
+    path = models.CharField(max_length=300, help_text="the page it is about, from /")
+    read_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["recipient"], name="notification_unread", condition=Q(read_at__isnull=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ProjectToken(Identified):
+    """Lets a product send its users' feedback to one project. Only the token's digest is stored."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=120)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    membership = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="+", help_text="as whom it submits"
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class PreferenceDataset(Identified):
