@@ -69,7 +69,7 @@ class ProjectScoped(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
 class MembershipInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
-    fields = ["user", "role", "is_simulated", "removed_at"]
+    fields = ["user", "role", "source", "removed_at"]
 
 
 class GuidelineInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -190,11 +190,11 @@ class RevisionInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 @admin.register(Submission)
 class SubmissionAdmin(ProjectScoped):
     to_project = "task__project"
-    list_display = ["__str__", "annotator", "status", "is_simulated", "active_s", "created_at"]
+    list_display = ["__str__", "annotator", "status", "source", "active_s", "created_at"]
     list_filter = [
         ("task__project", admin.RelatedOnlyFieldListFilter),
         "status",
-        "is_simulated",
+        "source",
     ]
     list_select_related = ["annotator__user", "annotator__project"]
     search_fields = ["uid"]
@@ -203,8 +203,8 @@ class SubmissionAdmin(ProjectScoped):
 
 @admin.register(Membership)
 class MembershipAdmin(ProjectScoped):
-    list_display = ["user", "project", "role", "is_simulated", "removed_at"]
-    list_filter = [OF_PROJECT, "role", "is_simulated"]
+    list_display = ["user", "project", "role", "source", "removed_at"]
+    list_filter = [OF_PROJECT, "role", "source"]
     list_select_related = ["user", "project"]
     search_fields = ["user__username", "uid"]
 

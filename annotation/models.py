@@ -64,19 +64,18 @@ class Membership(Identified):
         MODEL = "model", "a judge model"
         PRODUCT = "product", "the users of a product"
 
+    PROGRAMS = (Source.SIMULATED, Source.MODEL)
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
     )
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.ANNOTATOR)
-    is_simulated = models.BooleanField(
-        default=False, help_text="a program that labels; its labels are marked for ever"
-    )
     source = models.CharField(
         max_length=20,
         choices=Source.choices,
         default=Source.PERSON,
-        help_text="whose judgement it is: every label carries it",
+        help_text="whose judgement it is: every label carries it, for ever",
     )
     qualified_at = models.DateTimeField(
         null=True, blank=True, help_text="passed the qualification test, or was let in without it"
@@ -92,6 +91,11 @@ class Membership(Identified):
 
     def __str__(self) -> str:
         return f"{self.user} ({self.role}) in {self.project}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a program labels here and not a person."""
+        return self.source in self.PROGRAMS
 
 
 class SignInLink(models.Model):
@@ -375,7 +379,12 @@ class Submission(Identified):
     task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="submissions")
     annotator = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="submissions")
     status = models.CharField(max_length=20, choices=Status.choices)
-    is_simulated = models.BooleanField(default=False)
+    source = models.CharField(
+        max_length=20,
+        choices=Membership.Source,
+        default=Membership.Source.PERSON,
+        help_text="whose judgement it is: the annotator's source when it was made",
+    )
     shown_order = models.JSONField(help_text="candidate uids, as the annotator saw them")
     active_s = models.FloatField(default=0)
     rationale = models.TextField(blank=True)
@@ -388,6 +397,11 @@ class Submission(Identified):
 
     def __str__(self) -> str:
         return f"submission {self.uid[:8]}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a program judged and not a person."""
+        return self.source in Membership.PROGRAMS
 
 
 class Demonstration(models.Model):

@@ -36,7 +36,8 @@ def make_member(
     project: Project, name: str, role: str = Membership.Role.ANNOTATOR, *, simulated: bool = False
 ) -> Membership:
     user = User.objects.filter(username=name).first() or make_user(name)
-    return Membership.objects.create(project=project, user=user, role=role, is_simulated=simulated)
+    source = Membership.Source.SIMULATED if simulated else Membership.Source.PERSON
+    return Membership.objects.create(project=project, user=user, role=role, source=source)
 
 
 def make_artifact(kind: str = Artifact.Kind.MODEL) -> Artifact:

@@ -13,6 +13,7 @@ from alignment.recipe import Recipe
 from annotation.models import (
     Assignment,
     CandidateBatch,
+    Membership,
     Project,
     Prompt,
     Split,
@@ -126,7 +127,7 @@ def round_annotation_progress(*, round: Round) -> AnnotationProgress:
     )
     submissions = Submission.objects.filter(
         task__in=tasks, status=Submission.Status.ACCEPTED
-    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=Q(is_simulated=True)))
+    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=Q(source__in=Membership.PROGRAMS)))
     live = Assignment.objects.filter(task__in=tasks, state=Assignment.State.LIVE).count()
     return AnnotationProgress(
         tasks=sums["tasks"],

@@ -59,7 +59,7 @@ def ranking_submit(
         task_id=assignment.task_id,
         annotator_id=assignment.annotator_id,
         status=_status_settle(assignment.task_id, held_slot),
-        is_simulated=assignment.annotator.is_simulated,
+        source=assignment.annotator.source,
         shown_order=shown,
         active_s=active_s,
         rationale=rationale,

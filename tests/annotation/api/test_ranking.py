@@ -208,6 +208,7 @@ HOSTILE = {
     "status": "accepted",
     "created_by": 1,
     "annotator": 1,
+    "source": "simulated",
     "is_simulated": True,
     "shown_order": [],
     "overlap": 99,
