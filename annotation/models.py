@@ -3,10 +3,12 @@
 Knows model versions (who wrote a candidate), and no reward model or round.
 """
 
+import random
+
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import ExpressionWrapper, F, Q
 
 from modelhub.models import Artifact, Identified, ModelVersion, Run
 
@@ -240,6 +242,22 @@ class Candidate(Identified):
         return self.text[:80]
 
 
+def lottery_draw() -> int:
+    """A place in the random order of a queue."""
+    return random.getrandbits(31)  # noqa: S311  (nobody gains by guessing it)
+
+
+OPEN = Q(slots_free__gt=0, closed_at__isnull=True)
+# Three queues that share no task: real work, work whose answer is known, and the test before it.
+WORK = Q(gold__isnull=True, is_qualification=False)
+GOLD = Q(gold__isnull=False, is_qualification=False)
+QUALIFICATION = Q(is_qualification=True)
+# Slots of a task that are taken, by live assignments and accepted submissions.
+COVERED = ExpressionWrapper(
+    F("overlap") - F("slots_free"), output_field=models.SmallIntegerField()
+)
+
+
 class Task(Identified):
     """Something to judge. `slots_free` is what its overlap has left; the database keeps it ≥ 0.
 
@@ -265,7 +283,7 @@ class Task(Identified):
     slots_free = models.SmallIntegerField()
     priority = models.IntegerField(default=0)
     lottery = models.IntegerField(
-        default=0, help_text="a random number: the order of a queue that hands out at random"
+        default=lottery_draw, help_text="a random number: the order of a queue that hands out at random"
     )
     doubt = models.FloatField(
         default=0.0, help_text="how unsure the reward model is of its answers, from 0"
@@ -284,11 +302,28 @@ class Task(Identified):
     class Meta:
         ordering = ["-priority", "id"]
         indexes = [
+            # One for each order of a queue (annotation/selectors/queue.py): they hold the open rows
+            # alone, in that order, so that the next task is found and never sorted for.
             models.Index(
-                fields=["project", "-priority", "id"],
-                name="task_open",
-                condition=Q(slots_free__gt=0, closed_at__isnull=True),
-            )
+                fields=["project", "-priority", "id"], name="task_open", condition=OPEN & WORK
+            ),
+            models.Index(
+                fields=["project", "lottery", "id"], name="task_open_random", condition=OPEN & WORK
+            ),
+            models.Index(
+                "project", COVERED, "id", name="task_open_least_covered", condition=OPEN & WORK
+            ),
+            models.Index(
+                fields=["project", "-doubt", "id"], name="task_open_doubt", condition=OPEN & WORK
+            ),
+            models.Index(
+                fields=["project", "lottery", "id"], name="task_open_gold", condition=OPEN & GOLD
+            ),
+            models.Index(
+                fields=["project", "lottery", "id"],
+                name="task_open_qualification",
+                condition=OPEN & QUALIFICATION,
+            ),
         ]
         constraints = [
             models.CheckConstraint(
@@ -330,8 +365,15 @@ class Assignment(Identified):
         SKIPPED = "skipped", "skipped"
         EXPIRED = "expired", "expired"
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="assignments")
-    annotator = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="assignments")
+    HOLDING = (State.LIVE, State.PAUSED)  # a slot of the task
+
+    # The keys here and in Submission that lead an index below need none of their own.
+    task = models.ForeignKey(
+        Task, on_delete=models.CASCADE, related_name="assignments", db_index=False
+    )
+    annotator = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="assignments", db_index=False
+    )
     state = models.CharField(max_length=20, choices=State.choices, default=State.LIVE)
     lease_until = models.DateTimeField()
     shuffle_seed = models.BigIntegerField(help_text="decides the shown order")
@@ -353,8 +395,9 @@ class Assignment(Identified):
             models.Index(
                 fields=["annotator", "-id"],
                 name="assignment_resumable",
-                condition=Q(state__in=["live", "expired"]),
+                condition=Q(state__in=["live", "paused", "expired"]),
             ),
+            models.Index(fields=["annotator", "-id"], name="assignment_of_annotator"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["task", "annotator"], name="assignment_unique")
@@ -376,8 +419,12 @@ class Submission(Identified):
     assignment = models.OneToOneField(
         Assignment, on_delete=models.PROTECT, related_name="submission"
     )
-    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="submissions")
-    annotator = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="submissions")
+    task = models.ForeignKey(
+        Task, on_delete=models.PROTECT, related_name="submissions", db_index=False
+    )
+    annotator = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="submissions", db_index=False
+    )
     status = models.CharField(max_length=20, choices=Status.choices)
     source = models.CharField(
         max_length=20,
@@ -391,6 +438,7 @@ class Submission(Identified):
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["annotator", "created_at"], name="submission_of_annotator")]
         constraints = [
             models.UniqueConstraint(fields=["task", "annotator"], name="submission_unique")
         ]
