@@ -252,6 +252,7 @@ OPEN = Q(slots_free__gt=0, closed_at__isnull=True)
 WORK = Q(gold__isnull=True, is_qualification=False)
 GOLD = Q(gold__isnull=False, is_qualification=False)
 QUALIFICATION = Q(is_qualification=True)
+KNOWN = Q(gold__isnull=False) | Q(is_qualification=True)  # a hundred rows, not a million
 # Slots of a task that are taken, by live assignments and accepted submissions.
 COVERED = ExpressionWrapper(
     F("overlap") - F("slots_free"), output_field=models.SmallIntegerField()
@@ -317,12 +318,7 @@ class Task(Identified):
                 fields=["project", "-doubt", "id"], name="task_open_doubt", condition=OPEN & WORK
             ),
             models.Index(
-                fields=["project", "lottery", "id"], name="task_open_gold", condition=OPEN & GOLD
-            ),
-            models.Index(
-                fields=["project", "lottery", "id"],
-                name="task_open_qualification",
-                condition=OPEN & QUALIFICATION,
+                fields=["project", "lottery", "id"], name="task_known", condition=KNOWN
             ),
         ]
         constraints = [
@@ -467,6 +463,9 @@ class Demonstration(models.Model):
         related_name="+",
         help_text="the model's draft that was written on from",
     )
+    turns = models.JSONField(
+        default=list, help_text='what follows the answer: [{"user": "…", "text": "…"}, …]'
+    )
 
     def __str__(self) -> str:
         return str(self.candidate)
@@ -529,6 +528,32 @@ class Edit(models.Model):
 
     def __str__(self) -> str:
         return f"edit of {self.original_id}"
+
+
+class DialogueTurn(models.Model):
+    """Two live answers to a talk that an annotator is having; chosen or not.
+
+    The prompt is the whole talk up to them, so that it has a split of its own.
+    """
+
+    assignment = models.ForeignKey(
+        Assignment, on_delete=models.PROTECT, related_name="dialogue_turns"
+    )
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
+    first = models.ForeignKey(
+        Candidate, on_delete=models.PROTECT, related_name="+", help_text="the one shown first"
+    )
+    second = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment", "prompt"], name="dialogue_turn_answered_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"answers to {self.prompt_id} in {self.assignment_id}"
 
 
 class Dialogue(models.Model):
