@@ -146,6 +146,8 @@ class Prompt(Identified):
     case, white space or Unicode form, and conversations that go on from each other, share a side.
     """
 
+    OF_DIALOGUE = "a dialogue task"  # the source of what an annotator wrote to a live model
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …]')
     content_hash = models.CharField(max_length=64)
@@ -176,9 +178,7 @@ class TaskForm(models.Model):
     settings = models.JSONField(default=dict)
 
     class Meta:
-        constraints = [
-            models.UniqueConstraint(fields=["project", "kind"], name="task_form_unique")
-        ]
+        constraints = [models.UniqueConstraint(fields=["project", "kind"], name="task_form_unique")]
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.project}"
@@ -244,7 +244,7 @@ class Candidate(Identified):
 
 def lottery_draw() -> int:
     """A place in the random order of a queue."""
-    return random.getrandbits(31)  # noqa: S311  (nobody gains by guessing it)
+    return random.getrandbits(31)
 
 
 OPEN = Q(slots_free__gt=0, closed_at__isnull=True)
@@ -254,9 +254,7 @@ GOLD = Q(gold__isnull=False, is_qualification=False)
 QUALIFICATION = Q(is_qualification=True)
 KNOWN = Q(gold__isnull=False) | Q(is_qualification=True)  # a hundred rows, not a million
 # Slots of a task that are taken, by live assignments and accepted submissions.
-COVERED = ExpressionWrapper(
-    F("overlap") - F("slots_free"), output_field=models.SmallIntegerField()
-)
+COVERED = ExpressionWrapper(F("overlap") - F("slots_free"), output_field=models.SmallIntegerField())
 
 
 class Task(Identified):
@@ -284,7 +282,8 @@ class Task(Identified):
     slots_free = models.SmallIntegerField()
     priority = models.IntegerField(default=0)
     lottery = models.IntegerField(
-        default=lottery_draw, help_text="a random number: the order of a queue that hands out at random"
+        default=lottery_draw,
+        help_text="a random number: the order of a queue that hands out at random",
     )
     doubt = models.FloatField(
         default=0.0, help_text="how unsure the reward model is of its answers, from 0"
@@ -317,9 +316,7 @@ class Task(Identified):
             models.Index(
                 fields=["project", "-doubt", "id"], name="task_open_doubt", condition=OPEN & WORK
             ),
-            models.Index(
-                fields=["project", "lottery", "id"], name="task_known", condition=KNOWN
-            ),
+            models.Index(fields=["project", "lottery", "id"], name="task_known", condition=KNOWN),
         ]
         constraints = [
             models.CheckConstraint(
@@ -449,7 +446,7 @@ class Submission(Identified):
 
 
 class Demonstration(models.Model):
-    """The judgement of a demonstration task: an answer that a person wrote, which is a candidate."""
+    """The judgement of a demonstration task: an answer that a person wrote, a candidate now."""
 
     submission = models.OneToOneField(
         Submission, on_delete=models.CASCADE, primary_key=True, related_name="demonstration"
@@ -492,7 +489,9 @@ class Comparison(models.Model):
     degree = models.PositiveSmallIntegerField(
         choices=Degree.choices, help_text="0 is a tie: better and worse mean nothing then"
     )
-    unsafe = models.JSONField(default=list, help_text="uids of those that are not safe; may be both")
+    unsafe = models.JSONField(
+        default=list, help_text="uids of those that are not safe; may be both"
+    )
 
     def __str__(self) -> str:
         return f"{self.better_id} over {self.worse_id}: {self.get_degree_display()}"
@@ -523,7 +522,9 @@ class Edit(models.Model):
     )
     original = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
     candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
-    diff = models.JSONField(help_text='[["=", "kept"], ["-", "taken out"], ["+", "put in"], …], words')
+    diff = models.JSONField(
+        help_text='[["=", "kept"], ["-", "taken out"], ["+", "put in"], …], words'
+    )
     changed_share = models.FloatField(help_text="words taken out and put in, of all words; 0 to 1")
 
     def __str__(self) -> str:

@@ -1,16 +1,25 @@
 """Which tasks are open, for whom and in which order, and how far a batch's judging is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, QuerySet, Sum
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce
 
+from annotation.gold import gold_due
 from annotation.models import (
+    COVERED,
+    GOLD,
+    KNOWN,
+    OPEN,
+    QUALIFICATION,
+    WORK,
     Assignment,
     Candidate,
     CandidateBatch,
     Membership,
+    Project,
     Submission,
     Task,
     TaskCandidate,
@@ -18,16 +27,101 @@ from annotation.models import (
 from annotation.shown_order import order_shuffled
 from modelhub.models import Run
 
+WINDOW = 64
+# What comes first in each order, and whether from its highest value; the oldest among equals.
+_LEVELS = {
+    Project.Order.PRIORITY: ("priority", True),
+    Project.Order.RANDOM: ("lottery", False),
+    Project.Order.LEAST_COVERED: ("covered", False),
+    Project.Order.DOUBT: ("doubt", True),
+}
 
-def tasks_open(*, membership: Membership) -> QuerySet[Task]:
-    """The tasks with a free slot that this member never had, in the order they are handed out.
 
-    The index task_open holds exactly the open rows in this order: the first is found, not sorted.
+def tasks_open(*, membership: Membership, queue: Q = WORK) -> QuerySet[Task]:
+    """The tasks with a free slot that this member never had, in the project's order.
+
+    `queue` is WORK, GOLD or QUALIFICATION: three queues with no task in common; the last two come
+    at random. Each order has an index of the open rows: the first is found, not sorted for. A
+    member far ahead of the others pays for each task they had that is still open: see
+    `tasks_open_in_turn`.
     """
+    level, descending = _level(membership, queue)
     had = Assignment.objects.filter(task=OuterRef("pk"), annotator=membership)
-    return Task.objects.filter(
-        ~Exists(had), project=membership.project_id, slots_free__gt=0, closed_at__isnull=True
-    ).order_by("-priority", "id")
+    return (
+        Task.objects.filter(~Exists(had), OPEN, queue, project=membership.project_id)
+        .alias(covered=COVERED)
+        .order_by(f"-{level}" if descending else level, "id")
+    )
+
+
+def tasks_open_in_turn(
+    *, membership: Membership, queue: Q = WORK, window: int = WINDOW
+) -> Iterator[QuerySet[Task]]:
+    """`tasks_open` as querysets to try one after the other; the first that has a row has the next.
+
+    First, those among the first `window` of the queue: whatever is urgent is there, and unless the
+    member is far ahead, so is their next task. Then those that come after the one last handed out
+    to them, so that what they had and others did not is not walked again each time. At last all.
+    """
+    tasks = tasks_open(membership=membership, queue=queue)
+    level, descending = _level(membership, queue)
+    first = (
+        Task.objects.filter(OPEN, queue, project=membership.project_id)
+        .alias(covered=COVERED)
+        .order_by(f"-{level}" if descending else level, "id")
+    )
+    yield tasks.filter(pk__in=first.values("pk")[:window])
+    last = (
+        Task.objects.filter(queue, assignments__annotator=membership)
+        .annotate(covered=COVERED - 1)  # as it was before it was handed out
+        .order_by("-assignments__id")
+        .values("pk", level)
+        .first()
+    )
+    if last is not None:
+        yield tasks.filter(**{level: last[level], "pk__gt": last["pk"]})
+        yield tasks.filter(**{f"{level}__{'lt' if descending else 'gt'}": last[level]})
+    yield tasks
+
+
+def queues_of(*, membership: Membership) -> list[Q]:
+    """The queues a member is given tasks from now, the first that has one. Two queries at most.
+
+    Before the test is passed it is the test alone. After it the work, in which tasks with a known
+    answer are mixed so that they are the project's share of what this person is given.
+    """
+    project = membership.project
+    if qualification_is_wanted(membership=membership):
+        return [QUALIFICATION]
+    if not project.gold_share:
+        return [WORK]
+    given = Assignment.objects.filter(annotator=membership).count()
+    known = Task.objects.filter(
+        KNOWN, project=project, assignments__annotator=membership
+    ).aggregate(tests=Count("pk", filter=QUALIFICATION), gold=Count("pk", filter=GOLD))
+    due = gold_due(
+        handed_out=given - known["tests"],
+        gold_handed_out=known["gold"],
+        share=project.gold_share,
+        seed=membership.uid,
+    )
+    return [GOLD, WORK] if due else [WORK]
+
+
+def qualification_is_wanted(*, membership: Membership) -> bool:
+    """Whether the member has still to pass the project's test before real work. No query."""
+    return (
+        membership.project.qualification_pass > 0
+        and membership.qualified_at is None
+        and membership.role == Membership.Role.ANNOTATOR
+        and membership.source == Membership.Source.PERSON
+    )
+
+
+def _level(membership: Membership, queue: Q) -> tuple[str, bool]:
+    if queue != WORK:
+        return _LEVELS[Project.Order.RANDOM]
+    return _LEVELS[Project.Order(membership.project.queue_order)]
 
 
 def shown_order(*, assignment: Assignment) -> list[str]:
@@ -82,7 +176,7 @@ def batch_progress(*, batch: CandidateBatch) -> BatchProgress:
         **tasks,
         **prompts,
         prompts_without_task=prompts["prompts"] - tasks["tasks"] if batch.overlap else 0,
-        live=states.get(Assignment.State.LIVE, 0),
+        live=sum(states.get(state, 0) for state in Assignment.HOLDING),
         skipped=states.get(Assignment.State.SKIPPED, 0),
         accepted=statuses.get(Submission.Status.ACCEPTED, 0),
         surplus=statuses.get(Submission.Status.SURPLUS, 0),
