@@ -40,13 +40,6 @@ from modelhub.serializers import user_of
 MANAGER = Membership.Role.MANAGER
 REVIEWER = Membership.Role.REVIEWER
 PROMPTS_ON_A_PAGE = 50
-SKIP_REASONS = [
-    "The prompt is unclear or broken",
-    "Something in it is unsafe or upsetting",
-    "It is in a language I do not read well",
-    "It needs knowledge that I do not have",
-    "Another reason",
-]
 
 
 @require_safe
@@ -87,23 +80,6 @@ def project_detail(request: HttpRequest, project_uid: str) -> HttpResponse:
         context["prompt_counts"] = overviews.prompt_counts(project=project)
         context["datasets"] = project.datasets.select_related("artifact")[:5]
     return render(request, "annotation/project_detail.html", context)
-
-
-@require_safe
-def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
-    """The ranking page. The task itself is asked for by the page: a GET hands nothing out."""
-    membership = policy.membership_for(request.user, project_uid)
-    project, blank = membership.project, "ASSIGNMENT"
-    names = ("draft", "submit", "skip", "renew")
-    state = {
-        "viewer": membership.uid,
-        "project": project.uid,
-        "placeholder": blank,
-        "urls": {name: reverse(f"api_{name}", args=[blank]) for name in names}
-        | {"next": reverse("api_next", args=[project.uid])},
-    }
-    context = {"project": project, "state": state, "skip_reasons": SKIP_REASONS}
-    return render(request, "annotation/rank.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

@@ -112,15 +112,26 @@
       return this.place(uid, this.laneOf(uid) === this.unacceptableLane ? 0 : this.unacceptableLane);
     }
 
+    /* The judgement so far, and the lanes, which also say where there are gaps. */
     toDraft() {
-      return { lanes: copy(this.lanes) };
+      return { tiers: this.tiers(), unacceptable: [...this.unacceptable()], lanes: copy(this.lanes) };
+    }
+
+    /* The lanes of a judgement that came without them: tiers from the first lane on. */
+    #lanesOf({ tiers, unacceptable }) {
+      const outside = new Set(Array.isArray(unacceptable) ? unacceptable : []);
+      const ranked = (Array.isArray(tiers) ? tiers : []).map((tier) => (Array.isArray(tier) ? tier.filter((uid) => !outside.has(uid)) : []));
+      const lanes = ranked.filter((tier) => tier.length).slice(0, this.size);
+      while (lanes.length < this.size) lanes.push([]);
+      return [[], ...lanes, [...outside]];
     }
 
     /* Take a draft up, whatever it holds: unknown answers are dropped, missing ones are unplaced. */
     fromDraft(draft) {
       const known = new Set(this.uids);
       const lanes = Array.from({ length: this.size + 2 }, () => []);
-      for (const [number, uids] of (Array.isArray(draft?.lanes) ? draft.lanes : []).entries()) {
+      const given = Array.isArray(draft?.lanes) ? draft.lanes : draft ? this.#lanesOf(draft) : [];
+      for (const [number, uids] of given.entries()) {
         if (number >= lanes.length || !Array.isArray(uids)) continue;
         for (const uid of uids) if (known.delete(uid)) lanes[number].push(uid);
       }
