@@ -32,6 +32,11 @@ class FormError(ApplicationError):
         super().__init__(f"Task form, field {name}: {reason}.", {"field": name})
 
 
+def _check(holds: bool, name: str, reason: str) -> None:
+    if not holds:
+        raise FormError(name, reason)
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseForm:
     """What every kind may ask."""
@@ -271,8 +276,3 @@ def _typed(cls: type[Any], values: Any, where: str) -> dict[str, Any]:
         if not fits:
             raise FormError(f"{where}{name}", f"unexpected value {value!r:.60}")
     return dict(values)
-
-
-def _check(holds: bool, name: str, reason: str) -> None:
-    if not holds:
-        raise FormError(name, reason)
