@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from annotation import account_views, views
+from annotation import account_views, desk_views, feedback_views, question_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.home, name="home"),
@@ -12,11 +12,17 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("password/", account_views.PasswordChange.as_view(), name="password_change"),
     path("projects/new/", views.project_new, name="project_new"),
     path("projects/<str:project_uid>/", views.project_detail, name="project_detail"),
-    path("projects/<str:project_uid>/rank/", views.rank, name="rank"),
+    path("projects/<str:project_uid>/annotate/", desk_views.annotate, name="annotate"),
+    path("projects/<str:project_uid>/rank/", desk_views.rank, name="rank"),
     path(
         "projects/<str:project_uid>/guidelines/",
         views.project_guidelines,
         name="project_guidelines",
+    ),
+    path(
+        "projects/<str:project_uid>/questions/",
+        question_views.project_questions,
+        name="project_questions",
     ),
     path("projects/<str:project_uid>/prompts/", views.project_prompts, name="project_prompts"),
     path(
@@ -46,4 +52,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     ),
     path("datasets/<str:dataset_uid>/", views.dataset_detail, name="dataset_detail"),
     path("datasets/<str:dataset_uid>/export/", views.dataset_export, name="dataset_export"),
+    path(
+        "projects/<str:project_uid>/tokens/", feedback_views.project_tokens, name="project_tokens"
+    ),
+    path(
+        "projects/<str:project_uid>/tokens/<str:token_uid>/revoke/",
+        feedback_views.token_revoke,
+        name="token_revoke",
+    ),
 ]

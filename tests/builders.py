@@ -92,22 +92,23 @@ def make_batch(
     )
 
 
-def make_ranking_task(
+def make_task(
     project: Project,
-    texts: tuple[str, ...] = ("Paris.", "It is Paris.", "Lyon."),
+    kind: str,
+    texts: tuple[str, ...] = ("Paris.", "It is Paris."),
     *,
     prompt: Prompt | None = None,
     batch: CandidateBatch | None = None,
     overlap: int | None = None,
     priority: int = 0,
 ) -> Task:
-    """A ranking task over new candidates with these texts, in this sampled order."""
+    """A task of a kind over new candidates with these texts, in this sampled order."""
     prompt = prompt or make_prompt(project)
     batch = batch or make_batch(project)
     wanted = project.overlap if overlap is None else overlap
     task = Task.objects.create(
         project=project,
-        kind=Task.Kind.RANKING,
+        kind=kind,
         prompt=prompt,
         batch=batch,
         overlap=wanted,
@@ -126,3 +127,24 @@ def make_ranking_task(
         )
         TaskCandidate.objects.create(task=task, candidate=candidate, position=index)
     return task
+
+
+def make_ranking_task(
+    project: Project,
+    texts: tuple[str, ...] = ("Paris.", "It is Paris.", "Lyon."),
+    *,
+    prompt: Prompt | None = None,
+    batch: CandidateBatch | None = None,
+    overlap: int | None = None,
+    priority: int = 0,
+) -> Task:
+    """A ranking task over new candidates with these texts, in this sampled order."""
+    return make_task(
+        project,
+        Task.Kind.RANKING,
+        texts,
+        prompt=prompt,
+        batch=batch,
+        overlap=overlap,
+        priority=priority,
+    )

@@ -3,46 +3,82 @@
 from dataclasses import asdict
 from typing import Any
 
-from annotation.models import Assignment, TaskCandidate
-from annotation.rendering import markdown_render, messages_render, words_count
+from annotation.models import Assignment, Candidate, DialogueTurn, Notification, Task, TaskCandidate
+from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import annotator_progress
 from annotation.shown_order import order_shuffled
+from annotation.task_forms import form_of
 
 
-def rank_payload(*, assignment: Assignment) -> dict[str, Any]:
-    """All that the ranking page shows of an assignment, as JSON; seven queries.
+def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
+    """All that the annotator's page shows of an assignment, as JSON; eight queries.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
-    made them. HTML is rendered and safe (annotation.rendering); lengths are in words.
+    made them, and nothing says that a task's judgement is known. HTML is rendered and safe
+    (annotation.rendering). A dialogue brings the answers it was given so far; one query more.
     """
-    task = assignment.task
-    texts = dict(
-        TaskCandidate.objects.filter(task=task).values_list("candidate__uid", "candidate__text")
-    )
+    task, membership = assignment.task, assignment.annotator
+    candidates = {
+        one.candidate.uid: one.candidate
+        for one in TaskCandidate.objects.filter(task=task)
+        .select_related("candidate")
+        .only("candidate__uid", "candidate__text", "candidate__token_count", "task_id")
+    }
     guideline = assignment.guideline
-    progress = annotator_progress(membership=assignment.annotator)
-    return {
+    payload = {
         "assignment": {
             "uid": assignment.uid,
             "state": assignment.state,
             "lease_until": assignment.lease_until.isoformat(),
             "draft": assignment.draft,
             "draft_sequence": assignment.draft_sequence,
+            "active_s": assignment.active_s,
         },
         "task": {"uid": task.uid, "kind": task.kind},
-        "prompt": {"messages": messages_render(task.prompt.messages)},
+        "form": form_of(membership.project, task.kind).shown(),
+        "prompt": {
+            "messages": [
+                {
+                    "role": str(message["role"]),
+                    "text": str(message["content"]),
+                    "html": markdown_render(str(message["content"])),
+                }
+                for message in task.prompt.messages
+            ]
+        },
         "candidates": [
-            {
-                "uid": uid,
-                "letter": letter_of(place),
-                "html": markdown_render(texts[uid]),
-                "words": words_count(texts[uid]),
-            }
-            for place, uid in enumerate(order_shuffled(texts, seed=assignment.shuffle_seed))
+            {"letter": letter_of(place), **candidate_payload(candidates[uid])}
+            for place, uid in enumerate(order_shuffled(candidates, seed=assignment.shuffle_seed))
         ],
         "guideline": guideline
         and {"number": guideline.number, "html": markdown_render(guideline.text)},
-        "progress": asdict(progress),
+        "progress": asdict(annotator_progress(membership=membership)),
+        "notifications": Notification.objects.filter(recipient=membership, read_at=None).count(),
+    }
+    if task.kind == Task.Kind.DIALOGUE:
+        turns = DialogueTurn.objects.filter(assignment=assignment).order_by("pk")
+        payload["answers"] = [
+            turn_payload(turn) for turn in turns.select_related("prompt", "first", "second")
+        ]
+    return payload
+
+
+def candidate_payload(candidate: Candidate) -> dict[str, Any]:
+    """An answer as the page shows it. Its length is in words, and in tokens where a model told."""
+    return {
+        "uid": candidate.uid,
+        "text": candidate.text,
+        "html": markdown_render(candidate.text),
+        "words": words_count(candidate.text),
+        "tokens": candidate.token_count,
+    }
+
+
+def turn_payload(turn: DialogueTurn) -> dict[str, Any]:
+    """What was written in a turn of a dialogue, and its two answers in the order to show them."""
+    return {
+        "user": turn.prompt.messages[-1]["content"],
+        "candidates": [candidate_payload(turn.first), candidate_payload(turn.second)],
     }
 
 

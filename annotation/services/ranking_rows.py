@@ -11,7 +11,7 @@ from django.conf import settings
 from annotation.models import Project, Prompt
 from annotation.records import RankedCandidate, RankingRecord
 from annotation.services.prompts import MAX_TAG_CHARS, MAX_TAGS, PromptLine
-from annotation.services.rankings import MAX_ACTIVE_S, MAX_RATIONALE_CHARS
+from annotation.services.submissions import MAX_ACTIVE_S, MAX_RATIONALE_CHARS
 from annotation.splits import group_hash, split_of
 from modelhub.ml.records import RecordError, chunked, json_canonical, json_strict, record_load
 

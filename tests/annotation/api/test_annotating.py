@@ -1,4 +1,4 @@
-"""The API of the ranking page: one round trip a task, blind, and once however often it is sent."""
+"""The API of the annotator's page: one round trip a task, blind, and once however often it is sent."""
 
 import json
 
@@ -94,7 +94,7 @@ def test_the_page_is_blind(project: Project, client_of) -> None:
         client = client_of(make_member(project, f"p{n}").user)
         page = next_of(client, project)
         sent = json.dumps(page)
-        for told in ("secret-model", version.uid, "finish", "token", "temperature", "index"):
+        for told in ("secret-model", version.uid, "finish", "decoding", "temperature", "index"):
             assert told not in sent
         orders.add(tuple(one["html"] for one in page["candidates"]))
     assert len(orders) > 4
