@@ -12,6 +12,7 @@ from annotation.models import (
     Membership,
     PreferenceDataset,
     Project,
+    ProjectToken,
     Prompt,
     Task,
 )
@@ -19,6 +20,7 @@ from annotation.services.assignments import assignment_next
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.projects import guideline_publish
 from annotation.services.rankings import ranking_submit
+from annotation.services.tokens import project_token_create
 from modelhub.models import ModelVersion, Run
 from tests import builders
 
@@ -39,6 +41,7 @@ class Side:
     round: Round
     version: ModelVersion
     run: Run
+    token: ProjectToken
 
     def uids(self) -> dict[str, str]:
         """URL parameter → the uid of this side's object."""
@@ -59,6 +62,7 @@ class Side:
             "run_uid": self.run.uid,
             "number": str(self.version.number),
             "sha256": self.version.artifact.sha256,
+            "token_uid": self.token.uid,
         }
 
 
@@ -115,6 +119,7 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
         round=round,
         version=version,
         run=run,
+        token=project_token_create(project=project, name=f"{name} product")[0],
     )
 
 
