@@ -244,6 +244,8 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_SCHEMA_CLASS": "config.openapi.NamedSchema",
     "EXCEPTION_HANDLER": "config.api.error_response",
+    # For each token of a project, and each web process.
+    "DEFAULT_THROTTLE_RATES": {"feedback": env.str("RONDO_FEEDBACK_RATE", default="600/min")},
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Rondo",
