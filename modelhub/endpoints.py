@@ -91,3 +91,4 @@ def _deltas(lines: Iterator[str], endpoint: Endpoint) -> Iterator[str]:
             .decode("utf-16", "replace")
             .replace("\0", "\ufffd")
         )
+    raise EndpointFailedError(f"{endpoint} broke off")

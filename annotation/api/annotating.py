@@ -9,7 +9,7 @@ from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, PolymorphicProxySerializer, extend_schema
 from rest_framework import serializers
-from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.negotiation import DefaultContentNegotiation
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
@@ -275,14 +275,13 @@ class SubmitApi(APIView):
         return Response({**reply, "next": _next_payload(assignment, reply["next"])})
 
 
-class EventStreamRenderer(BaseRenderer):
-    """Lets a caller ask for server-sent events, and still be refused in JSON."""
+class RefusedInJson(DefaultContentNegotiation):
+    """Lets a caller ask for server-sent events, and refuses in JSON all the same."""
 
-    media_type = "text/event-stream"
-    format = "events"
-
-    def render(self, data: Any, media_type: Any = None, context: Any = None) -> bytes:
-        return json.dumps(data).encode()
+    def select_renderer(
+        self, request: Request, renderers: Any, format_suffix: str | None = None
+    ) -> tuple[Any, str]:
+        return renderers[0], renderers[0].media_type
 
 
 class AnswersApi(APIView):
@@ -293,7 +292,7 @@ class AnswersApi(APIView):
     message, the turn comes at once.
     """
 
-    renderer_classes = [JSONRenderer, EventStreamRenderer]
+    content_negotiation_class = RefusedInJson
 
     class InputSerializer(StrictSerializer):
         user = serializers.CharField(trim_whitespace=False, max_length=MAX_TEXT_CHARS)
