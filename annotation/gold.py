@@ -97,9 +97,7 @@ def _pair(gold: Judgement, judgement: Judgement) -> list[float]:
         else:
             apart = abs(int(gold.get("degree") or 0) - int(judgement.get("degree") or 0))
             parts.append(1.0 - 0.25 * apart / 3 if wanted is not None and "degree" in gold else 1.0)
-    if "unsafe" in gold:
-        parts.append(_overlap(gold["unsafe"], judgement.get("unsafe", ())))
-    return parts
+    return parts + _overlap(gold.get("unsafe", ()), judgement.get("unsafe", ()))
 
 
 def _rating(gold: Judgement, judgement: Judgement) -> list[float]:
@@ -109,7 +107,7 @@ def _rating(gold: Judgement, judgement: Judgement) -> list[float]:
         if wanted.get("overall") is not None and given.get("overall") is not None:
             parts.append(1.0 - abs(wanted["overall"] - given["overall"]) / RATING_STEPS)
         if "flags" in wanted:
-            parts.append(_overlap(wanted["flags"], given.get("flags", ())))
+            parts += _overlap(wanted["flags"], given.get("flags", ()))
     return parts
 
 
@@ -125,10 +123,13 @@ def _same_side(wanted: int, given: int) -> float:
     return float((wanted > 0) == (given > 0))
 
 
-def _overlap(wanted: Sequence[str], given: Sequence[str]) -> float:
-    """What two sets share, of all that is in either; two empty ones are the same."""
+def _overlap(wanted: Sequence[str], given: Sequence[str]) -> list[float]:
+    """What two sets share, of all that is in either; of two empty ones nothing is said.
+
+    Else whoever chose wrongly would have half a score for marks that nobody asked for.
+    """
     either = set(wanted) | set(given)
-    return len(set(wanted) & set(given)) / len(either) if either else 1.0
+    return [len(set(wanted) & set(given)) / len(either)] if either else []
 
 
 _SCORES: dict[str, Callable[[Judgement, Judgement], list[float]]] = {

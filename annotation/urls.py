@@ -2,7 +2,14 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from annotation import account_views, desk_views, feedback_views, question_views, views
+from annotation import (
+    account_views,
+    desk_views,
+    feedback_views,
+    quality_views,
+    question_views,
+    views,
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.home, name="home"),
@@ -23,6 +30,48 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "projects/<str:project_uid>/questions/",
         question_views.project_questions,
         name="project_questions",
+    ),
+    path(
+        "projects/<str:project_uid>/dashboard/",
+        quality_views.project_dashboard,
+        name="project_dashboard",
+    ),
+    path(
+        "projects/<str:project_uid>/progress/",
+        quality_views.project_progress,
+        name="project_progress",
+    ),
+    path(
+        "projects/<str:project_uid>/quality/", quality_views.project_quality, name="project_quality"
+    ),
+    path(
+        "projects/<str:project_uid>/reviews/", quality_views.project_reviews, name="project_reviews"
+    ),
+    path(
+        "projects/<str:project_uid>/reviews/<str:submission_uid>/",
+        quality_views.review_detail,
+        name="review_detail",
+    ),
+    path(
+        "projects/<str:project_uid>/reviews/<str:submission_uid>/known/",
+        quality_views.known_new,
+        name="known_new",
+    ),
+    path(
+        "projects/<str:project_uid>/disagreements/",
+        quality_views.project_disagreements,
+        name="project_disagreements",
+    ),
+    path(
+        "projects/<str:project_uid>/disagreements/<str:task_uid>/",
+        quality_views.disagreement_detail,
+        name="disagreement_detail",
+    ),
+    path("projects/<str:project_uid>/known/", quality_views.project_known, name="project_known"),
+    path(
+        "projects/<str:project_uid>/members/<str:membership_uid>/qualify/",
+        quality_views.member_qualify,
+        name="member_qualify",
     ),
     path("projects/<str:project_uid>/prompts/", views.project_prompts, name="project_prompts"),
     path(

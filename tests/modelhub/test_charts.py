@@ -1,6 +1,6 @@
 """Chart geometry against places worked out by hand: 320 wide, 96 high, 6 kept free at the edges."""
 
-from alignment.charts import chart_draw, curve_draw
+from modelhub.charts import bars_draw, chart_draw, curve_draw
 
 
 def test_a_curve_runs_from_edge_to_edge_with_large_values_at_the_top() -> None:
@@ -26,3 +26,24 @@ def test_a_chart_keeps_zero_in_sight_and_spans_the_intervals() -> None:
     assert (first.y, first.low_y, first.high_y) == (48.0, 90.0, 6.0)
     assert chart.zero_y == 90.0 and (chart.bottom, chart.top) == (0.0, 1.0)
     assert chart_draw([]) is None
+
+
+def test_bars_stand_on_the_floor_and_the_highest_fills_the_chart() -> None:
+    drawn = bars_draw([("Mon", 2), ("Tue", 4)])
+    assert drawn is not None
+    low, high = drawn.bars
+    assert (low.x, low.y, low.width, low.height, low.middle) == (16.0, 51.0, 128.0, 45.0, 80.0)
+    assert (high.y, high.height) == (6.0, 90.0)
+    assert (drawn.top, drawn.total) == (4, 6)
+
+
+def test_many_bars_are_not_all_named_and_the_last_always_is() -> None:
+    drawn = bars_draw([(str(day), 1) for day in range(14)])
+    assert drawn is not None
+    named = [int(bar.label) for bar in drawn.bars if bar.is_named]
+    assert named == [1, 3, 5, 7, 9, 11, 13]
+
+
+def test_nothing_to_count_is_no_chart() -> None:
+    assert bars_draw([]) is None
+    assert bars_draw([("Mon", 0)]) is None

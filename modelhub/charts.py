@@ -103,6 +103,61 @@ def chart_draw(figures: Sequence[tuple[str, float, float, float]]) -> Chart | No
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: its rectangle, and where its name is written."""
+
+    label: str
+    value: float
+    x: float
+    y: float
+    width: float
+    height: float
+    middle: float
+    is_named: bool  # where there are many, not every bar has room for its name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Bars from a common floor, the highest as high as the chart."""
+
+    bars: list[Bar]
+    top: float
+
+    @property
+    def total(self) -> float:
+        return math.fsum(bar.value for bar in self.bars)
+
+
+_NAMES_AT_MOST = 8
+_GAP_SHARE = 0.2
+
+
+def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
+    """Scale (label, value ≥ 0) into WIDTH × HEIGHT from 0; None for no values, or zeros alone."""
+    top = max((value for _, value in values), default=0.0)
+    if top <= 0:
+        return None
+    slot = WIDTH / len(values)
+    every = math.ceil(len(values) / _NAMES_AT_MOST)
+    bars = []
+    for i, (label, value) in enumerate(values):
+        height = round((HEIGHT - _PAD) * value / top, 1)
+        bars.append(
+            Bar(
+                label=label,
+                value=value,
+                x=round(slot * (i + _GAP_SHARE / 2), 1),
+                y=round(HEIGHT - height, 1),
+                width=round(slot * (1 - _GAP_SHARE), 1),
+                height=height,
+                middle=round(slot * (i + 0.5), 1),
+                is_named=(len(values) - 1 - i) % every == 0,
+            )
+        )
+    return Bars(bars=bars, top=top)
+
+
 def _scale(values: Sequence[float], low: float, high: float, length: float) -> list[float]:
     """Values between low and high → lengths between the paddings; the middle if all are equal."""
     span = high - low
