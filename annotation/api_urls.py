@@ -2,7 +2,7 @@
 
 from django.urls import path, re_path
 
-from annotation.api import annotating, datasets, feedback, preview, projects, questions
+from annotation.api import annotating, datasets, feedback, preview, projects, questions, reviews
 
 PROJECT = "projects/<str:project_uid>"
 MEMBER = f"{PROJECT}/members/<str:membership_uid>"
@@ -29,6 +29,16 @@ urlpatterns = [
     path(f"{ASSIGNMENT}/undo/", annotating.UndoApi.as_view(), name="api_undo"),
     path(f"{ASSIGNMENT}/question/", annotating.QuestionAskApi.as_view(), name="api_question"),
     path(f"{ASSIGNMENT}/answers/", annotating.AnswersApi.as_view(), name="api_answers"),
+    path(
+        f"{PROJECT}/submissions/<str:submission_uid>/reviews/",
+        reviews.ReviewListApi.as_view(),
+        name="api_reviews",
+    ),
+    path(
+        f"{PROJECT}/tasks/<str:task_uid>/adjudication/",
+        reviews.AdjudicationApi.as_view(),
+        name="api_adjudication",
+    ),
     path(f"{PROJECT}/questions/", questions.QuestionListApi.as_view(), name="api_questions"),
     path(
         "questions/<str:question_uid>/answer/",

@@ -299,7 +299,7 @@ def disagreement_detail(request: HttpRequest, project_uid: str, task_uid: str) -
         "part": "disagreements",
         "task": task,
         "shown": shown,
-        "said": [
+        "judgements": [
             (one, judgement_shown(submission=one, letters=shown.letters)) for one in submissions
         ],
         "adjudication": getattr(task, "adjudication", None),

@@ -8,6 +8,7 @@ from annotation import (
     feedback_views,
     quality_views,
     question_views,
+    settings_views,
     views,
 )
 
@@ -66,6 +67,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "projects/<str:project_uid>/disagreements/<str:task_uid>/",
         quality_views.disagreement_detail,
         name="disagreement_detail",
+    ),
+    path(
+        "projects/<str:project_uid>/settings/",
+        settings_views.project_settings,
+        name="project_settings",
     ),
     path("projects/<str:project_uid>/known/", quality_views.project_known, name="project_known"),
     path(

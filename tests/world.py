@@ -14,6 +14,7 @@ from annotation.models import (
     Project,
     ProjectToken,
     Prompt,
+    Submission,
     Task,
 )
 from annotation.services.assignments import assignment_next
@@ -36,6 +37,7 @@ class Side:
     task: Task
     candidate: Candidate
     assignment: Assignment
+    submission: Submission
     dataset: PreferenceDataset
     campaign: Campaign
     round: Round
@@ -52,6 +54,7 @@ class Side:
             "task_uid": self.task.uid,
             "candidate_uid": self.candidate.uid,
             "assignment_uid": self.assignment.uid,
+            "submission_uid": self.submission.uid,
             "dataset_uid": self.dataset.uid,
             "campaign_uid": self.campaign.uid,
             "round_uid": self.round.uid,
@@ -83,7 +86,9 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
     reward = builders.make_version(f"{name.lower()}-reward", role=ModelVersion.Role.REWARD)
     judged = assignment_next(membership=manager_member)
     assert judged is not None
-    ranking_submit(assignment=judged, tiers=[[uid] for uid in candidate_uids(judged.task)])
+    submission = ranking_submit(
+        assignment=judged, tiers=[[uid] for uid in candidate_uids(judged.task)]
+    )
     dataset = preference_dataset_freeze(project=project, created_by=manager_member.user)
     campaign = Campaign.objects.create(
         project=project,
@@ -114,6 +119,7 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
         task=task,
         candidate=Candidate.objects.filter(prompt=task.prompt).first(),
         assignment=assignment,
+        submission=submission,
         dataset=dataset,
         campaign=campaign,
         round=round,

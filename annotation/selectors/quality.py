@@ -17,7 +17,6 @@ from annotation.behaviour import PositionBias, Speed, position_bias, speed
 from annotation.gold import GOLD_KINDS, gold_score
 from annotation.models import (
     WORK,
-    Adjudication,
     Membership,
     Project,
     Review,
@@ -44,7 +43,6 @@ from annotation.selectors.judged import (
 )
 from annotation.selectors.judgements import judgement_of
 
-MAX_SUBMISSIONS_FOR_WEIGHTS = 30_000
 FEWEST_TASKS = 5  # before anything is said of a person
 HELP_WEIGHT = 0.4
 HELP_GOLD = 0.7
@@ -139,27 +137,6 @@ def quality_report(*, project: Project) -> QualityReport:
     people = [one for one in members.values() if one.judgements or one.gold_tasks or one.reviewed]
     people.sort(key=lambda one: -one.judgements)
     return QualityReport(judgements=len(judged), kinds=kinds, people=people)
-
-
-def annotator_weights(*, project: Project, kind: str) -> dict[str, float]:
-    """Member's uid → weight in [0, 1] of their judgements of a kind, for the rows of a snapshot.
-
-    Of the newest MAX_SUBMISSIONS_FOR_WEIGHTS; somebody who shared no task with anybody is not
-    named. Two queries, and minutes of arithmetic for the largest projects.
-    """
-    judged = judgements_newest(project=project, kind=kind, limit=MAX_SUBMISSIONS_FOR_WEIGHTS)
-    weights = kind_weights(kind, tasks_shared(judged)) if kind in GOLD_KINDS else {}
-    uids = dict(Membership.objects.filter(pk__in=weights).values_list("pk", "uid"))
-    return {uids[pk]: weight for pk, weight in weights.items()}
-
-
-def submissions_overruled(*, project: Project) -> set[str]:
-    """Uids of submissions of decided tasks that are not the one that stands. One query."""
-    return set(
-        Submission.objects.filter(task__project=project, task__adjudication__isnull=False)
-        .exclude(pk__in=Adjudication.objects.values("submission"))
-        .values_list("uid", flat=True)
-    )
 
 
 def gold_scores(*, project: Project) -> dict[int, list[float]]:

@@ -6,11 +6,10 @@ from django.test.utils import CaptureQueriesContext
 
 from annotation.models import Membership, Project, Submission
 from annotation.selectors.quality import (
-    annotator_weights,
     disagreements,
     quality_report,
-    submissions_overruled,
 )
+from annotation.selectors.weights import annotator_weights
 from annotation.services.adjudications import adjudication_submit
 from annotation.services.gold import gold_task_create
 from annotation.services.reviews import review_submit
@@ -189,8 +188,6 @@ def test_disagreements_come_worst_first_until_they_are_decided(
     assert [one.agreement for one in found] == pytest.approx([1 / 3, 2 / 3])
     adjudication_submit(task=worst.task, reviewer=rev, submission=worst)
     assert [one.task for one in disagreements(project=project)] == [split.task]
-    others = set(worst.task.submissions.exclude(pk=worst.pk).values_list("uid", flat=True))
-    assert submissions_overruled(project=project) == others
 
 
 def test_an_edit_agrees_by_the_answer_taken_up(project: Project, people: list[Membership]) -> None:
