@@ -45,10 +45,7 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
         "viewer": membership.uid,
         "project": project.uid,
         "placeholder": BLANK,
-        "urls": {
-            name: reverse("api_draft", args=[BLANK]).replace("/draft/", f"/{name}/")
-            for name in CALLS
-        }
+        "urls": {name: reverse(f"api_{name}", args=[BLANK]) for name in CALLS}
         | {
             "next": reverse("api_next", args=[project.uid]),
             "preview": reverse("api_preview", args=[project.uid]),

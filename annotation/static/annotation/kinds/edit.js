@@ -40,6 +40,11 @@
       button.setAttribute("aria-label", fill(gettext("Edit answer %(letter)s"), { letter: candidate.letter }));
       button.addEventListener("click", () => this.choose(candidate.uid));
       $(".answer-tools", card).append(button);
+      // Once one is chosen the answers shrink, and are scrolled by keys too.
+      const text = $(".answer-text", card);
+      text.tabIndex = 0;
+      text.setAttribute("role", "region");
+      text.setAttribute("aria-label", fill(gettext("Text of answer %(letter)s"), { letter: candidate.letter }));
       return card;
     }
 
