@@ -34,6 +34,10 @@ from annotation.selectors.judged import (
     unsafe_values,
 )
 
+# A page waits for these figures: enough to tell people apart, not to the last digit.
+MAX_COMPARISONS = 20_000
+MAX_STEPS = 60
+_PERSON_RESAMPLES = 100
 Tasks = Sequence[Sequence[Judged]]  # judgements by task, of tasks that two or more judged
 
 
@@ -211,7 +215,8 @@ def _person_interval(kind: str, person: int, tasks: Tasks) -> Interval | None:
             mean_of(_tau(my, other) for other in rest)
             for my, rest in zip(mine, others, strict=True)
         ]
-        return bootstrap_interval([one for one in taus if one is not None], mean)
+        told = [one for one in taus if one is not None]
+        return bootstrap_interval(told, mean, resamples=_PERSON_RESAMPLES)
     values, metric = _COMPARED[kind]
     groups: list[Group] = []
     for my, rest in zip(mine, others, strict=True):
@@ -228,7 +233,7 @@ def _person_interval(kind: str, person: int, tasks: Tasks) -> Interval | None:
     def alpha(drawn: Sequence[Group]) -> float | None:
         return krippendorff_alpha(chain.from_iterable(drawn), metric=metric)
 
-    return bootstrap_interval(groups, alpha)
+    return bootstrap_interval(groups, alpha, resamples=_PERSON_RESAMPLES)
 
 
 def kind_weights(kind: str, shared: Tasks) -> dict[int, float]:
@@ -243,10 +248,10 @@ def kind_weights(kind: str, shared: Tasks) -> dict[int, float]:
             for rows in shared
             for one in rows
             for better, worse in tiers_pairs(one.judgement["tiers"])
-        ]
+        ][:MAX_COMPARISONS]
         if not comparisons:
             return {}
-        crowd = crowd_bradley_terry(comparisons, tolerance=1e-4)
+        crowd = crowd_bradley_terry(comparisons, tolerance=1e-3, max_iterations=MAX_STEPS)
         return {who: crowd.weight(who) for who in crowd.reliability if isinstance(who, int)}
     if kind == "pair":
         return _label_weights(shared, choice_values, classes=(-1, 0, 1))
@@ -275,5 +280,7 @@ def _label_weights(
     used = [one for one in classes if any(value == one for *_, value in labels)]
     if len(used) < 2:
         return {}
-    fitted = dawid_skene(labels, classes=used, smoothing=0.5, tolerance=1e-4)
+    fitted = dawid_skene(
+        labels, classes=used, smoothing=0.5, tolerance=1e-3, max_iterations=MAX_STEPS
+    )
     return {who: fitted.weight(who) for who in fitted.confusion if isinstance(who, int)}

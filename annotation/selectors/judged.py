@@ -12,7 +12,7 @@ from annotation.gold import pair_degree
 from annotation.models import Project, Submission
 from annotation.selectors.judgements import judgement_of
 
-MAX_SUBMISSIONS = 3000
+MAX_SUBMISSIONS = 2000
 JUDGEMENT_ROWS = (
     *("ranking", "rating", "demonstration__candidate", "demonstration__started_from"),
     *("comparison__better", "comparison__worse", "edit__original", "edit__candidate", "dialogue"),

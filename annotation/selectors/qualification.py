@@ -6,7 +6,9 @@ from statistics import fmean
 from annotation.gold import gold_score
 from annotation.models import QUALIFICATION, Membership, Submission, Task
 from annotation.selectors.judgements import judgement_of
+from annotation.selectors.payloads import letter_of
 from annotation.selectors.queue import qualification_is_wanted
+from annotation.selectors.shown import judgement_words
 
 _WITH_JUDGEMENT = (
     *("task", "ranking", "rating", "edit__original", "edit__candidate"),
@@ -40,6 +42,21 @@ class Qualification:
     @property
     def percent_wanted(self) -> int:
         return round(100 * self.wanted)
+
+
+def qualification_notice(*, submission: Submission) -> str:
+    """What somebody learns from a task of the test, told when they have done it; "" for others.
+
+    Letters are those that they saw.
+    """
+    task = submission.task
+    if not task.is_qualification or task.gold is None:
+        return ""
+    score = gold_score(task.kind, task.gold, judgement_of(submission))
+    letters = {uid: letter_of(place) for place, uid in enumerate(submission.shown_order)}
+    line, notes = judgement_words(task.kind, task.gold, letters)
+    told = "That is the known answer." if score == 1 else f"The known answer is: {line}."
+    return " ".join([told, *(f"({note})" for note in notes), task.gold_explanation]).strip()
 
 
 def qualification_of(*, membership: Membership) -> Qualification:

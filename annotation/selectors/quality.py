@@ -8,9 +8,11 @@ annotator_models.py, behaviour.py and gold.py.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from django.db.models import Sum
 from django.db.models.functions import Length
+from django.utils import timezone
 
 from annotation.agreement import Interval, bootstrap_interval
 from annotation.behaviour import PositionBias, Speed, position_bias, speed
@@ -91,6 +93,7 @@ class PersonQuality:
 class QualityReport:
     """A project's quality at a glance."""
 
+    at: datetime
     judgements: int
     kinds: list[KindAgreement]
     people: list[PersonQuality]
@@ -136,7 +139,7 @@ def quality_report(*, project: Project) -> QualityReport:
         person.reviewed, person.rejected = reviewed.get(pk, (0, 0))
     people = [one for one in members.values() if one.judgements or one.gold_tasks or one.reviewed]
     people.sort(key=lambda one: -one.judgements)
-    return QualityReport(judgements=len(judged), kinds=kinds, people=people)
+    return QualityReport(at=timezone.now(), judgements=len(judged), kinds=kinds, people=people)
 
 
 def gold_scores(*, project: Project) -> dict[int, list[float]]:

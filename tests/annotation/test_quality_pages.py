@@ -104,6 +104,7 @@ def test_known_answers_are_told_to_nobody_before_there_are_enough(
         assert "agreement with known answers" not in client.get(url).content.decode(), number
         gold = gold_task_create(submission=choose(make_task(project), people[0], 0), reviewer=rev)
         choose(gold, people[1], 0)
+        cache.clear()
     assert "agreement with known answers" in client.get(url).content.decode()
 
 

@@ -1,8 +1,10 @@
 """Known answers, mixed in or as a test before real work."""
 
 import pytest
+from django.urls import reverse
 
 from annotation.models import Membership, Notification, Project, Task
+from annotation.selectors.qualification import qualification_notice as notice_of
 from annotation.selectors.qualification import qualification_of
 from annotation.selectors.quality import gold_scores
 from annotation.services.assignments import assignment_next
@@ -44,9 +46,7 @@ def test_the_test_comes_before_any_real_work(project: Project, ann: Membership) 
     given = assignment_next(membership=ann)
     assert given is not None and given.task in tests
     membership_qualify(membership=ann)
-    for task in tests:
-        task.closed_at = project.created_at
-        task.save()
+    Task.objects.filter(is_qualification=True).update(closed_at=project.created_at)
     given = assignment_next(membership=ann)
     assert given is not None and given.task == real
 
@@ -168,3 +168,37 @@ def test_other_kinds_have_known_answers_too(
         submission = make_submission(task, ann, {"original": uids_of(task)[0], "text": "Better."})
     gold = gold_task_create(submission=submission, reviewer=rev)
     assert gold.kind == kind and gold.gold
+
+
+def test_a_task_of_the_test_teaches_at_once_and_a_secret_one_never(
+    project: Project, ann: Membership, rev: Membership
+) -> None:
+    task, other = make_test(project)
+    Task.objects.filter(pk=task.pk).update(gold_explanation="It names its source.")
+    task.refresh_from_db()
+    first, second = uids_of(task)
+    wrong = choose(task, ann, 1, shown=[second, first])
+    # The known answer, the one sampled first, was shown as B.
+    assert notice_of(submission=wrong) == "The known answer is: B is better. It names its source."
+    assert notice_of(submission=choose(other, ann, 0)) == "That is the known answer."
+    gold = gold_task_create(submission=choose(make_task(project), ann, 0), reviewer=rev)
+    assert notice_of(submission=choose(gold, make_member(project, "ben"), 1)) == ""
+
+
+def test_the_reply_to_a_task_of_the_test_teaches_and_cannot_be_taken_back(
+    project: Project, ann: Membership, signed_in
+) -> None:
+    make_test(project)
+    client = signed_in(ann.user)
+    given = client.post(reverse("api_next", args=[project.uid]), {}, "application/json").json()
+    uids = [one["uid"] for one in given["candidates"]]
+    known = Task.objects.get(uid=given["task"]["uid"]).gold["better"]
+    wrong = next(uid for uid in uids if uid != known)
+    path = [given["assignment"]["uid"]]
+    body = {"better": wrong, "degree": 2, "unsafe": [], "rationale": "", "active_s": 3.0}
+    reply = client.post(reverse("api_submit", args=path), body, "application/json").json()
+    letter = next(one["letter"] for one in given["candidates"] if one["uid"] == known)
+    assert reply["submission"]["notice"] == f"The known answer is: {letter} is better."
+    assert reply["next"]["task"]["uid"] != given["task"]["uid"]
+    undone = client.post(reverse("api_undo", args=path), {}, "application/json")
+    assert undone.status_code == 409
