@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from annotation.agreement import Interval
+from annotation.selectors.agreements import PersonAgreement
 from annotation.selectors.dashboards import OwnDashboard, ProgressDashboard
 from annotation.selectors.quality import QualityReport
 from annotation.tables import Table
@@ -43,7 +44,8 @@ def people_table(report: QualityReport) -> Table:
             one.rejected,
             "; ".join(one.reasons),
         )
-        for kind in one.agreement or [None]:
+        kinds: list[PersonAgreement | None] = [*one.agreement] or [None]
+        for kind in kinds:
             agreement = (
                 (None, None, None, None, None, None, None)
                 if kind is None

@@ -134,7 +134,7 @@ def _alpha(of: str, groups: Sequence[Group], metric: Metric) -> Figure | None:
         return krippendorff_alpha(chain.from_iterable(drawn), metric=metric)
 
     interval = bootstrap_interval(groups, alpha)
-    return interval and Figure(measure=f"Krippendorff’s α, {metric}", of=of, interval=interval)
+    return _told(f"Krippendorff’s α, {metric}", of, interval)
 
 
 def _kappa(of: str, groups: Sequence[Group]) -> Figure | None:
@@ -149,12 +149,15 @@ def _kappa(of: str, groups: Sequence[Group]) -> Figure | None:
         return fleiss_kappa(chain.from_iterable(drawn))
 
     interval = bootstrap_interval([group for group in same if group], kappa)
-    return interval and Figure(measure=f"Fleiss’ κ, {people} people", of=of, interval=interval)
+    return _told(f"Fleiss’ κ, {people} people", of, interval)
 
 
 def _figure(measure: str, of: str, values: Sequence[float]) -> Figure | None:
-    interval = bootstrap_interval(values, mean)
-    return interval and Figure(measure=measure, of=of, interval=interval)
+    return _told(measure, of, bootstrap_interval(values, mean))
+
+
+def _told(measure: str, of: str, interval: Interval | None) -> Figure | None:
+    return None if interval is None else Figure(measure=measure, of=of, interval=interval)
 
 
 def mean(values: Sequence[float]) -> float | None:

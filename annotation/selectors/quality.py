@@ -124,8 +124,8 @@ def quality_report(*, project: Project) -> QualityReport:
             continue
         kinds.append(kind_agreement(kind, shared))
         weights = kind_weights(kind, shared)
-        for person, agreement in people_agreement(kind, shared, weights).items():
-            members[person].agreement.append(agreement)
+        for pk, agreement in people_agreement(kind, shared, weights).items():
+            members[pk].agreement.append(agreement)
     words = _words_of(judged)
     scores = gold_scores(project=project)
     reviewed = _reviewed(project)
