@@ -21,9 +21,11 @@ from annotation.forms import (
     RoleForm,
     error_add,
 )
-from annotation.models import Membership, PreferenceDataset, Project, Split
+from annotation.layouts import LAYOUTS, layouts_of
+from annotation.models import Membership, PreferenceDataset, Project, Split, Task
 from annotation.rendering import markdown_render, messages_render
 from annotation.selectors import annotator_progress
+from annotation.selectors.weights import annotator_weights
 from annotation.services.datasets import preference_dataset_freeze, preference_dataset_import
 from annotation.services.projects import (
     guideline_publish,
@@ -194,14 +196,22 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
     form = FreezeForm(_posted(request))
     if form.is_valid():
         try:
+            kind, weights = form.cleaned_data["kind"] or Task.Kind.RANKING, None
+            if form.cleaned_data["weighted"]:
+                weights = annotator_weights(project=project, kind=kind)
             dataset = preference_dataset_freeze(
-                project=project, created_by=user_of(request), query=form.query()
+                project=project,
+                created_by=user_of(request),
+                query=form.query(),
+                kind=kind,
+                weights=weights,
             )
         except ApplicationError as error:
             error_add(form, error)
         else:
             messages.success(
-                request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
+                request,
+                f"Dataset {dataset.number} holds {dataset.counts['used']} {dataset.kind}s.",
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, form, RankingsForm())
@@ -233,7 +243,7 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
     context = _frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
-        "layouts": exports.LAYOUTS.values(),
+        "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
         "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
     }
@@ -244,8 +254,8 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
     """The dataset as one file, streamed, in a `?format=` and a `&layout=` of annotation.exports."""
     dataset = policy.dataset_for(request.user, dataset_uid)
-    format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "trl")
-    if format not in exports.FORMATS or layout not in exports.LAYOUTS:
+    format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "")
+    if format not in exports.FORMATS or (layout and layout not in LAYOUTS):
         raise Http404("Not found.")
     try:
         return exports.dataset_export_response(dataset=dataset, layout=layout, format=format)
