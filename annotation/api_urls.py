@@ -2,7 +2,16 @@
 
 from django.urls import path, re_path
 
-from annotation.api import annotating, datasets, feedback, preview, projects, questions, reviews
+from annotation.api import (
+    annotating,
+    datasets,
+    feedback,
+    preview,
+    projects,
+    questions,
+    reviews,
+    tasks,
+)
 
 PROJECT = "projects/<str:project_uid>"
 MEMBER = f"{PROJECT}/members/<str:membership_uid>"
@@ -39,6 +48,8 @@ urlpatterns = [
         reviews.AdjudicationApi.as_view(),
         name="api_adjudication",
     ),
+    path(f"{PROJECT}/task-forms/", tasks.TaskFormListApi.as_view(), name="api_task_forms"),
+    path(f"{PROJECT}/tasks/", tasks.TasksCreateApi.as_view(), name="api_tasks"),
     path(f"{PROJECT}/questions/", questions.QuestionListApi.as_view(), name="api_questions"),
     path(
         "questions/<str:question_uid>/answer/",

@@ -109,11 +109,15 @@ def assignment_for(user: Person, uid: str) -> Assignment:
     if isinstance(user, User):
         assignment = (
             Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
-            .select_related("task__project", "task__prompt", "annotator__project", "guideline")
+            .select_related("task", "annotator__project")
+            .prefetch_related("annotator__project__task_forms")
             .first()
         )
     if assignment is None:
         raise Http404("Not found.")
+    # Of one project, and one user: nothing is read twice.
+    assignment.task.project = assignment.annotator.project
+    assignment.annotator.user = user
     return assignment
 
 
@@ -124,8 +128,10 @@ def question_for(user: Person, uid: str) -> tuple[Question, Membership]:
         .select_related("assignment__annotator__project", "assignment__annotator__user")
         .first()
     )
-    membership = question and membership_of(user, question.assignment.annotator.project)
-    if question is None or membership is None or not role_reaches(membership.role, Role.REVIEWER):
+    if question is None:
+        raise Http404("Not found.")
+    membership = membership_of(user, question.assignment.annotator.project)
+    if membership is None or not role_reaches(membership.role, Role.REVIEWER):
         raise Http404("Not found.")
     return question, membership
 

@@ -126,10 +126,11 @@ def round_annotation_progress(*, round: Round) -> AnnotationProgress:
         wanted=Sum("overlap"),
         free=Sum("slots_free", filter=Q(closed_at__isnull=True)),
     )
+    by_program = Q(source__in=Membership.PROGRAMS)
     submissions = Submission.objects.filter(
         task__in=tasks, status=Submission.Status.ACCEPTED
-    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=Q(source__in=Membership.PROGRAMS)))
-    live = Assignment.objects.filter(task__in=tasks, state__in=(Assignment.State.LIVE, Assignment.State.PAUSED)).count()
+    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=by_program))
+    live = Assignment.objects.filter(task__in=tasks, state__in=Assignment.HOLDING).count()
     return AnnotationProgress(
         tasks=sums["tasks"],
         wanted=sums["wanted"] or 0,

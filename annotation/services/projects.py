@@ -86,7 +86,7 @@ def membership_remove(*, membership: Membership) -> None:
     _manager_remains_check(held)
     held.removed_at = timezone.now()
     held.save(update_fields=["removed_at"])
-    for assignment in held.assignments.filter(state=Assignment.State.LIVE).order_by("task_id"):
+    for assignment in held.assignments.filter(state__in=Assignment.HOLDING).order_by("task_id"):
         assignment_release(assignment=assignment)
     membership.removed_at = held.removed_at
 
