@@ -22,7 +22,7 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward vendor constraints clean
+.PHONY: help setup system demo up test lint types unit bench-reward bench-annotation vendor constraints clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -67,6 +67,9 @@ unit:
 
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
+
+bench-annotation: setup system ## the queue over HTTP, on SQLite and PostgreSQL: BENCH="--db sqlite --tasks 10000"
+	$(BIN)/python -m benchmarks.bench_annotation $(BENCH)
 
 vendor: ## renew the vendored front-end libraries from npm
 	$(PYTHON) deploy/vendor.py
