@@ -68,14 +68,13 @@ FOR_THE_SITE = [
             "LICENSE": "fonts/literata.LICENSE",
         },
     ),
-    # The annotator's page takes these, two weights of one face: half the bytes of the variable one.
+    # The annotator's page takes this: one weight is less than half the bytes of the variable face.
     Package(
         name="@fontsource/literata",
         version="5.3.0",
         licence="OFL-1.1",
         files={
             "files/literata-latin-400-normal.woff2": "fonts/literata-latin-400.woff2",
-            "files/literata-latin-600-normal.woff2": "fonts/literata-latin-600.woff2",
             "LICENSE": "fonts/literata-static.LICENSE",
         },
     ),
