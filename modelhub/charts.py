@@ -131,6 +131,7 @@ class Bars:
 
 _NAMES_AT_MOST = 8
 _GAP_SHARE = 0.2
+_WIDEST = 40.0
 
 
 def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
@@ -139,6 +140,7 @@ def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
     if top <= 0:
         return None
     slot = WIDTH / len(values)
+    width = min(slot * (1 - _GAP_SHARE), _WIDEST)
     every = math.ceil(len(values) / _NAMES_AT_MOST)
     bars = []
     for i, (label, value) in enumerate(values):
@@ -147,9 +149,9 @@ def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
             Bar(
                 label=label,
                 value=value,
-                x=round(slot * (i + _GAP_SHARE / 2), 1),
+                x=round(slot * (i + 0.5) - width / 2, 1),
                 y=round(HEIGHT - height, 1),
-                width=round(slot * (1 - _GAP_SHARE), 1),
+                width=round(width, 1),
                 height=height,
                 middle=round(slot * (i + 0.5), 1),
                 is_named=(len(values) - 1 - i) % every == 0,

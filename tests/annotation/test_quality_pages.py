@@ -13,7 +13,7 @@ from annotation.models import Adjudication, Membership, Project, Review, Submiss
 from annotation.services.gold import gold_task_create
 from annotation.tables import cell_csv
 from tests.annotation.judging import choose, make_submission, make_task, rank, rate, uids_of
-from tests.builders import make_member
+from tests.builders import make_member, make_user
 
 pytestmark = pytest.mark.django_db
 
@@ -259,6 +259,21 @@ class TestNobodyReviewsTheirOwnWork:
         bobs.post(reverse("known_new", args=[project.uid, own.uid]), {})
         assert not Task.objects.filter(gold__isnull=False).exists()
 
+    def test_the_admin_has_no_review_to_add(self, project: Project, signed_in) -> None:
+        """Not even for whoever may do everything."""
+        root = make_user("root", is_staff=True, is_superuser=True)
+        own = choose(make_task(project), make_member(project, "root", Membership.Role.MANAGER), 0)
+        client = signed_in(root)
+        page = reverse("admin:annotation_submission_change", args=[own.pk])
+        assert client.get(page).status_code == 200
+        given = {
+            "reviews-TOTAL_FORMS": 1,
+            "reviews-INITIAL_FORMS": 0,
+            "reviews-0-verdict": "accept",
+        }
+        assert client.post(page, given).status_code == 403
+        assert not Review.objects.exists()
+
 
 def test_reviews_by_the_api(
     project: Project, people: list[Membership], rev: Membership, bobs: Client
@@ -307,9 +322,15 @@ def test_a_known_answer_is_made_shown_and_retired(
 def test_a_manager_lets_somebody_in(
     project: Project, people: list[Membership], dana: User, signed_in
 ) -> None:
-    signed_in(dana).post(reverse("member_qualify", args=[project.uid, people[0].uid]))
+    client, page = signed_in(dana), reverse("project_members", args=[project.uid])
+    path = reverse("member_qualify", args=[project.uid, people[0].uid])
+    assert path not in client.get(page).content.decode()  # there is no test
+    Project.objects.filter(pk=project.pk).update(qualification_pass=0.8)
+    assert path in client.get(page).content.decode()
+    client.post(path)
     people[0].refresh_from_db()
     assert people[0].qualified_at is not None
+    assert path not in client.get(page).content.decode()
 
 
 def test_filters_show_what_was_asked_for(

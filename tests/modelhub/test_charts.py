@@ -32,9 +32,16 @@ def test_bars_stand_on_the_floor_and_the_highest_fills_the_chart() -> None:
     drawn = bars_draw([("Mon", 2), ("Tue", 4)])
     assert drawn is not None
     low, high = drawn.bars
-    assert (low.x, low.y, low.width, low.height, low.middle) == (16.0, 51.0, 128.0, 45.0, 80.0)
+    assert (low.x, low.y, low.width, low.height, low.middle) == (60.0, 51.0, 40.0, 45.0, 80.0)
     assert (high.y, high.height) == (6.0, 90.0)
     assert (drawn.top, drawn.total) == (4, 6)
+
+
+def test_many_bars_leave_a_fifth_of_their_room_between_them() -> None:
+    drawn = bars_draw([(str(day), 1) for day in range(20)])
+    assert drawn is not None
+    first, second, *_ = drawn.bars
+    assert (first.x, first.width, second.x) == (1.6, 12.8, 17.6)
 
 
 def test_many_bars_are_not_all_named_and_the_last_always_is() -> None:
