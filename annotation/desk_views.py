@@ -1,4 +1,4 @@
-"""The annotator's page: one frame for every kind of task. The task itself is asked for by the page."""
+"""The annotator's page: one frame for every kind of task, which the page asks for itself."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render

@@ -2,7 +2,7 @@
 they give are judged by annotation.task_forms."""
 
 import re
-from typing import Any
+from typing import Any, cast
 
 from django import forms
 from django.http import QueryDict
@@ -101,9 +101,7 @@ class DialogueKindForm(KindForm):
         names = Endpoint.objects.order_by("name").values_list("name", flat=True)
         choices = [("", "not chosen yet"), *((name, name) for name in names)]
         for side in "ab":
-            field = self.fields[f"endpoint_{side}"]
-            assert isinstance(field, forms.ChoiceField)
-            field.choices = choices
+            cast(forms.ChoiceField, self.fields[f"endpoint_{side}"]).choices = choices
 
     def settings(self) -> dict[str, Any]:
         given = self.cleaned_data

@@ -16,7 +16,9 @@ class _Talker(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = asked["messages"][-1]["content"]
-        answer = f"You said: {said}" if asked["temperature"] < 0.5 else f"**Indeed**: {said}, again."
+        answer = (
+            f"You said: {said}" if asked["temperature"] < 0.5 else f"**Indeed**: {said}, again."
+        )
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()

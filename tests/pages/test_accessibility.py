@@ -7,7 +7,7 @@ import pytest
 from annotation.services.projects import guideline_publish
 from deploy.vendor import TESTS
 from tests import builders
-from tests.pages.board import press, annotate_path, task_wait
+from tests.pages.board import annotate_path, press, task_wait
 
 pytestmark = pytest.mark.browser
 AXE = (Path(TESTS) / "axe.js").read_text()

@@ -14,7 +14,7 @@ from annotation.models import Guideline, Membership, PreferenceDataset, Prompt
 from annotation.services.assignments import assignment_next, draft_save
 from modelhub.models import Artifact
 from tests import builders
-from tests.pages.board import press, annotate_path, task_wait
+from tests.pages.board import annotate_path, press, task_wait
 from tests.pages.hostile import corpus, storable
 
 pytestmark = pytest.mark.browser

@@ -208,7 +208,9 @@ def test_a_demonstration_goes_on_for_several_turns(open_page, project, alice) ->
     expect(page.get_by_label("What the person says next, turn 2")).to_have_value("And then?")
     press(page, "Control+Enter")
     finished_wait(page)
-    assert Submission.objects.get().demonstration.turns == [{"user": "And then?", "text": "Second."}]
+    assert Submission.objects.get().demonstration.turns == [
+        {"user": "And then?", "text": "Second."}
+    ]
 
 
 # ---------------------------------------------------------------- edits

@@ -13,12 +13,12 @@ from annotation.services.assignments import assignment_next, assignments_expire
 from annotation.services.rankings import ranking_submit
 from tests import builders
 from tests.pages.board import (
+    annotate_path,
     finished_wait,
     focused,
     lanes,
     letters,
     press,
-    annotate_path,
     saved_wait,
     task_wait,
     tiers_of,

@@ -23,9 +23,7 @@ def fetched_ahead(page):
     page.wait_for_timeout(150)
 
 
-def test_the_next_task_is_shown_before_the_server_has_answered(
-    open_page, project, alice
-) -> None:
+def test_the_next_task_is_shown_before_the_server_has_answered(open_page, project, alice) -> None:
     tasks_make(project, "First?", "Second?")
     page = open_page(alice, annotate_path(project))
     task_wait(page)
