@@ -6,9 +6,12 @@ from annotation import (
     account_views,
     desk_views,
     feedback_views,
+    form_views,
+    notification_views,
     quality_views,
     question_views,
     settings_views,
+    task_views,
     views,
 )
 
@@ -22,6 +25,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("projects/<str:project_uid>/", views.project_detail, name="project_detail"),
     path("projects/<str:project_uid>/annotate/", desk_views.annotate, name="annotate"),
     path("projects/<str:project_uid>/rank/", desk_views.rank, name="rank"),
+    path("projects/<str:project_uid>/tasks/", task_views.project_tasks, name="project_tasks"),
+    path(
+        "projects/<str:project_uid>/forms/<str:kind>/",
+        form_views.project_form,
+        name="project_form",
+    ),
     path(
         "projects/<str:project_uid>/guidelines/",
         views.project_guidelines,
@@ -115,4 +124,5 @@ urlpatterns: list[URLPattern | URLResolver] = [
         feedback_views.token_revoke,
         name="token_revoke",
     ),
+    path("notifications/", notification_views.notifications, name="notifications"),
 ]

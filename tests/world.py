@@ -14,6 +14,7 @@ from annotation.models import (
     Project,
     ProjectToken,
     Prompt,
+    Question,
     Submission,
     Task,
 )
@@ -38,6 +39,7 @@ class Side:
     candidate: Candidate
     assignment: Assignment
     submission: Submission
+    question: Question
     dataset: PreferenceDataset
     campaign: Campaign
     round: Round
@@ -55,6 +57,7 @@ class Side:
             "candidate_uid": self.candidate.uid,
             "assignment_uid": self.assignment.uid,
             "submission_uid": self.submission.uid,
+            "question_uid": self.question.uid,
             "dataset_uid": self.dataset.uid,
             "campaign_uid": self.campaign.uid,
             "round_uid": self.round.uid,
@@ -66,6 +69,7 @@ class Side:
             "number": str(self.version.number),
             "sha256": self.version.artifact.sha256,
             "token_uid": self.token.uid,
+            "kind": "ranking",
         }
 
 
@@ -120,6 +124,7 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
         candidate=Candidate.objects.filter(prompt=task.prompt).first(),
         assignment=assignment,
         submission=submission,
+        question=Question.objects.create(assignment=assignment, text=f"{name}, why?"),
         dataset=dataset,
         campaign=campaign,
         round=round,
