@@ -11,6 +11,7 @@ looks are the page's affair. Without its script the mathematics is read as it wa
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from html import escape
 
 import nh3
@@ -130,7 +131,16 @@ def markdown_render(text: str) -> str:
     """Safe HTML of a Markdown text; one above MAX_MARKDOWN_CHARS comes back as plain `<pre>`."""
     if len(text) > MAX_MARKDOWN_CHARS:
         return plain_render(text)
+    return (_rendered_again if len(text) <= _KEPT_MAX_CHARS else _rendered)(text)
+
+
+def _rendered(text: str) -> str:
     return _CLEANER.clean(_MARKDOWN.render(text))
+
+
+# The same answers are shown to several people within minutes, and guidelines with every task.
+_KEPT_MAX_CHARS = 8_000
+_rendered_again = lru_cache(maxsize=1024)(_rendered)
 
 
 def plain_render(text: str) -> str:

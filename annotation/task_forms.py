@@ -45,9 +45,7 @@ class BaseForm:
     rationale: str = "optional"
 
     def __post_init__(self) -> None:
-        _check(
-            self.rationale in RATIONALES, "rationale", f"wanted one of {', '.join(RATIONALES)}"
-        )
+        _check(self.rationale in RATIONALES, "rationale", f"wanted one of {', '.join(RATIONALES)}")
 
     def as_json(self) -> dict[str, Any]:
         """The settings as they are stored."""
@@ -245,8 +243,8 @@ def form_read(kind: str, settings: Mapping[str, Any]) -> Form:
 
 
 def form_of(project: Project, kind: str) -> Form:
-    """How the project asks for a kind. One query."""
-    row = project.task_forms.filter(kind=kind).first()
+    """How the project asks for a kind. One query, none where its task_forms were prefetched."""
+    row = next((row for row in project.task_forms.all() if row.kind == kind), None)
     return form_read(kind, row.settings if row else {})
 
 

@@ -88,6 +88,8 @@ DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db("RONDO_DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'rondo.sqlite3'}")
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # A thread keeps its connection: opening one reads the whole schema. PostgreSQL has its pool.
+    DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,

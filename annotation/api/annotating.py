@@ -18,6 +18,7 @@ from annotation import policy
 from annotation.api.judgements import JUDGEMENTS
 from annotation.models import Assignment, Submission
 from annotation.selectors import assignment_payload, turn_payload
+from annotation.selectors.qualification import qualification_notice
 from annotation.services.assignments import (
     MAX_REASON_CHARS,
     MAX_SEQUENCE,
@@ -89,7 +90,6 @@ class GuidelineSerializer(serializers.Serializer[Any]):
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
-    submitted = serializers.IntegerField()
     submitted_today = serializers.IntegerField()
     open = serializers.IntegerField(help_text="counted up to 200")
 
@@ -196,9 +196,7 @@ class QuestionAskApi(APIView):
         with transaction.atomic():
             question = question_ask(assignment=assignment, **values)
             following = assignment_next(membership=assignment.annotator)
-        return Response(
-            {"state": question.assignment.state, "next": _payload_or_none(following)}
-        )
+        return Response({"state": question.assignment.state, "next": _payload_or_none(following)})
 
 
 class UndoApi(APIView):
@@ -242,6 +240,7 @@ class SubmitApi(APIView):
     def post(self, request: Request, assignment_uid: str) -> Response:
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(JUDGEMENTS[assignment.task.kind], request)
+        claimed: list[Assignment] = []  # by this request, and not by the one that it repeats
 
         def act() -> dict[str, Any]:
             judgement = dict(values)
@@ -252,6 +251,7 @@ class SubmitApi(APIView):
             if assignment.task.is_qualification:
                 qualification_settle(membership=assignment.annotator)
             following = assignment_next(membership=assignment.annotator)
+            claimed[:] = [following] if following else []
             return {
                 "submission": {
                     "uid": settled.submission.uid,
@@ -272,6 +272,8 @@ class SubmitApi(APIView):
                 body={"submit": assignment.uid, **values},
                 act=act,
             )
+        if claimed and claimed[0].uid == reply["next"]:
+            return Response({**reply, "next": assignment_payload(assignment=claimed[0])})
         return Response({**reply, "next": _next_payload(assignment, reply["next"])})
 
 
@@ -304,7 +306,9 @@ class AnswersApi(APIView):
             help_text="uid of the answer chosen last; if not given, the one that the draft names",
         )
 
-    @extend_schema(request=InputSerializer, responses={(200, "text/event-stream"): OpenApiTypes.STR})
+    @extend_schema(
+        request=InputSerializer, responses={(200, "text/event-stream"): OpenApiTypes.STR}
+    )
     def post(self, request: Request, assignment_uid: str) -> StreamingHttpResponse:
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(self.InputSerializer, request)
@@ -349,6 +353,8 @@ def _chosen_last(draft: Any, turn: int) -> str | None:
 def _notice(settled: Settled) -> str:
     if not settled.stands:
         return REVISION_NOTICE
+    if learnt := qualification_notice(submission=settled.submission):
+        return learnt
     return SURPLUS_NOTICE if settled.submission.status == Submission.Status.SURPLUS else ""
 
 

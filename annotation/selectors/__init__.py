@@ -11,6 +11,7 @@ from annotation.selectors.people import (
     OPEN_AT_MOST,
     AnnotatorProgress,
     annotator_progress,
+    desk_counts,
     members,
     memberships_of,
     open_count,
@@ -26,16 +27,19 @@ from annotation.selectors.queue import (
     tasks_open,
     tasks_open_in_turn,
 )
+from annotation.selectors.tasks import TaskCount, task_counts
 
 __all__ = [
     "AnnotatorProgress",
     "BatchProgress",
     "OPEN_AT_MOST",
+    "TaskCount",
     "annotator_progress",
     "assignment_payload",
     "batch_progress",
     "batches_to_ingest",
     "candidate_payload",
+    "desk_counts",
     "judgement_of",
     "letter_of",
     "members",
@@ -45,6 +49,7 @@ __all__ = [
     "queues_of",
     "shown_order",
     "submitted_today",
+    "task_counts",
     "tasks_open",
     "tasks_open_in_turn",
     "turn_payload",

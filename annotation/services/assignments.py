@@ -29,17 +29,19 @@ from annotation.models import (
     CandidateBatch,
     Guideline,
     Membership,
+    Project,
     Question,
     Task,
 )
-from annotation.selectors import queues_of, tasks_open, tasks_open_in_turn
+from annotation.selectors import queues_of, tasks_open
+from annotation.selectors.queue import task_next_lock
 from modelhub.errors import ApplicationError, ConflictError
+from modelhub.prepared import Prepared
 
 State = Assignment.State
 MAX_DRAFT_BYTES = 200_000
 MAX_SEQUENCE = 2**31 - 1
 MAX_REASON_CHARS = 300
-_BEGUN = [State.LIVE, State.PAUSED, State.EXPIRED]
 _EXPIRED_AT_A_CLAIM = 8
 _EXPIRED_AT_A_TIME = 100
 _LOCKED_TRIES = 25
@@ -212,30 +214,66 @@ def slot_return(*, task_id: int) -> None:
 
 
 def _standing(membership: Membership) -> _Standing | None:
-    """The membership, locked with its project, unless the member has left. One query."""
-    newest = Guideline.objects.filter(project=OuterRef("project")).order_by("-number")
-    member = (
-        Membership.objects.select_for_update(no_key=True, of=("self",))
-        .filter(pk=membership.pk, removed_at=None)
-        .select_related("project")
-        .annotate(newest_guideline=Subquery(newest.values("pk")[:1]))
-        .first()
-    )
-    if member is None:
+    """The membership, locked and as it is now, unless the member has left. One query."""
+    rows = _MEMBER.rows(member=membership.pk)
+    if not rows:
         return None
-    return _Standing(member=member, guideline_id=member.newest_guideline)
+    guideline_id, role, is_qualified, *of_project = rows[0]
+    for name, value in zip(_PROJECT_FIELDS, of_project, strict=True):
+        setattr(membership.project, name, value)
+    membership.role = role
+    if bool(is_qualified) != (membership.qualified_at is not None):
+        membership.refresh_from_db(fields=["qualified_at"])
+    return _Standing(member=membership, guideline_id=guideline_id)
 
 
-def _begun(member: Membership, tasks: Q) -> list[Assignment]:
-    """What the member holds, and what lapsed and has room still; the oldest first. One query."""
-    has_room = Q(task__slots_free__gt=0, task__closed_at=None)
+_PROJECT_FIELDS = ("queue_order", "gold_share", "qualification_pass")
+_PROJECT = Project.objects.filter(pk=OuterRef("project"))
+_NEWEST = Guideline.objects.filter(project=OuterRef("project")).order_by("-number")
+
+
+def _member_rows(member: int) -> QuerySet[Any, Any]:
+    # Subqueries, for what is joined would be locked too.
+    return (
+        Membership.objects.select_for_update(no_key=True)
+        .filter(pk=member, removed_at=None)
+        .order_by("pk")
+        .values_list(
+            Subquery(_NEWEST.values("pk")[:1]),
+            "role",
+            Case(When(qualified_at=None, then=0), default=1),
+            *(Subquery(_PROJECT.values(name)) for name in _PROJECT_FIELDS),
+        )
+    )
+
+
+_MEMBER = Prepared(_member_rows, numbers=("member",))
+
+
+def _begun(member: Membership, wanted: Q) -> list[Assignment]:
+    """What the member holds, and what lapsed and has room still; the oldest first.
+
+    One query where there is nothing, as when a task has just been sent.
+    """
+    if not _BEGUN_KEYS.rows(member=member.pk):
+        return []
     begun = (
-        Assignment.objects.filter(tasks, annotator=member, state__in=_BEGUN)
-        .filter(~Q(state=State.EXPIRED) | has_room)
-        .select_related("task__prompt", "guideline")
+        Assignment.objects.filter(wanted, _IS_BEGUN, annotator=member)
+        .select_related("task__prompt")
         .order_by("id")
     )
     return [_of(member, one) for one in begun]
+
+
+_IS_BEGUN = Q(state__in=[State.LIVE, State.PAUSED, State.EXPIRED]) & (
+    ~Q(state=State.EXPIRED) | Q(task__slots_free__gt=0, task__closed_at=None)
+)
+_BEGUN_KEYS = Prepared(
+    lambda member: (
+        Assignment.objects.filter(_IS_BEGUN, annotator=member).order_by("-id").values_list("pk")[:1]
+    ),
+    numbers=("member",),
+)
 
 
 def _held(begun: list[Assignment]) -> Assignment | None:
@@ -291,13 +329,9 @@ def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | No
     member = standing.member
     queues = [WORK, GOLD] if batch else queues_of(membership=member)
     for _ in range(_LOCKED_TRIES):
-        for tasks in _offers(member, queues, batch):
-            task = (
-                tasks.select_related("prompt")
-                .select_for_update(skip_locked=True, no_key=True, of=("self",))
-                .first()
-            )
-            if task is not None and slot_take(task_id=task.pk):
+        for task_id in _offers(member, queues, batch):
+            if slot_take(task_id=task_id):
+                task = Task.objects.select_related("prompt").get(pk=task_id)
                 given = Assignment.objects.create(
                     task=task,
                     annotator=member,
@@ -308,20 +342,28 @@ def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | No
                 return _of(member, given)
         if not connection.features.has_select_for_update_skip_locked:
             return None
-        if not any(tasks.exists() for tasks in _offers(member, queues, batch)):
+        if not any(_open(member, queue, batch).exists() for queue in queues):
             return None
         time.sleep(_LOCKED_WAIT_S)
     return None
 
 
-def _offers(
-    member: Membership, queues: list[Q], batch: CandidateBatch | None
-) -> Iterator[QuerySet[Task]]:
+def _offers(member: Membership, queues: list[Q], batch: CandidateBatch | None) -> Iterator[int]:
+    """The keys of tasks that the member may have, each locked; the best first."""
     for queue in queues:
-        if batch is None:
-            yield from tasks_open_in_turn(membership=member, queue=queue)
-        else:
-            yield tasks_open(membership=member, queue=queue).filter(batch=batch)
+        task_id = task_next_lock(membership=member, queue=queue) if batch is None else None
+        if task_id is not None:
+            yield task_id
+        tasks = _open(member, queue, batch)
+        locked = tasks.select_for_update(skip_locked=True, no_key=True)
+        task_id = locked.values_list("pk", flat=True).first()
+        if task_id is not None:
+            yield task_id
+
+
+def _open(member: Membership, queue: Q, batch: CandidateBatch | None) -> QuerySet[Task]:
+    tasks = tasks_open(membership=member, queue=queue)
+    return tasks if batch is None else tasks.filter(batch=batch)
 
 
 def _release(assignment: Assignment) -> bool:

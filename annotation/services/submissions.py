@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Model
+from django.db.models import Model, OuterRef, Subquery
 from django.utils import timezone
 
 from annotation.models import Assignment, Submission, SubmissionRevision, Task
@@ -20,6 +20,7 @@ from annotation.selectors.judgements import judgement_of
 from annotation.services.assignments import slot_return, slot_take
 from annotation.task_forms import Form, form_of
 from modelhub.errors import ApplicationError, ConflictError
+from modelhub.prepared import Prepared
 
 State = Assignment.State
 Status = Submission.Status
@@ -29,7 +30,6 @@ MAX_RATIONALE_CHARS = 20_000
 MAX_ACTIVE_S = 7 * 24 * 3600.0
 UNDO_S = 10.0
 _UNDO_GRACE_S = 5.0  # for the way here: what was clicked in time is in time
-_HOLDING = (State.LIVE, State.PAUSED)  # with a slot
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,6 @@ class Settled:
     stands: bool
 
 
-@transaction.atomic
 def submission_settle(
     kind: JudgementKind[FormT],
     *,
@@ -87,38 +86,40 @@ def submission_settle(
     judgement = kind.check(Asked(assignment=assignment, form=form, shown=shown), judgement)
     _common_check(form, rationale, active_s)
 
-    now = timezone.now()
-    mine = Assignment.objects.filter(pk=assignment.pk)
-    ended = {"state": State.SUBMITTED, "ended_at": now, "active_s": active_s, "skip_reason": ""}
-    held_slot = mine.filter(state__in=_HOLDING).update(**ended) == 1
-    if not held_slot and not mine.filter(state__in=[State.EXPIRED, State.SKIPPED]).update(**ended):
-        return _submitted_again(assignment, judgement, rationale)
-    assignment.refresh_from_db(fields=["state", "ended_at", "active_s", "skip_reason"])
-    given = {
-        "status": _status_settle(assignment.task_id, held_slot),
-        "source": assignment.annotator.source,
-        "shown_order": shown,
-        "active_s": active_s,
-        "rationale": rationale,
-    }
-    before = Submission.objects.select_related("task").filter(assignment=assignment).first()
-    if before is None:
-        submission = Submission.objects.create(
-            assignment=assignment,
-            task_id=assignment.task_id,
-            annotator_id=assignment.annotator_id,
-            **given,
-        )
-        submission.task = task
-    else:
-        _revise(before, payload_of(before), {**judgement, "rationale": rationale})
-        # The judgement that stands was made now.
-        Submission.objects.filter(pk=before.pk).update(created_at=now, **given)
-        for rows in kind.rows:
-            rows._default_manager.filter(submission=before).delete()
-        submission = Submission.objects.select_related("task").get(pk=before.pk)
-    kind.keep(submission, judgement)
-    return Settled(submission=submission, stands=True)
+    # What can be refused was: no savepoint, and the rows are locked for the writing alone.
+    with transaction.atomic(savepoint=False):
+        ((state, before_id),) = _ASSIGNMENT.rows(assignment=assignment.pk)
+        before = before_id and Submission.objects.select_related("task").get(pk=before_id)
+        if before and state == State.SUBMITTED:
+            return _submitted_again(before, judgement, rationale)
+        now = timezone.now()
+        given = {
+            "status": _status_settle(task.pk, held_slot=state in Assignment.HOLDING),
+            "source": assignment.annotator.source,
+            "shown_order": shown,
+            "active_s": active_s,
+            "rationale": rationale,
+        }
+        assignment.state, assignment.ended_at = State.SUBMITTED, now
+        assignment.active_s, assignment.skip_reason = active_s, ""
+        assignment.save(update_fields=["state", "ended_at", "active_s", "skip_reason"])
+        if not before:
+            submission = Submission.objects.create(
+                assignment=assignment,
+                task_id=assignment.task_id,
+                annotator_id=assignment.annotator_id,
+                **given,
+            )
+            submission.task = task
+        else:
+            _revise(before, payload_of(before), {**judgement, "rationale": rationale})
+            # The judgement that stands was made now.
+            Submission.objects.filter(pk=before.pk).update(created_at=now, **given)
+            for rows in kind.rows:
+                rows._default_manager.filter(submission=before).delete()
+            submission = Submission.objects.select_related("task").get(pk=before.pk)
+        kind.keep(submission, judgement)
+        return Settled(submission=submission, stands=True)
 
 
 @transaction.atomic
@@ -130,10 +131,12 @@ def submission_undo(*, assignment: Assignment) -> Assignment:
     been there, or the task has closed.
     """
     assignment = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
-    submission = Submission.objects.filter(assignment=assignment).first()
+    submission = Submission.objects.select_related("task").filter(assignment=assignment).first()
     if submission is None:
         raise ConflictError("There is nothing to undo: this task was not submitted.")
-    if assignment.state in _HOLDING and submission.status == Status.WITHDRAWN:
+    if submission.task.is_qualification:
+        raise ConflictError("This task was part of the test, and its answer was told.")
+    if assignment.state in Assignment.HOLDING and submission.status == Status.WITHDRAWN:
         return assignment
     limit = timedelta(seconds=UNDO_S + _UNDO_GRACE_S)
     if (
@@ -168,9 +171,7 @@ def submission_reopen(*, submission: Submission) -> Assignment:
     assignment.lease_until = timezone.now() + timedelta(seconds=settings.ASSIGNMENT_LEASE_S)
     assignment.draft = payload_of(submission)
     assignment.draft_sequence += 1
-    assignment.save(
-        update_fields=["state", "ended_at", "lease_until", "draft", "draft_sequence"]
-    )
+    assignment.save(update_fields=["state", "ended_at", "lease_until", "draft", "draft_sequence"])
     return assignment
 
 
@@ -192,20 +193,40 @@ def _common_check(form: Form, rationale: str, active_s: float) -> None:
         )
 
 
-def _status_settle(task_id: int, held_slot: bool) -> str:
+# Each locks its row, in this order.
+_ASSIGNMENT = Prepared(
+    lambda assignment: (
+        Assignment.objects.select_for_update(no_key=True)
+        .filter(pk=assignment)
+        .order_by("pk")
+        .values_list(
+            "state", Subquery(Submission.objects.filter(assignment=OuterRef("pk")).values("pk"))
+        )
+    ),
+    numbers=("assignment",),
+)
+_TASK = Prepared(
+    lambda task: (
+        Task.objects.select_for_update(no_key=True)
+        .filter(pk=task)
+        .order_by("pk")
+        .values_list("closed_at")
+    ),
+    numbers=("task",),
+)
+
+
+def _status_settle(task_id: int, *, held_slot: bool) -> str:
     """accepted or surplus; a task keeps as many accepted submissions as slots were taken."""
-    task = Task.objects.select_for_update(no_key=True).get(pk=task_id)
-    if task.closed_at is None and (held_slot or slot_take(task_id=task_id)):
+    ((closed_at,),) = _TASK.rows(task=task_id)
+    if closed_at is None and (held_slot or slot_take(task_id=task_id)):
         return Status.ACCEPTED
     if held_slot:
         slot_return(task_id=task_id)
     return Status.SURPLUS
 
 
-def _submitted_again(
-    assignment: Assignment, judgement: dict[str, Any], rationale: str
-) -> Settled:
-    submission = Submission.objects.select_related("task").get(assignment=assignment)
+def _submitted_again(submission: Submission, judgement: dict[str, Any], rationale: str) -> Settled:
     payload, standing = {**judgement, "rationale": rationale}, payload_of(submission)
     _revise(submission, payload, standing)
     return Settled(submission=submission, stands=payload == standing)

@@ -72,7 +72,7 @@ def test_the_next_task_is_all_that_the_page_needs(project: Project, ann: Client)
     assert html[uids[0]] == ("<p>One <em>two</em>.</p>\n", 2)
     assert "<b>" not in html[uids[1]][0]
     assert page["guideline"] == {"number": 1, "html": "<p>Be <strong>fair</strong>.</p>\n"}
-    assert page["progress"] == {"submitted": 0, "submitted_today": 0, "open": 0}
+    assert page["progress"] == {"submitted_today": 0, "open": 0}
     assert page["prompt"]["messages"][0]["role"] == "user"
 
 
