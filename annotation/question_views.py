@@ -6,6 +6,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
+from annotation.frame import project_frame
 from annotation.models import Membership
 from annotation.selectors.questions import questions_of
 from annotation.services.questions import MAX_QUESTION_CHARS, question_answer
@@ -18,7 +19,6 @@ REVIEWER = Membership.Role.REVIEWER
 def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
     """Questions, those that wait first; a POST answers one. One's own are answered by others."""
     project = policy.project_for(request.user, project_uid, REVIEWER)
-    membership = policy.membership_of(request.user, project)
     refused: dict[str, str] = {}
     if request.method == "POST":
         question, reviewer = policy.question_for(request.user, request.POST.get("question", ""))
@@ -30,14 +30,7 @@ def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(request, "Answered. The annotator gets the task back next.")
             return redirect("project_questions", project.uid)
-    role = policy.role_of(request.user, project)
-    context = {
-        "project": project,
-        "tab": "questions",
-        "role": role,
-        "is_manager": policy.role_reaches(role, Membership.Role.MANAGER),
-        "is_reviewer": True,
-        "membership": membership,
+    context = project_frame(request, project, "questions") | {
         "questions": questions_of(project=project),
         "refused": refused,
         "most_chars": MAX_QUESTION_CHARS,

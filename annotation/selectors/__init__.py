@@ -30,9 +30,9 @@ from annotation.selectors.queue import (
 from annotation.selectors.tasks import TaskCount, task_counts
 
 __all__ = [
+    "OPEN_AT_MOST",
     "AnnotatorProgress",
     "BatchProgress",
-    "OPEN_AT_MOST",
     "TaskCount",
     "annotator_progress",
     "assignment_payload",

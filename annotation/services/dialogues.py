@@ -252,9 +252,7 @@ def _check(asked: Asked[DialogueForm], judgement: dict[str, Any]) -> dict[str, A
             f"A dialogue has 1 to {asked.form.max_turns} turns; this has {len(turns)}.",
             {"field": "turns"},
         )
-    given = {
-        frozenset((one.first.uid, one.second.uid)): one for one in _turns(asked.assignment)
-    }
+    given = {frozenset((one.first.uid, one.second.uid)): one for one in _turns(asked.assignment)}
     messages = _talk_before(asked.assignment, None)
     checked = []
     for place, turn in enumerate(turns):

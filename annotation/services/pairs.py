@@ -58,9 +58,7 @@ def _check(asked: Asked[PairForm], judgement: dict[str, Any]) -> dict[str, Any]:
 
 def _keep(submission: Submission, judgement: dict[str, Any]) -> None:
     chosen = judgement["better"] or min(submission.shown_order)
-    ids = dict(
-        Candidate.objects.filter(uid__in=submission.shown_order).values_list("uid", "pk")
-    )
+    ids = dict(Candidate.objects.filter(uid__in=submission.shown_order).values_list("uid", "pk"))
     (other,) = (uid for uid in submission.shown_order if uid != chosen)
     Comparison.objects.create(
         submission=submission,

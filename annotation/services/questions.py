@@ -72,9 +72,7 @@ def question_answer(*, question: Question, reviewer: Membership, text: str) -> Q
 def _text_check(text: str) -> str:
     text = text.strip()
     if not text or len(text) > MAX_QUESTION_CHARS:
-        raise ApplicationError(
-            f"Wanted 1 to {MAX_QUESTION_CHARS} characters.", {"field": "text"}
-        )
+        raise ApplicationError(f"Wanted 1 to {MAX_QUESTION_CHARS} characters.", {"field": "text"})
     return text
 
 

@@ -43,7 +43,9 @@ class Handler(BaseHTTPRequestHandler):
         if mode == "garbage":
             self.wfile.write(b"data: {nonsense\n\n")
             return None
-        words = f"{body['model']} at {body['temperature']} heard {len(body['messages'])}.".split(" ")
+        words = f"{body['model']} at {body['temperature']} heard {len(body['messages'])}.".split(
+            " "
+        )
         if mode == "strange":
             words = ["half \ud800", "and\x00"]
         for number, word in enumerate(words):

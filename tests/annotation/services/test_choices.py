@@ -50,9 +50,7 @@ def test_a_tie_is_degree_0_over_nobody(project: Project, ann: Membership) -> Non
     assignment = handed(project, ann, "pair")
     comparison = pair_submit(assignment=assignment, better=None, degree=0).comparison
     assert comparison.degree == 0
-    assert {comparison.better.uid, comparison.worse.uid} == set(
-        shown_order(assignment=assignment)
-    )
+    assert {comparison.better.uid, comparison.worse.uid} == set(shown_order(assignment=assignment))
 
 
 PAIRS_REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {

@@ -43,9 +43,7 @@ def ann(project: Project) -> Membership:
 
 def handed(project: Project, ann: Membership, **settings: Any) -> Assignment:
     sides = [{"endpoint": "small", "temperature": 0.5}, {"endpoint": "large"}]
-    TaskForm.objects.create(
-        project=project, kind="dialogue", settings={"sides": sides, **settings}
-    )
+    TaskForm.objects.create(project=project, kind="dialogue", settings={"sides": sides, **settings})
     make_task(project, "dialogue", ())
     assignment = assignment_next(membership=ann)
     assert assignment is not None
@@ -64,9 +62,7 @@ def asked(
 ) -> tuple[list[str], DialogueTurn]:
     """The two texts as they were streamed, and the turn that was kept."""
     events = list(
-        dialogue_answers(
-            assignment=assignment, user=user, after=after and after.uid, turn=turn
-        )
+        dialogue_answers(assignment=assignment, user=user, after=after and after.uid, turn=turn)
     )
     texts = ["", ""]
     for event in events[:-1]:
@@ -107,9 +103,7 @@ def test_the_version_behind_an_endpoint_is_known(
     assert {turn.first.version, turn.second.version} == {version, None}
 
 
-def test_a_talk_goes_on_from_the_answer_that_was_chosen(
-    given: Assignment, server: Server
-) -> None:
+def test_a_talk_goes_on_from_the_answer_that_was_chosen(given: Assignment, server: Server) -> None:
     _, first = asked(given, "Hello.")
     _, second = asked(given, "Why?", first.second, turn=1)
     assert second.prompt.messages == [
@@ -130,7 +124,7 @@ def test_a_talk_goes_on_from_the_answer_that_was_chosen(
 
 
 def test_what_it_opens_with_decides_its_side(project: Project, given: Assignment) -> None:
-    """However often it is put in other words of the same sense to the hash, and whatever is there."""
+    """Whatever its spaces and capitals are: it shares the side of the prompt that is there."""
     known = make_prompt(project, "known", split="held_out")
     known.group_hash = group_hash([{"role": "user", "content": "hello."}])
     known.save()
@@ -205,9 +199,7 @@ def test_when_the_page_is_closed_nothing_is_kept(
 ) -> None:
     server.endpoint("small", "hangs")
     server.endpoint("large", "hangs")
-    events = dialogue_answers(
-        assignment=handed(project, ann), user="Hello.", after=None, turn=0
-    )
+    events = dialogue_answers(assignment=handed(project, ann), user="Hello.", after=None, turn=0)
     assert isinstance(next(events), Delta)
     events.close()  # type: ignore[attr-defined]
     assert not DialogueTurn.objects.exists()

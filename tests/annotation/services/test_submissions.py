@@ -176,9 +176,7 @@ def pair(project: Project, ann: Membership) -> Assignment:
     assignment = assignment_next(membership=ann)
     assert assignment is not None
     better = shown_order(assignment=assignment)[0]
-    judgement_submit(
-        assignment=assignment, judgement={"better": better, "degree": 2, "unsafe": []}
-    )
+    judgement_submit(assignment=assignment, judgement={"better": better, "degree": 2, "unsafe": []})
     return assignment
 
 

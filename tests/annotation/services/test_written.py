@@ -47,9 +47,7 @@ def test_an_edit_is_better_than_its_original_and_says_what_changed(
 ) -> None:
     assignment = handed(project, ann, "edit")
     original = Candidate.objects.get(text="It is big.")
-    submission = edit_submit(
-        assignment=assignment, original=original.uid, text="It is very big."
-    )
+    submission = edit_submit(assignment=assignment, original=original.uid, text="It is very big.")
     edit, comparison = submission.edit, submission.comparison
     assert edit.candidate.text == "It is very big."
     assert edit.candidate.author == ann.user
@@ -145,8 +143,8 @@ def test_of_a_demonstration_is_refused(
     assert refused_field(lambda: demonstration_submit(assignment=assignment, **asked)) == field
 
 
-def test_where_there_is_no_draft_one_writes_from_nothing(
-    project: Project, ann: Membership
-) -> None:
+def test_where_there_is_no_draft_one_writes_from_nothing(project: Project, ann: Membership) -> None:
     assignment = handed(project, ann, "demonstration", (), start="draft")
-    assert demonstration_submit(assignment=assignment, text="So.").demonstration.started_from is None
+    assert (
+        demonstration_submit(assignment=assignment, text="So.").demonstration.started_from is None
+    )
