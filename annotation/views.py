@@ -21,6 +21,7 @@ from annotation.forms import (
     RoleForm,
     error_add,
 )
+from annotation.frame import project_frame
 from annotation.layouts import LAYOUTS, layouts_of
 from annotation.models import Membership, PreferenceDataset, Project, Split, Task
 from annotation.rendering import markdown_render, messages_render
@@ -40,7 +41,6 @@ from modelhub.errors import ApplicationError
 from modelhub.serializers import user_of
 
 MANAGER = Membership.Role.MANAGER
-REVIEWER = Membership.Role.REVIEWER
 PROMPTS_ON_A_PAGE = 50
 
 
@@ -71,7 +71,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
 @require_safe
 def project_detail(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid)
-    context = _frame(request, project, "overview")
+    context = project_frame(request, project, "overview")
     membership = context["membership"]
     context["slots"] = overviews.slot_counts(project=project)
     if membership is not None:
@@ -103,7 +103,7 @@ def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
     split, words = request.GET.get("split", ""), request.GET.get("q", "").strip()[:200]
     prompts = overviews.prompts_page(project=project, split=split, words=words)
     page = Paginator(prompts, PROMPTS_ON_A_PAGE).get_page(request.GET.get("page"))
-    context = _frame(request, project, "prompts") | {
+    context = project_frame(request, project, "prompts") | {
         "form": form,
         "page": page,
         "counts": overviews.prompt_counts(project=project),
@@ -121,7 +121,7 @@ def prompt_detail(request: HttpRequest, project_uid: str, prompt_uid: str) -> Ht
         {"candidate": candidate, "html": markdown_render(candidate.text)}
         for candidate in prompt.candidates.select_related("version__model", "batch")[:50]
     ]
-    context = _frame(request, project, "prompts") | {
+    context = project_frame(request, project, "prompts") | {
         "prompt": prompt,
         "conversation": messages_render(prompt.messages),
         "answers": answers,
@@ -241,7 +241,7 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_safe
 def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
-    context = _frame(request, dataset.project, "datasets") | {
+    context = project_frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
         "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
@@ -268,7 +268,7 @@ def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
 def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     """The guidelines: read by every member, published by managers."""
     project = policy.project_for(request.user, project_uid)
-    context = _frame(request, project, "guidelines")
+    context = project_frame(request, project, "guidelines")
     if request.method == "POST" and not context["is_manager"]:
         raise Http404("Not found.")
     newest = project.guidelines.select_related("author").first()
@@ -292,23 +292,10 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     return render(request, "annotation/project_guidelines.html", context, status=_status(form))
 
 
-def _frame(request: HttpRequest, project: Project, tab: str) -> dict[str, Any]:
-    """What every page of a project shows around its own part."""
-    role = policy.role_of(request.user, project)
-    return {
-        "project": project,
-        "tab": tab,
-        "role": role,
-        "is_manager": policy.role_reaches(role, MANAGER),
-        "is_reviewer": policy.role_reaches(role, REVIEWER),
-        "membership": policy.membership_of(request.user, project),
-    }
-
-
 def _members_page(
     request: HttpRequest, project: Project, form: PersonForm, link: dict[str, str]
 ) -> HttpResponse:
-    context = _frame(request, project, "members") | {
+    context = project_frame(request, project, "members") | {
         "form": form,
         "link": link,
         "members": overviews.members_now(project=project),
@@ -320,7 +307,7 @@ def _members_page(
 def _datasets_page(
     request: HttpRequest, project: Project, form: FreezeForm, import_form: RankingsForm
 ) -> HttpResponse:
-    context = _frame(request, project, "datasets") | {
+    context = project_frame(request, project, "datasets") | {
         "form": form,
         "import_form": import_form,
         "datasets": project.datasets.select_related("artifact", "created_by"),
