@@ -164,6 +164,7 @@ def together(works: list[Callable[[Answered], None]], workers: "Workers") -> Ans
 def count(answered: Answered, status: int, reply: Any) -> None:
     if status >= 500:
         answered.failures += 1
+        answered.refusals.append("cut off" if status == 599 else f"{status} {reply}")
     elif status not in (200, 204):
         answered.refusals.append(f"{status} {reply}")
 
@@ -209,7 +210,7 @@ def submit_phase(annotators: list[Annotator], seconds: float, workers: "Workers"
                 began = clock()
                 status, reply = annotator.submit(current, draw, key)
                 if status == 599:  # the reply was lost: ask again, under the same key
-                    answered.failures += 1
+                    count(answered, status, reply)
                     status, reply = annotator.submit(current, draw, key)
                 answered.times_ms.append(1000 * (clock() - began))
                 count(answered, status, reply)
@@ -221,6 +222,9 @@ def submit_phase(annotators: list[Annotator], seconds: float, workers: "Workers"
         return work
 
     pages = [annotator.next()[1] for annotator in annotators]
+    for annotator in annotators:  # the server has hung up on those that waited for the others
+        annotator.close()
+        annotator.connect()
     works = [work_of(*one) for one in zip(range(len(pages)), annotators, pages, strict=True)]
     deadline = clock() + seconds
     return together(works, workers)
@@ -381,6 +385,8 @@ def measured(db: str, tasks: int, options: argparse.Namespace) -> Iterator[dict[
                 checking = ("-m", "benchmarks.annotation_rows", "check", str(uids))
                 for refusal in (asked.refusals + sent.refusals)[:3]:
                     note(f"refused: {refusal[:300]}")
+                if asked.failures + sent.failures:
+                    note((folder / "web.log").read_text()[-3000:])
                 yield {
                     "db": db,
                     "tasks": tasks,
