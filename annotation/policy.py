@@ -105,14 +105,14 @@ def membership_for(user: Person, uid: str) -> Membership:
 
 def assignment_for(user: Person, uid: str) -> Assignment:
     """An assignment, for the annotator whose it is alone. Raises Http404 otherwise."""
-    assignment = None
-    if isinstance(user, User):
-        assignment = (
-            Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
-            .select_related("task", "annotator__project")
-            .prefetch_related("annotator__project__task_forms")
-            .first()
-        )
+    if not isinstance(user, User):
+        raise Http404("Not found.")
+    assignment = (
+        Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
+        .select_related("task", "annotator__project")
+        .prefetch_related("annotator__project__task_forms")
+        .first()
+    )
     if assignment is None:
         raise Http404("Not found.")
     # Of one project, and one user: nothing is read twice.

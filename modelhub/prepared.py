@@ -38,7 +38,8 @@ class Prepared:
         params = [fixed if name is None else given[name] for name, fixed in places]
         with connection.cursor() as cursor:
             cursor.execute(sql, params)
-            return cursor.fetchall()
+            rows: list[tuple[Any, ...]] = cursor.fetchall()
+            return rows
 
     def _compile(self) -> tuple[str, list[tuple[str | None, Any]]]:
         """The SQL, and for each of its parameters the name of a value, or what it always is.
@@ -49,7 +50,7 @@ class Prepared:
         sql, params = self._build(**first).query.sql_with_params()
         _, others = self._build(**second).query.sql_with_params()
         names = {(_adapted(value), _adapted(second[name])): name for name, value in first.items()}
-        places = [
+        places: list[tuple[str | None, Any]] = [
             (None, one) if one == other else (names[one, other], None)
             for one, other in zip(params, others, strict=True)
         ]

@@ -44,7 +44,7 @@ class ProjectTokenAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-class ProjectTokenScheme(OpenApiAuthenticationExtension):
+class ProjectTokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """What the API's schema says of it."""
 
     target_class = ProjectTokenAuthentication
@@ -101,7 +101,9 @@ class FeedbackApi(APIView):
             default=None, allow_null=True, trim_whitespace=False, max_length=MAX_CONTENT_CHARS
         )
         messages = MessageSerializer(many=True, default=None, allow_null=True)
-        answers = ShownAnswerSerializer(many=True, min_length=1, max_length=MAX_ANSWERS)
+        answers = serializers.ListField(
+            child=ShownAnswerSerializer(), min_length=1, max_length=MAX_ANSWERS
+        )
         chosen = serializers.IntegerField(
             default=None, allow_null=True, min_value=0, max_value=MAX_ANSWERS - 1
         )
