@@ -8,7 +8,7 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from annotation.models import Assignment, Submission
+from annotation.models import Assignment, Submission, TaskForm
 from annotation.services.assignments import assignment_next, assignments_expire
 from annotation.services.rankings import ranking_submit
 from tests import builders
@@ -54,7 +54,8 @@ def test_a_task_is_ranked_by_keyboard_alone_and_the_next_one_follows(
     press(page, "]")
     press(page, "r")
     page.keyboard.type("B names it plainly. 1 x u")
-    press(page, "Escape Enter")
+    with page.expect_response(lambda reply: "/submit/" in reply.url):  # the next comes before it
+        press(page, "Escape Enter")
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
 
     submission = Submission.objects.get()
@@ -306,6 +307,21 @@ def test_single_keys_can_be_turned_off(open_page, project, alice) -> None:
     assert set(lanes(page).values()) == {"tray"}
     page.get_by_role("button", name="A: lane 1", exact=True).click()
     assert lanes(page)["A"] == "1"
+
+
+def test_where_the_project_says_so_no_answer_is_called_unacceptable(
+    open_page, project, alice
+) -> None:
+    TaskForm.objects.create(project=project, kind="ranking", settings={"unacceptable": False})
+    builders.make_ranking_task(project)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    expect(page.locator('.lane[data-kind="unacceptable"]')).to_be_hidden()
+    expect(page.get_by_role("button", name="A: not acceptable")).to_have_count(0)
+    press(page, "x 3 ]")
+    assert lanes(page)["A"] == "3"
+    press(page, "1 j 2 j 2 Enter")
+    finished_wait(page)
 
 
 @pytest.mark.parametrize("count", [2, 9])

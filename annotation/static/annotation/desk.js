@@ -433,7 +433,12 @@
   function behindTrouble(refusal) {
     if (refusal.status === 401) return trouble(refusal);
     savedTake("offline");
-    return retryLater(() => outboxSend().then(() => (loadRetryMs = 3000)).catch(behindTrouble));
+    return retryLater(() => outboxSend().then(behindSettled).catch(behindTrouble));
+  }
+
+  function behindSettled() {
+    loadRetryMs = 3000;
+    if (saved.state === "offline") savedTake("saved");
   }
 
   /* ------------------------------------------------------------ taking back */
@@ -571,7 +576,7 @@
     if (page.dataset.view === "waiting") load();
     else {
       current?.keeper.send();
-      if (outbox.entries().length) outboxSend().catch(behindTrouble);
+      if (outbox.entries().length) outboxSend().then(behindSettled).catch(behindTrouble);
     }
   });
   addEventListener("offline", () => savedTake("offline"));

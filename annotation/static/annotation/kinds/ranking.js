@@ -11,7 +11,7 @@
       this.desk = desk;
       this.stage = desk.stage;
       this.stage.classList.add("ranking-board");
-      this.board = new Board(desk.task.candidates.map((one) => one.uid));
+      this.board = new Board(desk.task.candidates.map((one) => one.uid), { outside: desk.form.unacceptable !== false });
       this.answers = new Answers({
         candidates: desk.task.candidates,
         place: this.stage,
@@ -152,7 +152,9 @@
         $(".lane-name", section).textContent = name;
         const label = kind === "rank" ? fill(gettext("Lane %(lane)s"), { lane }) : name;
         section.setAttribute("aria-label", lane === 1 ? `${label}, ${name}` : label);
+        section.hidden = lane > board.lastLane;
         this.stage.append(section);
+        if (section.hidden) continue;
         window.Sortable.create($(".lane-cards", section), {
           group: "lanes",
           animation: calm() ? 0 : 160,
@@ -181,7 +183,7 @@
       $('[data-move="down"]', card).setAttribute("aria-label", fill(gettext("%(letter)s: down one rank"), { letter }));
       const lanes = $(".answer-lanes", card);
       lanes.setAttribute("aria-label", fill(gettext("Lane of answer %(letter)s"), { letter }));
-      for (let lane = 1; lane <= this.board.unacceptableLane; lane += 1) {
+      for (let lane = 1; lane <= this.board.lastLane; lane += 1) {
         const button = document.createElement("button");
         const outside = lane === this.board.unacceptableLane;
         button.type = "button";

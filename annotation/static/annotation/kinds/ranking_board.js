@@ -9,8 +9,10 @@
   const copy = (lanes) => lanes.map((lane) => [...lane]);
 
   class Board {
-    constructor(uids) {
+    /* `outside`: whether an answer may be called not acceptable. */
+    constructor(uids, { outside = true } = {}) {
       this.uids = uids;
+      this.outside = outside;
       this.size = uids.length;
       this.lanes = [[...uids], ...Array.from({ length: this.size + 1 }, () => [])];
       this.past = [];
@@ -18,6 +20,10 @@
 
     get unacceptableLane() {
       return this.size + 1;
+    }
+
+    get lastLane() {
+      return this.outside ? this.unacceptableLane : this.size;
     }
 
     laneOf(uid) {
@@ -69,7 +75,7 @@
 
     /* Put an answer in a lane, last, or at an index. Each move returns whether anything changed. */
     place(uid, lane, index) {
-      if (lane < 0 || lane > this.unacceptableLane) return false;
+      if (lane < 0 || lane > this.lastLane) return false;
       if (index === undefined && this.laneOf(uid) === lane) return false;
       const lanes = copy(this.lanes).map((one) => one.filter((other) => other !== uid));
       lanes[lane].splice(index ?? lanes[lane].length, 0, uid);
