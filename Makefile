@@ -22,7 +22,7 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward vendor constraints clean
+.PHONY: help setup system demo up test lint types unit bench-reward bench-annotation vendor words constraints clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -68,8 +68,17 @@ unit:
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
 
+bench-annotation: setup system ## the queue over HTTP, on SQLite and PostgreSQL: BENCH="--db sqlite --tasks 10000"
+	$(BIN)/python -m benchmarks.bench_annotation $(BENCH)
+
 vendor: ## renew the vendored front-end libraries from npm
 	$(PYTHON) deploy/vendor.py
+
+words: setup ## collect the words to translate into locale/, and compile the translations
+	for domain in django djangojs; do \
+	  $(BIN)/python manage.py makemessages -l zh_Hans -d $$domain --no-location --no-obsolete \
+	    -i tests -i benchmarks -i 'config/static/vendor/*' -i '.venv*' || exit 1; done
+	$(BIN)/python manage.py compilemessages -l zh_Hans
 
 constraints: setup ## renew constraints-cpu.txt from what is installed
 	$(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable \

@@ -8,7 +8,7 @@ from typing import Any
 from alignment.intervals import Interval, bootstrap_mean
 from alignment.models import Evaluation, Round, StageEvent
 from alignment.selectors.rounds import run_facts
-from annotation.models import Prompt, Submission
+from annotation.models import Membership, Prompt, Submission
 from annotation.simulated import true_preference
 from modelhub.ml.records import lines_read
 from modelhub.models import Run
@@ -44,7 +44,7 @@ def report_build(*, round: Round, next_round: Round, seconds_this_time: float) -
         "rankings_simulated": Submission.objects.filter(
             task__project=round.dataset.project,
             status=Submission.Status.ACCEPTED,
-            is_simulated=True,
+            source=Membership.Source.SIMULATED,
         ).count(),
         "decision": StageEvent.objects.filter(round=round).latest("id").reason,
         "next_round": {

@@ -13,22 +13,33 @@ from django.http import HttpRequest, StreamingHttpResponse
 from annotation import policy, selectors
 from annotation.exports import dataset_export_response
 from annotation.models import (
+    Adjudication,
     Assignment,
     Candidate,
     CandidateBatch,
+    Comparison,
+    Demonstration,
+    Dialogue,
+    Edit,
     Guideline,
     Membership,
     PreferenceDataset,
     Project,
+    ProjectToken,
     Prompt,
+    Question,
     Ranking,
+    Rating,
+    Review,
     Submission,
     SubmissionRevision,
     Task,
     TaskCandidate,
+    TaskForm,
 )
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from annotation.services.datasets import preference_dataset_verify
+from annotation.services.tokens import project_token_revoke
 from modelhub.errors import ApplicationError
 from modelhub.ml.manifest import IntegrityError
 from modelhub.ml.records import RecordError
@@ -69,7 +80,7 @@ class ProjectScoped(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
 
 class MembershipInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
     model = Membership
-    fields = ["user", "role", "is_simulated", "removed_at"]
+    fields = ["user", "role", "source", "removed_at"]
 
 
 class GuidelineInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -176,9 +187,49 @@ class AssignmentAdmin(ProjectScoped):
     search_fields = ["uid"]
 
 
+@admin.register(Question)
+class QuestionAdmin(ProjectScoped):
+    to_project = "assignment__task__project"
+    list_display = ["__str__", "assignment", "answered_by", "answered_at", "created_at"]
+    list_filter = [("assignment__task__project", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["answered_by__user", "answered_by__project"]
+    search_fields = ["uid"]
+
+
 class RankingInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
     model = Ranking
     fields = ["tiers", "unacceptable"]
+
+
+class ComparisonInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
+    model = Comparison
+    fields = ["better", "worse", "degree", "unsafe"]
+
+
+class RatingInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
+    model = Rating
+    fields = ["ratings"]
+
+
+class EditInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
+    model = Edit
+    fields = ["original", "candidate", "changed_share", "diff"]
+
+
+class DemonstrationInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
+    model = Demonstration
+    fields = ["candidate", "started_from", "turns"]
+
+
+class DialogueInline(ReadOnly, admin.StackedInline):  # type: ignore[type-arg]
+    model = Dialogue
+    fields = ["turns"]
+
+
+class ReviewInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
+    model = Review
+    fields = ["reviewer", "verdict", "reason", "created_at"]
+    readonly_fields = ["created_at"]
 
 
 class RevisionInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
@@ -190,21 +241,62 @@ class RevisionInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 @admin.register(Submission)
 class SubmissionAdmin(ProjectScoped):
     to_project = "task__project"
-    list_display = ["__str__", "annotator", "status", "is_simulated", "active_s", "created_at"]
+    list_display = ["__str__", "annotator", "status", "source", "active_s", "created_at"]
     list_filter = [
         ("task__project", admin.RelatedOnlyFieldListFilter),
         "status",
-        "is_simulated",
+        "source",
     ]
     list_select_related = ["annotator__user", "annotator__project"]
     search_fields = ["uid"]
-    inlines = [RankingInline, RevisionInline]
+    inlines = [
+        RankingInline,
+        ComparisonInline,
+        RatingInline,
+        EditInline,
+        DemonstrationInline,
+        DialogueInline,
+        ReviewInline,
+        RevisionInline,
+    ]
+
+
+@admin.register(Adjudication)
+class AdjudicationAdmin(ProjectScoped):
+    to_project = "task__project"
+    list_display = ["__str__", "reviewer", "submission", "reason", "created_at"]
+    list_filter = [("task__project", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["reviewer__user", "reviewer__project", "submission"]
+
+
+@admin.register(ProjectToken)
+class ProjectTokenAdmin(ProjectScoped):
+    """Tokens are made on the project's page, which shows their secret once."""
+
+    list_display = ["name", "project", "created_at", "used_at", "revoked_at"]
+    list_filter = [OF_PROJECT]
+    list_select_related = ["project"]
+    fields = ["project", "name", "membership", "created_at", "used_at", "revoked_at"]
+    actions = ["revoke"]
+
+    @admin.action(description="Revoke")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ProjectToken]) -> None:
+        for token in queryset:
+            project_token_revoke(token=token)
+        self.message_user(request, "Revoked: nothing more comes by them.", messages.SUCCESS)
+
+
+@admin.register(TaskForm)
+class TaskFormAdmin(ProjectScoped):
+    list_display = ["kind", "project", "settings"]
+    list_filter = [OF_PROJECT, "kind"]
+    list_select_related = ["project"]
 
 
 @admin.register(Membership)
 class MembershipAdmin(ProjectScoped):
-    list_display = ["user", "project", "role", "is_simulated", "removed_at"]
-    list_filter = [OF_PROJECT, "role", "is_simulated"]
+    list_display = ["user", "project", "role", "source", "removed_at"]
+    list_filter = [OF_PROJECT, "role", "source"]
     list_select_related = ["user", "project"]
     search_fields = ["user__username", "uid"]
 
@@ -212,7 +304,7 @@ class MembershipAdmin(ProjectScoped):
 @admin.register(PreferenceDataset)
 class PreferenceDatasetAdmin(ProjectScoped):
     list_display = ["__str__", "kind", "used", "excluded", "created_by", "created_at"]
-    list_filter = [OF_PROJECT]
+    list_filter = [OF_PROJECT, "kind"]
     list_select_related = ["project", "artifact", "created_by"]
     actions = ["export_trl_jsonl", "export_trl_parquet", "export_rankings_jsonl", "verify"]
 
@@ -224,13 +316,13 @@ class PreferenceDatasetAdmin(ProjectScoped):
     def excluded(self, dataset: PreferenceDataset) -> int:
         return sum(dataset.counts.get("excluded", {}).values())
 
-    @admin.action(description="Download pairs for TRL (JSON Lines)", permissions=["view"])
+    @admin.action(description="Download comparisons for TRL (JSON Lines)", permissions=["view"])
     def export_trl_jsonl(
         self, request: HttpRequest, queryset: QuerySet[PreferenceDataset]
     ) -> StreamingHttpResponse | None:
         return self._export(request, queryset, "trl", "jsonl")
 
-    @admin.action(description="Download pairs for TRL (Parquet)", permissions=["view"])
+    @admin.action(description="Download comparisons for TRL (Parquet)", permissions=["view"])
     def export_trl_parquet(
         self, request: HttpRequest, queryset: QuerySet[PreferenceDataset]
     ) -> StreamingHttpResponse | None:

@@ -1,8 +1,17 @@
 """API."""
 
-from django.urls import path
+from django.urls import path, re_path
 
-from annotation.api import datasets, projects, ranking
+from annotation.api import (
+    annotating,
+    datasets,
+    feedback,
+    preview,
+    projects,
+    questions,
+    reviews,
+    tasks,
+)
 
 PROJECT = "projects/<str:project_uid>"
 MEMBER = f"{PROJECT}/members/<str:membership_uid>"
@@ -20,9 +29,33 @@ urlpatterns = [
     ),
     path(f"{PROJECT}/datasets/", datasets.DatasetListApi.as_view(), name="api_datasets"),
     path(f"{DATASET}/export/", datasets.DatasetExportApi.as_view(), name="api_dataset_export"),
-    path(f"{PROJECT}/next/", ranking.AssignmentNextApi.as_view(), name="api_next"),
-    path(f"{ASSIGNMENT}/draft/", ranking.DraftSaveApi.as_view(), name="api_draft"),
-    path(f"{ASSIGNMENT}/renew/", ranking.AssignmentRenewApi.as_view(), name="api_renew"),
-    path(f"{ASSIGNMENT}/skip/", ranking.AssignmentSkipApi.as_view(), name="api_skip"),
-    path(f"{ASSIGNMENT}/submit/", ranking.RankingSubmitApi.as_view(), name="api_submit"),
+    path(f"{PROJECT}/preview/", preview.PreviewApi.as_view(), name="api_preview"),
+    path(f"{PROJECT}/next/", annotating.AssignmentNextApi.as_view(), name="api_next"),
+    path(f"{ASSIGNMENT}/draft/", annotating.DraftSaveApi.as_view(), name="api_draft"),
+    path(f"{ASSIGNMENT}/renew/", annotating.AssignmentRenewApi.as_view(), name="api_renew"),
+    path(f"{ASSIGNMENT}/skip/", annotating.AssignmentSkipApi.as_view(), name="api_skip"),
+    path(f"{ASSIGNMENT}/submit/", annotating.SubmitApi.as_view(), name="api_submit"),
+    path(f"{ASSIGNMENT}/undo/", annotating.UndoApi.as_view(), name="api_undo"),
+    path(f"{ASSIGNMENT}/question/", annotating.QuestionAskApi.as_view(), name="api_question"),
+    path(f"{ASSIGNMENT}/answers/", annotating.AnswersApi.as_view(), name="api_answers"),
+    path(
+        f"{PROJECT}/submissions/<str:submission_uid>/reviews/",
+        reviews.ReviewListApi.as_view(),
+        name="api_reviews",
+    ),
+    path(
+        f"{PROJECT}/tasks/<str:task_uid>/adjudication/",
+        reviews.AdjudicationApi.as_view(),
+        name="api_adjudication",
+    ),
+    path(f"{PROJECT}/task-forms/", tasks.TaskFormListApi.as_view(), name="api_task_forms"),
+    path(f"{PROJECT}/tasks/", tasks.TasksCreateApi.as_view(), name="api_tasks"),
+    path(f"{PROJECT}/questions/", questions.QuestionListApi.as_view(), name="api_questions"),
+    path(
+        "questions/<str:question_uid>/answer/",
+        questions.QuestionAnswerApi.as_view(),
+        name="api_question_answer",
+    ),
+    # A product writes it with or without the slash.
+    re_path(r"^feedback/?$", feedback.FeedbackApi.as_view(), name="api_feedback"),
 ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from django import forms
 
-from annotation.models import Membership
+from annotation.models import Membership, Task
 from annotation.services.datasets import MAX_IMPORT_BYTES
 from annotation.services.projects import MAX_GUIDELINE_CHARS
 from modelhub.errors import ApplicationError
@@ -55,12 +55,24 @@ class PromptsForm(forms.Form):
     )
 
 
+KINDS_FIRST_RANKING = sorted(Task.Kind, key=lambda kind: kind != Task.Kind.RANKING)
+
+
 class FreezeForm(forms.Form):
     """Which judgements a dataset takes."""
 
     ORIGINS = [("", "everyone’s"), ("people", "people’s alone"), ("simulated", "simulated alone")]
 
+    kind = forms.ChoiceField(
+        choices=[(one.value, f"{one.label}s") for one in KINDS_FIRST_RANKING],
+        required=False,
+        label="What was judged",
+    )
     origin = forms.ChoiceField(choices=ORIGINS, required=False, label="Judgements")
+    weighted = forms.BooleanField(
+        required=False,
+        label="Weigh each row by how far its annotator agrees with the others",
+    )
 
     def query(self) -> dict[str, Any]:
         origin = self.cleaned_data["origin"]

@@ -3,10 +3,12 @@
 Knows model versions (who wrote a candidate), and no reward model or round.
 """
 
+import random
+
 from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import ExpressionWrapper, F, Q
 
 from modelhub.models import Artifact, Identified, ModelVersion, Run
 
@@ -16,6 +18,24 @@ class Project(Identified):
 
     name = models.CharField(max_length=120)
     description = models.TextField(blank=True)
+
+    class Order(models.TextChoices):
+        PRIORITY = "priority", "by priority, oldest first"
+        RANDOM = "random", "at random"
+        LEAST_COVERED = "least_covered", "those that fewest people have judged"
+        DOUBT = "doubt", "those the reward model is least sure of"
+
+    queue_order = models.CharField(max_length=20, choices=Order.choices, default=Order.PRIORITY)
+    gold_share = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
+        help_text="the share of handed-out tasks whose answer is known, mixed in secretly",
+    )
+    qualification_pass = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text="the mean score on the qualification tasks that admits to real work",
+    )
     overlap = models.PositiveSmallIntegerField(
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(50)],
@@ -40,13 +60,27 @@ class Membership(Identified):
         REVIEWER = "reviewer", "reviewer"
         MANAGER = "manager", "manager"
 
+    class Source(models.TextChoices):
+        PERSON = "person", "a person"
+        SIMULATED = "simulated", "a simulated annotator"
+        MODEL = "model", "a judge model"
+        PRODUCT = "product", "the users of a product"
+
+    PROGRAMS = (Source.SIMULATED, Source.MODEL)
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="memberships")
     user = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="memberships"
     )
     role = models.CharField(max_length=20, choices=Role.choices, default=Role.ANNOTATOR)
-    is_simulated = models.BooleanField(
-        default=False, help_text="a program that labels; its labels are marked for ever"
+    source = models.CharField(
+        max_length=20,
+        choices=Source.choices,
+        default=Source.PERSON,
+        help_text="whose judgement it is: every label carries it, for ever",
+    )
+    qualified_at = models.DateTimeField(
+        null=True, blank=True, help_text="passed the qualification test, or was let in without it"
     )
     removed_at = models.DateTimeField(
         null=True, blank=True, help_text="left the project; the work stays, the access is gone"
@@ -59,6 +93,11 @@ class Membership(Identified):
 
     def __str__(self) -> str:
         return f"{self.user} ({self.role}) in {self.project}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a program labels here and not a person."""
+        return self.source in self.PROGRAMS
 
 
 class SignInLink(models.Model):
@@ -107,6 +146,8 @@ class Prompt(Identified):
     case, white space or Unicode form, and conversations that go on from each other, share a side.
     """
 
+    OF_DIALOGUE = "a dialogue task"  # the source of what an annotator wrote to a live model
+
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …]')
     content_hash = models.CharField(max_length=64)
@@ -124,6 +165,23 @@ class Prompt(Identified):
 
     def __str__(self) -> str:
         return str(self.messages[-1]["content"])[:80]
+
+
+class TaskForm(models.Model):
+    """How a project asks for one kind of task: what is asked beside the judgement itself.
+
+    `settings` are the fields of the kind's dataclass in annotation/task_forms.py.
+    """
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="task_forms")
+    kind = models.CharField(max_length=20)
+    settings = models.JSONField(default=dict)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["project", "kind"], name="task_form_unique")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {self.project}"
 
 
 class CandidateBatch(Identified):
@@ -184,6 +242,21 @@ class Candidate(Identified):
         return self.text[:80]
 
 
+def lottery_draw() -> int:
+    """A place in the random order of a queue."""
+    return random.getrandbits(31)
+
+
+OPEN = Q(slots_free__gt=0, closed_at__isnull=True)
+# Three queues that share no task: real work, work whose answer is known, and the test before it.
+WORK = Q(gold__isnull=True, is_qualification=False)
+GOLD = Q(gold__isnull=False, is_qualification=False)
+QUALIFICATION = Q(is_qualification=True)
+KNOWN = Q(gold__isnull=False) | Q(is_qualification=True)  # a hundred rows, not a million
+# Slots of a task that are taken, by live assignments and accepted submissions.
+COVERED = ExpressionWrapper(F("overlap") - F("slots_free"), output_field=models.SmallIntegerField())
+
+
 class Task(Identified):
     """Something to judge. `slots_free` is what its overlap has left; the database keeps it ≥ 0.
 
@@ -192,7 +265,12 @@ class Task(Identified):
     """
 
     class Kind(models.TextChoices):
+        DEMONSTRATION = "demonstration", "demonstration"
         RANKING = "ranking", "ranking"
+        PAIR = "pair", "pair"
+        RATING = "rating", "rating"
+        EDIT = "edit", "edit"
+        DIALOGUE = "dialogue", "dialogue"
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
     kind = models.CharField(max_length=20, choices=Kind.choices)
@@ -203,6 +281,18 @@ class Task(Identified):
     overlap = models.PositiveSmallIntegerField()
     slots_free = models.SmallIntegerField()
     priority = models.IntegerField(default=0)
+    lottery = models.IntegerField(
+        default=lottery_draw,
+        help_text="a random number: the order of a queue that hands out at random",
+    )
+    doubt = models.FloatField(
+        default=0.0, help_text="how unsure the reward model is of its answers, from 0"
+    )
+    gold = models.JSONField(
+        null=True, blank=True, help_text="the known judgement, in the form that a submission has"
+    )
+    gold_explanation = models.TextField(blank=True)
+    is_qualification = models.BooleanField(default=False)
     closed_at = models.DateTimeField(
         null=True,
         blank=True,
@@ -212,11 +302,21 @@ class Task(Identified):
     class Meta:
         ordering = ["-priority", "id"]
         indexes = [
+            # One for each order of a queue (annotation/selectors/queue.py): they hold the open rows
+            # alone, in that order, so that the next task is found and never sorted for.
             models.Index(
-                fields=["project", "-priority", "id"],
-                name="task_open",
-                condition=Q(slots_free__gt=0, closed_at__isnull=True),
-            )
+                fields=["project", "-priority", "id"], name="task_open", condition=OPEN & WORK
+            ),
+            models.Index(
+                fields=["project", "lottery", "id"], name="task_open_random", condition=OPEN & WORK
+            ),
+            models.Index(
+                "project", COVERED, "id", name="task_open_least_covered", condition=OPEN & WORK
+            ),
+            models.Index(
+                fields=["project", "-doubt", "id"], name="task_open_doubt", condition=OPEN & WORK
+            ),
+            models.Index(fields=["project", "lottery", "id"], name="task_known", condition=KNOWN),
         ]
         constraints = [
             models.CheckConstraint(
@@ -253,12 +353,20 @@ class Assignment(Identified):
 
     class State(models.TextChoices):
         LIVE = "live", "live"
+        PAUSED = "paused", "paused by a question"
         SUBMITTED = "submitted", "submitted"
         SKIPPED = "skipped", "skipped"
         EXPIRED = "expired", "expired"
 
-    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="assignments")
-    annotator = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="assignments")
+    HOLDING = (State.LIVE, State.PAUSED)  # a slot of the task
+
+    # The keys here and in Submission that lead an index below need none of their own.
+    task = models.ForeignKey(
+        Task, on_delete=models.CASCADE, related_name="assignments", db_index=False
+    )
+    annotator = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="assignments", db_index=False
+    )
     state = models.CharField(max_length=20, choices=State.choices, default=State.LIVE)
     lease_until = models.DateTimeField()
     shuffle_seed = models.BigIntegerField(help_text="decides the shown order")
@@ -280,8 +388,9 @@ class Assignment(Identified):
             models.Index(
                 fields=["annotator", "-id"],
                 name="assignment_resumable",
-                condition=Q(state__in=["live", "expired"]),
+                condition=Q(state__in=["live", "paused", "expired"]),
             ),
+            models.Index(fields=["annotator", "-id"], name="assignment_of_annotator"),
         ]
         constraints = [
             models.UniqueConstraint(fields=["task", "annotator"], name="assignment_unique")
@@ -303,22 +412,163 @@ class Submission(Identified):
     assignment = models.OneToOneField(
         Assignment, on_delete=models.PROTECT, related_name="submission"
     )
-    task = models.ForeignKey(Task, on_delete=models.PROTECT, related_name="submissions")
-    annotator = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="submissions")
+    task = models.ForeignKey(
+        Task, on_delete=models.PROTECT, related_name="submissions", db_index=False
+    )
+    annotator = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="submissions", db_index=False
+    )
     status = models.CharField(max_length=20, choices=Status.choices)
-    is_simulated = models.BooleanField(default=False)
+    source = models.CharField(
+        max_length=20,
+        choices=Membership.Source,
+        default=Membership.Source.PERSON,
+        help_text="whose judgement it is: the annotator's source when it was made",
+    )
     shown_order = models.JSONField(help_text="candidate uids, as the annotator saw them")
     active_s = models.FloatField(default=0)
     rationale = models.TextField(blank=True)
 
     class Meta:
         ordering = ["id"]
+        indexes = [models.Index(fields=["annotator", "created_at"], name="submission_of_annotator")]
         constraints = [
             models.UniqueConstraint(fields=["task", "annotator"], name="submission_unique")
         ]
 
     def __str__(self) -> str:
         return f"submission {self.uid[:8]}"
+
+    @property
+    def is_simulated(self) -> bool:
+        """Whether a program judged and not a person."""
+        return self.source in Membership.PROGRAMS
+
+
+class Demonstration(models.Model):
+    """The judgement of a demonstration task: an answer that a person wrote, a candidate now."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="demonstration"
+    )
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    started_from = models.ForeignKey(
+        Candidate,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="the model's draft that was written on from",
+    )
+    turns = models.JSONField(
+        default=list, help_text='what follows the answer: [{"user": "…", "text": "…"}, …]'
+    )
+
+    def __str__(self) -> str:
+        return str(self.candidate)
+
+
+class Degree(models.IntegerChoices):
+    """How much better one answer is than another: Llama 2's four steps, and a tie."""
+
+    TIE = 0, "a tie"
+    NEGLIGIBLY = 1, "negligibly better or unsure"
+    SLIGHTLY = 2, "slightly better"
+    BETTER = 3, "better"
+    SIGNIFICANTLY = 4, "significantly better"
+
+
+class Comparison(models.Model):
+    """The judgement of a pair, or that an edit makes: `better` over `worse` by a degree."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="comparison"
+    )
+    better = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    worse = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    degree = models.PositiveSmallIntegerField(
+        choices=Degree.choices, help_text="0 is a tie: better and worse mean nothing then"
+    )
+    unsafe = models.JSONField(
+        default=list, help_text="uids of those that are not safe; may be both"
+    )
+
+    def __str__(self) -> str:
+        return f"{self.better_id} over {self.worse_id}: {self.get_degree_display()}"
+
+
+class Rating(models.Model):
+    """The judgement of a rating task: each candidate by itself."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="rating"
+    )
+    ratings = models.JSONField(
+        help_text='{"<candidate uid>": {"overall": 1 to 7, "flags": ["harmful", …]}, …}'
+    )
+
+    def __str__(self) -> str:
+        return f"rating of {len(self.ratings)}"
+
+
+class Edit(models.Model):
+    """The judgement of an edit task: one of its candidates made better.
+
+    Beside it lies a Comparison of the edited candidate over the original.
+    """
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="edit"
+    )
+    original = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    candidate = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+    diff = models.JSONField(
+        help_text='[["=", "kept"], ["-", "taken out"], ["+", "put in"], …], words'
+    )
+    changed_share = models.FloatField(help_text="words taken out and put in, of all words; 0 to 1")
+
+    def __str__(self) -> str:
+        return f"edit of {self.original_id}"
+
+
+class DialogueTurn(models.Model):
+    """Two live answers to a talk that an annotator is having; chosen or not.
+
+    The prompt is the whole talk up to them, so that it has a split of its own.
+    """
+
+    assignment = models.ForeignKey(
+        Assignment, on_delete=models.PROTECT, related_name="dialogue_turns"
+    )
+    prompt = models.ForeignKey(Prompt, on_delete=models.PROTECT, related_name="+")
+    first = models.ForeignKey(
+        Candidate, on_delete=models.PROTECT, related_name="+", help_text="the one shown first"
+    )
+    second = models.ForeignKey(Candidate, on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["assignment", "prompt"], name="dialogue_turn_answered_once"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"answers to {self.prompt_id} in {self.assignment_id}"
+
+
+class Dialogue(models.Model):
+    """The judgement of a dialogue task: turns in which one of two live answers was chosen."""
+
+    submission = models.OneToOneField(
+        Submission, on_delete=models.CASCADE, primary_key=True, related_name="dialogue"
+    )
+    turns = models.JSONField(
+        help_text='[{"user": "…", "candidates": [uid, uid], "chosen": uid, "degree": 1 to 4}, …]'
+    )
+
+    def __str__(self) -> str:
+        return f"dialogue of {len(self.turns)} turns"
 
 
 class Ranking(models.Model):
@@ -345,6 +595,99 @@ class SubmissionRevision(models.Model):
 
     def __str__(self) -> str:
         return f"revision of {self.submission}"
+
+
+class Question(Identified):
+    """A doubt an annotator put to the reviewers; the assignment waits, with its slot, for them."""
+
+    assignment = models.ForeignKey(Assignment, on_delete=models.CASCADE, related_name="questions")
+    text = models.TextField()
+    answer = models.TextField(blank=True)
+    answered_by = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    answered_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class Review(Identified):
+    """What a reviewer said of somebody else's submission. The newest decides."""
+
+    class Verdict(models.TextChoices):
+        ACCEPT = "accept", "accepted"
+        REJECT = "reject", "rejected"
+        SEND_BACK = "send_back", "sent back"
+
+    submission = models.ForeignKey(Submission, on_delete=models.CASCADE, related_name="reviews")
+    reviewer = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="reviews")
+    verdict = models.CharField(max_length=20, choices=Verdict.choices)
+    reason = models.TextField(blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_verdict_display()} by {self.reviewer_id}"
+
+
+class Adjudication(Identified):
+    """A reviewer's decision of a task on which people disagreed: which submission stands."""
+
+    task = models.OneToOneField(Task, on_delete=models.CASCADE, related_name="adjudication")
+    reviewer = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="+")
+    submission = models.ForeignKey(
+        Submission, on_delete=models.PROTECT, related_name="+", help_text="the one that stands"
+    )
+    reason = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return f"adjudication of {self.task_id}"
+
+
+class Notification(Identified):
+    """A line for one person: a question asked or answered, work sent back."""
+
+    recipient = models.ForeignKey(
+        Membership, on_delete=models.CASCADE, related_name="notifications"
+    )
+    text = models.CharField(max_length=300)
+    path = models.CharField(max_length=300, help_text="the page it is about, from /")
+    read_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+        indexes = [
+            models.Index(
+                fields=["recipient"], name="notification_unread", condition=Q(read_at__isnull=True)
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ProjectToken(Identified):
+    """Lets a product send its users' feedback to one project. Only the token's digest is stored."""
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tokens")
+    name = models.CharField(max_length=120)
+    token_sha256 = models.CharField(max_length=64, unique=True)
+    membership = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, related_name="+", help_text="as whom it submits"
+    )
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class PreferenceDataset(Identified):

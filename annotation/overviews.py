@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import Case, Count, Q, QuerySet, Sum, When
 from django.db.models.functions import Coalesce
 
 from annotation.models import (
+    WORK,
     Assignment,
     Membership,
     Project,
@@ -93,18 +95,26 @@ def task_held(*, membership: Membership) -> bool:
 
 
 def slot_counts(*, project: Project) -> SlotCounts:
-    """Three queries. A closed task wants what it got: nobody is going to fill the rest."""
-    tasks = Task.objects.filter(project=project).aggregate(
+    """Three queries. A closed task wants what it got: nobody is going to fill the rest.
+
+    Known answers and tests are no work that is wanted: they are not counted.
+    """
+    tasks = Task.objects.filter(WORK, project=project).aggregate(
         overlap=Coalesce(Sum("overlap"), 0),
         waiting=Coalesce(Sum("slots_free", filter=Q(closed_at=None)), 0),
         given_up=Coalesce(Sum("slots_free", filter=Q(closed_at__isnull=False)), 0),
     )
-    submissions = Submission.objects.filter(task__project=project).aggregate(
+    work: dict[str, Any] = {
+        "task__project": project,
+        "task__gold__isnull": True,
+        "task__is_qualification": False,
+    }
+    submissions = Submission.objects.filter(**work).aggregate(
         accepted=Count("pk", filter=Q(status=Submission.Status.ACCEPTED)),
         surplus=Count("pk", filter=Q(status=Submission.Status.SURPLUS)),
     )
-    assignments = Assignment.objects.filter(task__project=project).aggregate(
-        in_progress=Count("pk", filter=Q(state=Assignment.State.LIVE)),
+    assignments = Assignment.objects.filter(**work).aggregate(
+        in_progress=Count("pk", filter=Q(state__in=Assignment.HOLDING)),
         skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
     )
     return SlotCounts(

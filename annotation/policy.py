@@ -3,18 +3,28 @@
 Access is by membership of a project; a superuser manages every project. Whoever may not see a
 thing is told that it does not exist (404), in the same words as for a thing that does not.
 
-| role      | ranks, sees own work | sees quality | prompts, members, datasets, rounds |
-| --------- | -------------------- | ------------ | ---------------------------------- |
-| annotator | yes                  |              |                                    |
-| reviewer  | yes                  | yes          |                                    |
-| manager   | yes                  | yes          | yes                                |
+| role      | judges, sees own work | reviews others', sees quality | prompts, members, datasets, rounds |
+| --------- | --------------------- | ----------------------------- | ---------------------------------- |
+| annotator | yes                   |                               |                                    |
+| reviewer  | yes                   | yes                           |                                    |
+| manager   | yes                   | yes                           | yes                                |
+
+Nobody reviews their own work, nor decides a task on which they have a judgement of their own.
 """
 
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.http import Http404
 
-from annotation.models import Assignment, Membership, PreferenceDataset, Project
+from annotation.models import (
+    Assignment,
+    Membership,
+    PreferenceDataset,
+    Project,
+    Question,
+    Submission,
+    Task,
+)
 
 Role = Membership.Role
 Person = User | AnonymousUser
@@ -95,16 +105,35 @@ def membership_for(user: Person, uid: str) -> Membership:
 
 def assignment_for(user: Person, uid: str) -> Assignment:
     """An assignment, for the annotator whose it is alone. Raises Http404 otherwise."""
-    assignment = None
-    if isinstance(user, User):
-        assignment = (
-            Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
-            .select_related("task__project", "task__prompt", "annotator__project", "guideline")
-            .first()
-        )
+    if not isinstance(user, User):
+        raise Http404("Not found.")
+    assignment = (
+        Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
+        .select_related("task", "annotator__project")
+        .prefetch_related("annotator__project__task_forms")
+        .first()
+    )
     if assignment is None:
         raise Http404("Not found.")
+    # Of one project, and one user: nothing is read twice.
+    assignment.task.project = assignment.annotator.project
+    assignment.annotator.user = user
     return assignment
+
+
+def question_for(user: Person, uid: str) -> tuple[Question, Membership]:
+    """A question, and the person's membership, for reviewers of its project. Raises Http404."""
+    question = (
+        Question.objects.filter(uid=uid)
+        .select_related("assignment__annotator__project", "assignment__annotator__user")
+        .first()
+    )
+    if question is None:
+        raise Http404("Not found.")
+    membership = membership_of(user, question.assignment.annotator.project)
+    if membership is None or not role_reaches(membership.role, Role.REVIEWER):
+        raise Http404("Not found.")
+    return question, membership
 
 
 def member_for(user: Person, project_uid: str, membership_uid: str) -> Membership:
@@ -118,6 +147,40 @@ def member_for(user: Person, project_uid: str, membership_uid: str) -> Membershi
     if membership is None:
         raise Http404("Not found.")
     return membership
+
+
+def reviewer_for(user: Person, project_uid: str) -> Membership:
+    """The person's membership of a project they review. Raises Http404.
+
+    A superuser who is no member has none: what is reviewed, somebody of the project reviewed.
+    """
+    membership = membership_for(user, project_uid)
+    if not role_reaches(membership.role, Role.REVIEWER):
+        raise Http404("Not found.")
+    return membership
+
+
+def submission_for(user: Person, project_uid: str, submission_uid: str) -> Submission:
+    """A submission of a project that the person reviews. Raises Http404."""
+    project = project_for(user, project_uid, Role.REVIEWER)
+    submission = (
+        Submission.objects.filter(task__project=project, uid=submission_uid)
+        .select_related("task__prompt", "task__project", "annotator__user", "assignment__guideline")
+        .first()
+    )
+    if submission is None:
+        raise Http404("Not found.")
+    submission.task.project = project
+    return submission
+
+
+def task_for(user: Person, project_uid: str, task_uid: str) -> Task:
+    """A task of a project that the person reviews. Raises Http404."""
+    project = project_for(user, project_uid, Role.REVIEWER)
+    task = project.tasks.filter(uid=task_uid).select_related("prompt", "project").first()
+    if task is None:
+        raise Http404("Not found.")
+    return task
 
 
 def dataset_for(

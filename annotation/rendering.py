@@ -4,13 +4,23 @@ Two walls, either of which would do: Markdown is parsed with raw HTML off, and w
 an allow-list of tags, attributes and URL schemes. Nothing rendered can run, style the page, submit
 a form, or make the browser fetch anything: an image in an answer would tell its host who reads it,
 and when. The content policy is the third wall.
+
+Mathematics ($…$, $$…$$, \\(…\\), \\[…\\]) and the language of a block of code keep a class; their
+looks are the page's affair. Without its script the mathematics is read as it was written.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from html import escape
 
 import nh3
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererProtocol
+from markdown_it.rules_block import StateBlock
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
 
 # Past this the parser's worst cases take seconds; what is longer is shown as it was written.
 MAX_MARKDOWN_CHARS = 20_000
@@ -20,12 +30,20 @@ _TAGS = {
     *("ul", "ol", "li", "blockquote", "pre", "code"),
     *("strong", "em", "s", "del", "a"),
     *("table", "thead", "tbody", "tr", "th", "td"),
+    *("span", "div"),
+}
+_CLASSES = {
+    "code": re.compile(r"language-[a-z0-9+#_.-]{1,24}", re.IGNORECASE),
+    "span": re.compile(r"math"),
+    "div": re.compile(r"math"),
 }
 _SCHEMES = {"http", "https", "mailto"}
 
 
 def _attribute_keep(tag: str, name: str, value: str) -> str | None:
-    """Drop relative links: an answer may point out of Rondo, never at its own pages."""
+    """Drop relative links, which point at Rondo's own pages, and every class but ours."""
+    if name == "class":
+        return value if _CLASSES[tag].fullmatch(value) else None
     if name == "href" and value.split(":", 1)[0].strip().lower() not in _SCHEMES:
         return None
     return value
@@ -33,7 +51,7 @@ def _attribute_keep(tag: str, name: str, value: str) -> str | None:
 
 _CLEANER = nh3.Cleaner(
     tags=_TAGS,
-    attributes={"a": {"href", "title"}, "ol": {"start"}},
+    attributes={"a": {"href", "title"}, "ol": {"start"}, **{tag: {"class"} for tag in _CLASSES}},
     url_schemes=_SCHEMES,
     attribute_filter=_attribute_keep,
     # Links leave the page in a tab of their own that learns nothing about this one.
@@ -44,12 +62,85 @@ _MARKDOWN = MarkdownIt(
     "js-default", {"html": False, "linkify": False, "typographer": False, "breaks": True}
 ).disable("image")  # so that `![alt](address)` stays readable, as an exclamation mark and a link
 
+# Opener, closer, whether it stands on a line of its own. The longer opener first.
+_MATH = [("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False)]
+_MATH_MAX_CHARS = 4000
+
+
+def _math_inline(state: StateInline, silent: bool) -> bool:
+    """A formula in a line. A single $ opens before a non-space, closes after one and not before a
+    digit (Pandoc's rule), so that sums of money stay what they are."""
+    for opener, closer, display in _MATH:
+        if not state.src.startswith(opener, state.pos):
+            continue
+        start = state.pos + len(opener)
+        end = state.src.find(closer, start, start + _MATH_MAX_CHARS)
+        tex = state.src[start:end]
+        if end < 0 or not tex.strip():
+            continue
+        after = state.src[end + len(closer) : end + len(closer) + 1]
+        if opener == "$" and (tex[0].isspace() or tex[-1].isspace() or after.isdigit()):
+            continue
+        if not silent:
+            token = state.push("math", "div" if display else "span", 0)
+            token.content, token.markup = tex, opener
+        state.pos = end + len(closer)
+        return True
+    return False
+
+
+def _math_block(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """A displayed formula over lines of its own, whatever Markdown would make of those lines."""
+    text = state.src[state.bMarks[start] + state.tShift[start] : state.eMarks[start]]
+    pair = next(((o, c) for o, c, display in _MATH if display and text.startswith(o)), None)
+    if pair is None:
+        return False
+    opener, closer = pair
+    first = state.bMarks[start] + state.tShift[start] + len(opener)
+    stop = state.src.find(closer, first, first + _MATH_MAX_CHARS)
+    if stop < 0:
+        return False
+    last = next((line for line in range(start, end) if stop <= state.eMarks[line]), None)
+    if last is None or state.src[stop + len(closer) : state.eMarks[last]].strip():
+        return False
+    if silent:
+        return True
+    token = state.push("math", "div", 0)
+    token.block, token.content, token.markup = True, state.src[first:stop], opener
+    state.line = last + 1
+    return True
+
+
+def _math_render(
+    _: RendererProtocol, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType
+) -> str:
+    token = tokens[index]
+    # In a paragraph a div would end it: what is displayed says so by its own delimiters.
+    tag = token.tag if token.block else "span"
+    closer = {"$$": "$$", "\\[": "\\]", "\\(": "\\)", "$": "$"}[token.markup]
+    written = f"{token.markup}{token.content}{closer}"
+    return f'<{tag} class="math">{escape(written)}</{tag}>'
+
+
+_MARKDOWN.inline.ruler.before("escape", "math", _math_inline)
+_MARKDOWN.block.ruler.before("code", "math", _math_block, {"alt": ["paragraph", "reference"]})
+_MARKDOWN.add_render_rule("math", _math_render)
+
 
 def markdown_render(text: str) -> str:
     """Safe HTML of a Markdown text; one above MAX_MARKDOWN_CHARS comes back as plain `<pre>`."""
     if len(text) > MAX_MARKDOWN_CHARS:
         return plain_render(text)
+    return (_rendered_again if len(text) <= _KEPT_MAX_CHARS else _rendered)(text)
+
+
+def _rendered(text: str) -> str:
     return _CLEANER.clean(_MARKDOWN.render(text))
+
+
+# The same answers are shown to several people within minutes, and guidelines with every task.
+_KEPT_MAX_CHARS = 8_000
+_rendered_again = lru_cache(maxsize=1024)(_rendered)
 
 
 def plain_render(text: str) -> str:

@@ -21,9 +21,12 @@ from annotation.forms import (
     RoleForm,
     error_add,
 )
-from annotation.models import Membership, PreferenceDataset, Project, Split
+from annotation.frame import project_frame
+from annotation.layouts import LAYOUTS, layouts_of
+from annotation.models import Membership, PreferenceDataset, Project, Split, Task
 from annotation.rendering import markdown_render, messages_render
 from annotation.selectors import annotator_progress
+from annotation.selectors.weights import annotator_weights
 from annotation.services.datasets import preference_dataset_freeze, preference_dataset_import
 from annotation.services.projects import (
     guideline_publish,
@@ -38,15 +41,7 @@ from modelhub.errors import ApplicationError
 from modelhub.serializers import user_of
 
 MANAGER = Membership.Role.MANAGER
-REVIEWER = Membership.Role.REVIEWER
 PROMPTS_ON_A_PAGE = 50
-SKIP_REASONS = [
-    "The prompt is unclear or broken",
-    "Something in it is unsafe or upsetting",
-    "It is in a language I do not read well",
-    "It needs knowledge that I do not have",
-    "Another reason",
-]
 
 
 @require_safe
@@ -76,7 +71,7 @@ def project_new(request: HttpRequest) -> HttpResponse:
 @require_safe
 def project_detail(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid)
-    context = _frame(request, project, "overview")
+    context = project_frame(request, project, "overview")
     membership = context["membership"]
     context["slots"] = overviews.slot_counts(project=project)
     if membership is not None:
@@ -87,23 +82,6 @@ def project_detail(request: HttpRequest, project_uid: str) -> HttpResponse:
         context["prompt_counts"] = overviews.prompt_counts(project=project)
         context["datasets"] = project.datasets.select_related("artifact")[:5]
     return render(request, "annotation/project_detail.html", context)
-
-
-@require_safe
-def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
-    """The ranking page. The task itself is asked for by the page: a GET hands nothing out."""
-    membership = policy.membership_for(request.user, project_uid)
-    project, blank = membership.project, "ASSIGNMENT"
-    names = ("draft", "submit", "skip", "renew")
-    state = {
-        "viewer": membership.uid,
-        "project": project.uid,
-        "placeholder": blank,
-        "urls": {name: reverse(f"api_{name}", args=[blank]) for name in names}
-        | {"next": reverse("api_next", args=[project.uid])},
-    }
-    context = {"project": project, "state": state, "skip_reasons": SKIP_REASONS}
-    return render(request, "annotation/rank.html", context)
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -125,7 +103,7 @@ def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
     split, words = request.GET.get("split", ""), request.GET.get("q", "").strip()[:200]
     prompts = overviews.prompts_page(project=project, split=split, words=words)
     page = Paginator(prompts, PROMPTS_ON_A_PAGE).get_page(request.GET.get("page"))
-    context = _frame(request, project, "prompts") | {
+    context = project_frame(request, project, "prompts") | {
         "form": form,
         "page": page,
         "counts": overviews.prompt_counts(project=project),
@@ -143,7 +121,7 @@ def prompt_detail(request: HttpRequest, project_uid: str, prompt_uid: str) -> Ht
         {"candidate": candidate, "html": markdown_render(candidate.text)}
         for candidate in prompt.candidates.select_related("version__model", "batch")[:50]
     ]
-    context = _frame(request, project, "prompts") | {
+    context = project_frame(request, project, "prompts") | {
         "prompt": prompt,
         "conversation": messages_render(prompt.messages),
         "answers": answers,
@@ -218,14 +196,22 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
     form = FreezeForm(_posted(request))
     if form.is_valid():
         try:
+            kind, weights = form.cleaned_data["kind"] or Task.Kind.RANKING, None
+            if form.cleaned_data["weighted"]:
+                weights = annotator_weights(project=project, kind=kind)
             dataset = preference_dataset_freeze(
-                project=project, created_by=user_of(request), query=form.query()
+                project=project,
+                created_by=user_of(request),
+                query=form.query(),
+                kind=kind,
+                weights=weights,
             )
         except ApplicationError as error:
             error_add(form, error)
         else:
             messages.success(
-                request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
+                request,
+                f"Dataset {dataset.number} holds {dataset.counts['used']} {dataset.kind}s.",
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, form, RankingsForm())
@@ -255,9 +241,9 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_safe
 def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
-    context = _frame(request, dataset.project, "datasets") | {
+    context = project_frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
-        "layouts": exports.LAYOUTS.values(),
+        "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
         "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
     }
@@ -268,8 +254,8 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
     """The dataset as one file, streamed, in a `?format=` and a `&layout=` of annotation.exports."""
     dataset = policy.dataset_for(request.user, dataset_uid)
-    format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "trl")
-    if format not in exports.FORMATS or layout not in exports.LAYOUTS:
+    format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "")
+    if format not in exports.FORMATS or (layout and layout not in LAYOUTS):
         raise Http404("Not found.")
     try:
         return exports.dataset_export_response(dataset=dataset, layout=layout, format=format)
@@ -282,7 +268,7 @@ def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
 def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     """The guidelines: read by every member, published by managers."""
     project = policy.project_for(request.user, project_uid)
-    context = _frame(request, project, "guidelines")
+    context = project_frame(request, project, "guidelines")
     if request.method == "POST" and not context["is_manager"]:
         raise Http404("Not found.")
     newest = project.guidelines.select_related("author").first()
@@ -306,23 +292,10 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
     return render(request, "annotation/project_guidelines.html", context, status=_status(form))
 
 
-def _frame(request: HttpRequest, project: Project, tab: str) -> dict[str, Any]:
-    """What every page of a project shows around its own part."""
-    role = policy.role_of(request.user, project)
-    return {
-        "project": project,
-        "tab": tab,
-        "role": role,
-        "is_manager": policy.role_reaches(role, MANAGER),
-        "is_reviewer": policy.role_reaches(role, REVIEWER),
-        "membership": policy.membership_of(request.user, project),
-    }
-
-
 def _members_page(
     request: HttpRequest, project: Project, form: PersonForm, link: dict[str, str]
 ) -> HttpResponse:
-    context = _frame(request, project, "members") | {
+    context = project_frame(request, project, "members") | {
         "form": form,
         "link": link,
         "members": overviews.members_now(project=project),
@@ -334,7 +307,7 @@ def _members_page(
 def _datasets_page(
     request: HttpRequest, project: Project, form: FreezeForm, import_form: RankingsForm
 ) -> HttpResponse:
-    context = _frame(request, project, "datasets") | {
+    context = project_frame(request, project, "datasets") | {
         "form": form,
         "import_form": import_form,
         "datasets": project.datasets.select_related("artifact", "created_by"),

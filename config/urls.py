@@ -1,12 +1,16 @@
 """Every URL of the site."""
 
 from django.contrib import admin
+from django.contrib.auth.decorators import login_not_required
 from django.urls import include, path
+from django.views.i18n import JavaScriptCatalog, set_language
 
 from config import views
 
 urlpatterns = [
     path("healthz", views.healthz, name="healthz"),
+    path("language/", login_not_required(set_language), name="set_language"),
+    path("words.js", JavaScriptCatalog.as_view(), name="words"),
     path("", include("annotation.urls")),
     path("hub/", include("modelhub.urls")),
     path("rounds/", include("alignment.urls")),

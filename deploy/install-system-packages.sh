@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# What the tests need beyond Python: headless Chromium, fonts for Chinese, PostgreSQL's server.
+# What the tests need beyond Python: headless Chromium, fonts for Chinese, PostgreSQL's server, and
+# gettext, which compiles the translations.
 set -euo pipefail
 
 packages=()
 command -v chromium >/dev/null || packages+=(chromium fonts-noto-cjk)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
+command -v msgcat >/dev/null || packages+=(gettext)
 [ ${#packages[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null; then

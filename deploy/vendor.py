@@ -68,6 +68,29 @@ FOR_THE_SITE = [
             "LICENSE": "fonts/literata.LICENSE",
         },
     ),
+    # The annotator's page takes this: one weight is less than half the bytes of the variable face.
+    Package(
+        name="@fontsource/literata",
+        version="5.3.0",
+        licence="OFL-1.1",
+        files={
+            "files/literata-latin-400-normal.woff2": "fonts/literata-latin-400.woff2",
+            "LICENSE": "fonts/literata-static.LICENSE",
+        },
+    ),
+    # Fetched only by a text with mathematics, or with a block of code in a named language.
+    Package(
+        name="katex",
+        version="0.19.1",
+        licence="MIT",
+        files={"dist/katex.min.js": "katex.js", "LICENSE": "katex.LICENSE"},
+    ),
+    Package(
+        name="@highlightjs/cdn-assets",
+        version="11.12.0",
+        licence="BSD-3-Clause",
+        files={"highlight.min.js": "highlight.js", "LICENSE": "highlight.LICENSE"},
+    ),
     Package(
         name="@fontsource-variable/jetbrains-mono",
         version="5.3.0",

@@ -23,3 +23,9 @@ class ConflictError(ApplicationError):
     """What is asked does not fit what already happened, such as another body under a used key."""
 
     status = 409
+
+
+class RefusedError(ApplicationError):
+    """What is asked is for somebody else to do, such as a review of one's own work."""
+
+    status = 403

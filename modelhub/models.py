@@ -35,6 +35,7 @@ class Artifact(models.Model):
         PROMPTS = "prompts", "prompts"
         CANDIDATES = "candidates", "candidates"
         RANKINGS = "rankings", "rankings"
+        RATINGS = "ratings", "ratings"
         DEMONSTRATIONS = "demonstrations", "demonstrations"
         EVALUATION = "evaluation", "evaluation"
 

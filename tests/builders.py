@@ -36,7 +36,8 @@ def make_member(
     project: Project, name: str, role: str = Membership.Role.ANNOTATOR, *, simulated: bool = False
 ) -> Membership:
     user = User.objects.filter(username=name).first() or make_user(name)
-    return Membership.objects.create(project=project, user=user, role=role, is_simulated=simulated)
+    source = Membership.Source.SIMULATED if simulated else Membership.Source.PERSON
+    return Membership.objects.create(project=project, user=user, role=role, source=source)
 
 
 def make_artifact(kind: str = Artifact.Kind.MODEL) -> Artifact:
@@ -91,22 +92,23 @@ def make_batch(
     )
 
 
-def make_ranking_task(
+def make_task(
     project: Project,
-    texts: tuple[str, ...] = ("Paris.", "It is Paris.", "Lyon."),
+    kind: str,
+    texts: tuple[str, ...] = ("Paris.", "It is Paris."),
     *,
     prompt: Prompt | None = None,
     batch: CandidateBatch | None = None,
     overlap: int | None = None,
     priority: int = 0,
 ) -> Task:
-    """A ranking task over new candidates with these texts, in this sampled order."""
+    """A task of a kind over new candidates with these texts, in this sampled order."""
     prompt = prompt or make_prompt(project)
     batch = batch or make_batch(project)
     wanted = project.overlap if overlap is None else overlap
     task = Task.objects.create(
         project=project,
-        kind=Task.Kind.RANKING,
+        kind=kind,
         prompt=prompt,
         batch=batch,
         overlap=wanted,
@@ -125,3 +127,24 @@ def make_ranking_task(
         )
         TaskCandidate.objects.create(task=task, candidate=candidate, position=index)
     return task
+
+
+def make_ranking_task(
+    project: Project,
+    texts: tuple[str, ...] = ("Paris.", "It is Paris.", "Lyon."),
+    *,
+    prompt: Prompt | None = None,
+    batch: CandidateBatch | None = None,
+    overlap: int | None = None,
+    priority: int = 0,
+) -> Task:
+    """A ranking task over new candidates with these texts, in this sampled order."""
+    return make_task(
+        project,
+        Task.Kind.RANKING,
+        texts,
+        prompt=prompt,
+        batch=batch,
+        overlap=overlap,
+        priority=priority,
+    )

@@ -230,7 +230,7 @@ def test_unsafe_requests_without_a_token_change_nothing(world: World) -> None:
         (pattern,) = {pattern for one, pattern in routes() if one == name}
         path = reverse(name, kwargs={one: values[one] for one in parameters(pattern)})
         manager = statuses[ROLES.index("manager")]
-        if manager <= {404}:
+        if manager <= {401, 404}:  # 401: a token is asked for, and a cookie counts for nothing
             continue
         for body_type in ("application/x-www-form-urlencoded", "text/plain", "application/json"):
             with transaction.atomic():

@@ -12,13 +12,17 @@ from annotation.models import (
     Membership,
     PreferenceDataset,
     Project,
+    ProjectToken,
     Prompt,
+    Question,
+    Submission,
     Task,
 )
 from annotation.services.assignments import assignment_next
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.projects import guideline_publish
 from annotation.services.rankings import ranking_submit
+from annotation.services.tokens import project_token_create
 from modelhub.models import ModelVersion, Run
 from tests import builders
 
@@ -34,11 +38,14 @@ class Side:
     task: Task
     candidate: Candidate
     assignment: Assignment
+    submission: Submission
+    question: Question
     dataset: PreferenceDataset
     campaign: Campaign
     round: Round
     version: ModelVersion
     run: Run
+    token: ProjectToken
 
     def uids(self) -> dict[str, str]:
         """URL parameter → the uid of this side's object."""
@@ -49,6 +56,8 @@ class Side:
             "task_uid": self.task.uid,
             "candidate_uid": self.candidate.uid,
             "assignment_uid": self.assignment.uid,
+            "submission_uid": self.submission.uid,
+            "question_uid": self.question.uid,
             "dataset_uid": self.dataset.uid,
             "campaign_uid": self.campaign.uid,
             "round_uid": self.round.uid,
@@ -59,6 +68,8 @@ class Side:
             "run_uid": self.run.uid,
             "number": str(self.version.number),
             "sha256": self.version.artifact.sha256,
+            "token_uid": self.token.uid,
+            "kind": "ranking",
         }
 
 
@@ -79,7 +90,9 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
     reward = builders.make_version(f"{name.lower()}-reward", role=ModelVersion.Role.REWARD)
     judged = assignment_next(membership=manager_member)
     assert judged is not None
-    ranking_submit(assignment=judged, tiers=[[uid] for uid in candidate_uids(judged.task)])
+    submission = ranking_submit(
+        assignment=judged, tiers=[[uid] for uid in candidate_uids(judged.task)]
+    )
     dataset = preference_dataset_freeze(project=project, created_by=manager_member.user)
     campaign = Campaign.objects.create(
         project=project,
@@ -110,11 +123,14 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
         task=task,
         candidate=Candidate.objects.filter(prompt=task.prompt).first(),
         assignment=assignment,
+        submission=submission,
+        question=Question.objects.create(assignment=assignment, text=f"{name}, why?"),
         dataset=dataset,
         campaign=campaign,
         round=round,
         version=version,
         run=run,
+        token=project_token_create(project=project, name=f"{name} product")[0],
     )
 
 

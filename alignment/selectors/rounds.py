@@ -13,6 +13,7 @@ from alignment.recipe import Recipe
 from annotation.models import (
     Assignment,
     CandidateBatch,
+    Membership,
     Project,
     Prompt,
     Split,
@@ -40,13 +41,14 @@ def round_open(*, campaign: Campaign) -> Round | None:
 def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list[Prompt]:
     """The prompts a round is about: by tag, and up to the limit with each split's share kept.
 
+    What annotators wrote to live models is not among them: it was answered there.
     Which ones a limit leaves is a draw by hash: the same for the same seed and `draw`. Every split
     that has prompts keeps at least two. One query over the project's prompts.
     """
     wanted = set(recipe.prompt_tags)
     found = [
         prompt
-        for prompt in campaign.project.prompts.order_by("id")
+        for prompt in campaign.project.prompts.exclude(source=Prompt.OF_DIALOGUE).order_by("id")
         if not wanted or wanted & set(prompt.tags)
     ]
     if not recipe.prompt_limit or len(found) <= recipe.prompt_limit:
@@ -124,10 +126,11 @@ def round_annotation_progress(*, round: Round) -> AnnotationProgress:
         wanted=Sum("overlap"),
         free=Sum("slots_free", filter=Q(closed_at__isnull=True)),
     )
+    by_program = Q(source__in=Membership.PROGRAMS)
     submissions = Submission.objects.filter(
         task__in=tasks, status=Submission.Status.ACCEPTED
-    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=Q(is_simulated=True)))
-    live = Assignment.objects.filter(task__in=tasks, state=Assignment.State.LIVE).count()
+    ).aggregate(accepted=Count("pk"), simulated=Count("pk", filter=by_program))
+    live = Assignment.objects.filter(task__in=tasks, state__in=Assignment.HOLDING).count()
     return AnnotationProgress(
         tasks=sums["tasks"],
         wanted=sums["wanted"] or 0,

@@ -5,8 +5,8 @@ from typing import Any
 
 from django import template
 
-from alignment.charts import Chart, Curve, chart_draw, curve_draw
 from alignment.selectors.overview import RoundFigures
+from modelhub.charts import Chart, Curve, chart_draw, curve_draw
 
 register = template.Library()
 _FORMS = {

@@ -11,7 +11,9 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation import exports, policy
-from annotation.models import Membership, Split
+from annotation.layouts import LAYOUTS
+from annotation.models import Membership, Split, Task
+from annotation.selectors.weights import annotator_weights
 from annotation.services.datasets import preference_dataset_freeze
 from modelhub.serializers import StrictSerializer, input_read, user_of
 
@@ -32,8 +34,15 @@ class DatasetListApi(APIView):
     """A project's frozen datasets, the newest first."""
 
     class InputSerializer(StrictSerializer):
+        kind = serializers.ChoiceField(
+            Task.Kind.choices, default=Task.Kind.RANKING, help_text="of the tasks judged"
+        )
         query = serializers.DictField(
-            default=dict, help_text="batches, splits, simulated, until; each may be left out"
+            default=dict,
+            help_text="batches, splits, simulated, sources, until; each may be left out",
+        )
+        weighted = serializers.BooleanField(
+            default=False, help_text="give each row its annotator's weight, by agreement"
         )
 
     @extend_schema(responses=DatasetSerializer(many=True))
@@ -46,7 +55,11 @@ class DatasetListApi(APIView):
     def post(self, request: Request, project_uid: str) -> Response:
         project = policy.project_for(request.user, project_uid, MANAGER)
         values = input_read(self.InputSerializer, request)
-        dataset = preference_dataset_freeze(project=project, created_by=user_of(request), **values)
+        weighted = values.pop("weighted")
+        weights = annotator_weights(project=project, kind=values["kind"]) if weighted else None
+        dataset = preference_dataset_freeze(
+            project=project, created_by=user_of(request), weights=weights, **values
+        )
         return Response(DatasetSerializer(dataset).data, status=201)
 
 
@@ -54,14 +67,16 @@ class DatasetExportApi(APIView):
     """A dataset as one file, streamed."""
 
     class QuerySerializer(StrictSerializer):
-        layout = serializers.ChoiceField(list(exports.LAYOUTS), default="trl")
+        layout = serializers.ChoiceField(
+            list(LAYOUTS), default="", help_text="if not given, the first of the kind's"
+        )
         file_format = serializers.ChoiceField(exports.FORMATS, default="jsonl")
         split = serializers.ChoiceField(Split.choices, default=None, allow_null=True)
 
     @extend_schema(
         responses={200: OpenApiTypes.BINARY},
         parameters=[
-            OpenApiParameter("layout", str, enum=list(exports.LAYOUTS)),
+            OpenApiParameter("layout", str, enum=list(LAYOUTS)),
             OpenApiParameter("file_format", str, enum=list(exports.FORMATS)),
             OpenApiParameter("split", str, enum=Split.values, description="all, if not given"),
         ],

@@ -42,6 +42,7 @@ class MemberSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField(help_text="the pseudonym that exports carry")
     username = serializers.CharField(source="user.username")
     role = serializers.ChoiceField(Membership.Role.choices)
+    source = serializers.CharField()  # type: ignore[assignment]  # a field of this name
     is_simulated = serializers.BooleanField()
 
 

@@ -12,18 +12,31 @@ else has locked (SKIP LOCKED): nothing can wait in a circle.
 import json
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Case, F, Q, When
+from django.db import connection, transaction
+from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
 from django.utils import timezone
 
-from annotation.models import Assignment, CandidateBatch, Guideline, Membership, Task
-from annotation.selectors import tasks_open
+from annotation.models import (
+    GOLD,
+    WORK,
+    Assignment,
+    CandidateBatch,
+    Guideline,
+    Membership,
+    Project,
+    Question,
+    Task,
+)
+from annotation.selectors import queues_of, tasks_open
+from annotation.selectors.queue import task_next_lock
 from modelhub.errors import ApplicationError, ConflictError
+from modelhub.prepared import Prepared
 
 State = Assignment.State
 MAX_DRAFT_BYTES = 200_000
@@ -33,6 +46,14 @@ _EXPIRED_AT_A_CLAIM = 8
 _EXPIRED_AT_A_TIME = 100
 _LOCKED_TRIES = 25
 _LOCKED_WAIT_S = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Standing:
+    """Whom a task is for, locked, and the guideline in force."""
+
+    member: Membership
+    guideline_id: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,34 +67,41 @@ class DraftReceipt:
     notice: str = ""
 
 
-@transaction.atomic
 def assignment_next(
-    *, membership: Membership, batch: CandidateBatch | None = None
+    *, membership: Membership, batch: CandidateBatch | None = None, after: str = ""
 ) -> Assignment | None:
     """What this member should do now; None when there is nothing for them.
 
-    In this order: what they hold, with its lease renewed; what they had begun and let lapse, drafts
-    first, if a slot is free; the open task of the highest priority that they never had. `batch`
-    limits all three to the tasks of one batch. Costs about eight queries, none of which grows with
-    the number of tasks.
+    In this order: what a question had paused, once it is answered; what they hold, the oldest
+    first, with its lease renewed; what they had begun and let lapse, drafts first, if a slot is
+    free; a task of the project's queue that they never had. `batch` limits all of it to the tasks
+    of one batch, in which nothing is mixed.
+
+    `after` is the uid of an assignment that is being done: what comes back is the one to do after
+    it, so that a page can load it ahead. Nobody is given more than these two at a time.
+    Costs five queries for a new task, none of which grows with the number of tasks.
     """
-    standing = Membership.objects.select_for_update(no_key=True).filter(
-        pk=membership.pk, removed_at=None
-    )
-    if standing.first() is None:
-        return None
-    tasks = Q(task__project=membership.project_id)
-    if batch is not None:
-        tasks &= Q(task__batch=batch)
-    for held in Assignment.objects.filter(
-        tasks, annotator=membership, state=State.LIVE
-    ).select_related("task"):
-        if held.task.closed_at is not None:
-            assignment_release(assignment=held)
-        elif _lease_renew(held).state == State.LIVE:
+    # No savepoint of its own: nothing here is refused, and half of a claim is undone by no one.
+    with transaction.atomic(savepoint=False):
+        standing = _standing(membership)
+        if standing is None:
+            return None
+        member = standing.member
+        wanted = Q(task__project=member.project_id) & ~Q(uid=after)
+        if batch is not None:
+            wanted &= Q(task__batch=batch)
+        begun = _begun(member, wanted)
+        held = _held(begun)
+        if held is not None:
             return held
-    _assignments_lapsed_release(limit=_EXPIRED_AT_A_CLAIM)
-    return _resume(membership, tasks) or _claim(membership, batch)
+        if any(one.state == State.EXPIRED for one in begun):
+            resumed = _resume(member, wanted)
+            if resumed is not None:
+                return resumed
+        claimed = _claim(standing, batch)
+        if claimed is None and _lapsed_release(limit=_EXPIRED_AT_A_CLAIM):
+            claimed = _resume(member, wanted) or _claim(standing, batch)
+        return claimed
 
 
 @transaction.atomic
@@ -81,14 +109,9 @@ def assignment_renew(*, assignment: Assignment) -> Assignment:
     """Extend the lease. A lapsed assignment becomes live again if its slot is still free.
 
     Look at the returned `state`: "live" is reserved, "expired" is not (a submission is welcome all
-    the same), "submitted" and "skipped" are over.
+    the same), "paused" waits for the answer to a question, the others are over.
     """
-    assignment = _locked(assignment)
-    if assignment.state == State.LIVE:
-        return _lease_renew(assignment)
-    if assignment.state == State.EXPIRED and slot_take(task_id=assignment.task_id):
-        return _revive(assignment)
-    return assignment
+    return _renew(assignment)
 
 
 @transaction.atomic
@@ -104,9 +127,11 @@ def draft_save(*, assignment: Assignment, draft: dict[str, Any], sequence: int) 
     if len(json.dumps(draft, ensure_ascii=False).encode()) > MAX_DRAFT_BYTES:
         raise ApplicationError(f"A draft is at most {MAX_DRAFT_BYTES} bytes.", {"field": "draft"})
     kept = Assignment.objects.filter(
-        pk=assignment.pk, state__in=[State.LIVE, State.EXPIRED], draft_sequence__lt=sequence
+        pk=assignment.pk,
+        state__in=[State.LIVE, State.PAUSED, State.EXPIRED],
+        draft_sequence__lt=sequence,
     ).update(draft=draft, draft_sequence=sequence)
-    assignment = assignment_renew(assignment=assignment)
+    assignment = _renew(assignment)
     notice = ""
     if assignment.state in (State.SUBMITTED, State.SKIPPED):
         notice = f"This task is already {assignment.get_state_display()}: the draft was not kept."
@@ -133,7 +158,7 @@ def assignment_skip(*, assignment: Assignment, reason: str) -> Assignment:
         )
     ended = {"state": State.SKIPPED, "skip_reason": reason, "ended_at": timezone.now()}
     mine = Assignment.objects.filter(pk=assignment.pk)
-    if mine.filter(state=State.LIVE).update(**ended):
+    if mine.filter(state__in=Assignment.HOLDING).update(**ended):
         slot_return(task_id=assignment.task_id)
     elif not mine.filter(state=State.EXPIRED).update(**ended):
         assignment.refresh_from_db()
@@ -144,22 +169,37 @@ def assignment_skip(*, assignment: Assignment, reason: str) -> Assignment:
 
 
 @transaction.atomic
+def assignment_pause(*, assignment: Assignment) -> Assignment:
+    """Let an assignment wait, with its slot and its draft, until its questions are answered.
+
+    A lapsed one waits too if its slot is still free. Raises ConflictError for one that is over.
+    """
+    assignment = _locked(assignment)
+    if assignment.state == State.EXPIRED and slot_take(task_id=assignment.task_id):
+        assignment.state, assignment.ended_at = State.LIVE, None
+    if assignment.state == State.LIVE:
+        assignment.state = State.PAUSED
+        assignment.save(update_fields=["state", "ended_at"])
+    if assignment.state != State.PAUSED:
+        raise ConflictError(f"This task is {assignment.get_state_display()}: it cannot wait.")
+    return assignment
+
+
+@transaction.atomic
 def assignment_release(*, assignment: Assignment) -> bool:
-    """Let a live assignment lapse at once; its slot is free again and its draft is kept."""
-    released = Assignment.objects.filter(pk=assignment.pk, state=State.LIVE).update(
-        state=State.EXPIRED, ended_at=timezone.now()
-    )
-    if released:
-        slot_return(task_id=assignment.task_id)
-    return bool(released)
+    """Let an assignment lapse at once; its slot is free again and its draft is kept."""
+    return _release(assignment)
 
 
 def assignments_expire() -> int:
     """Let all assignments past their lease lapse; returns how many. Many short transactions."""
     total = 0
-    while count := _assignments_lapsed_release(limit=_EXPIRED_AT_A_TIME):
+    while True:
+        with transaction.atomic():
+            count = _lapsed_release(limit=_EXPIRED_AT_A_TIME)
+        if not count:
+            return total
         total += count
-    return total
 
 
 def slot_take(*, task_id: int) -> bool:
@@ -173,26 +213,101 @@ def slot_return(*, task_id: int) -> None:
     Task.objects.filter(pk=task_id).update(slots_free=F("slots_free") + 1)
 
 
-@transaction.atomic
-def _assignments_lapsed_release(*, limit: int) -> int:
-    """Release up to `limit` assignments past their lease, passing over rows that others hold."""
-    lapsed = (
-        Assignment.objects.select_for_update(skip_locked=True, no_key=True, of=("self", "task"))
-        .select_related("task")
-        .filter(state=State.LIVE, lease_until__lt=timezone.now())
-        .order_by("lease_until")[:limit]
+def _standing(membership: Membership) -> _Standing | None:
+    """The membership, locked and as it is now, unless the member has left. One query."""
+    rows = _MEMBER.rows(member=membership.pk)
+    if not rows:
+        return None
+    guideline_id, role, is_qualified, *of_project = rows[0]
+    for name, value in zip(_PROJECT_FIELDS, of_project, strict=True):
+        setattr(membership.project, name, value)
+    membership.role = role
+    if bool(is_qualified) != (membership.qualified_at is not None):
+        membership.refresh_from_db(fields=["qualified_at"])
+    return _Standing(member=membership, guideline_id=guideline_id)
+
+
+_PROJECT_FIELDS = ("queue_order", "gold_share", "qualification_pass")
+_PROJECT = Project.objects.filter(pk=OuterRef("project"))
+_NEWEST = Guideline.objects.filter(project=OuterRef("project")).order_by("-number")
+
+
+def _member_rows(member: int) -> QuerySet[Any, Any]:
+    # Subqueries, for what is joined would be locked too.
+    return (
+        Membership.objects.select_for_update(no_key=True)
+        .filter(pk=member, removed_at=None)
+        .order_by("pk")
+        .values_list(
+            Subquery(_NEWEST.values("pk")[:1]),
+            "role",
+            Case(When(qualified_at=None, then=0), default=1),
+            *(Subquery(_PROJECT.values(name)) for name in _PROJECT_FIELDS),
+        )
     )
-    return sum(assignment_release(assignment=one) for one in lapsed)
 
 
-def _resume(membership: Membership, tasks: Q) -> Assignment | None:
+_MEMBER = Prepared(_member_rows, numbers=("member",))
+
+
+def _begun(member: Membership, wanted: Q) -> list[Assignment]:
+    """What the member holds, and what lapsed and has room still; the oldest first.
+
+    One query where there is nothing, as when a task has just been sent.
+    """
+    if not _BEGUN_KEYS.rows(member=member.pk):
+        return []
+    begun = (
+        Assignment.objects.filter(wanted, _IS_BEGUN, annotator=member)
+        .select_related("task__prompt")
+        .order_by("id")
+    )
+    return [_of(member, one) for one in begun]
+
+
+_IS_BEGUN = Q(state__in=[State.LIVE, State.PAUSED, State.EXPIRED]) & (
+    ~Q(state=State.EXPIRED) | Q(task__slots_free__gt=0, task__closed_at=None)
+)
+_BEGUN_KEYS = Prepared(
+    lambda member: (
+        Assignment.objects.filter(_IS_BEGUN, annotator=member).order_by("-id").values_list("pk")[:1]
+    ),
+    numbers=("member",),
+)
+
+
+def _held(begun: list[Assignment]) -> Assignment | None:
+    """The first of these that is the member's to go on with: what was answered, what is live."""
+    paused = [one for one in begun if one.state == State.PAUSED]
+    if paused:
+        waiting = set(
+            Question.objects.filter(assignment__in=paused, answered_at=None).values_list(
+                "assignment_id", flat=True
+            )
+        )
+        paused = [one for one in paused if one.pk not in waiting]
+    for one in paused + [one for one in begun if one.state == State.LIVE]:
+        if one.task.closed_at is not None:
+            _release(one)
+            continue
+        lease_until = _lease_end()
+        # Unless it lapsed under our hands.
+        if Assignment.objects.filter(pk=one.pk, state=one.state).update(
+            state=State.LIVE, lease_until=lease_until
+        ):
+            one.state, one.lease_until = State.LIVE, lease_until
+            return one
+    return None
+
+
+def _resume(member: Membership, tasks: Q) -> Assignment | None:
     """The member's newest lapsed assignment whose task still has room, drafts first."""
     lapsed = (
         Assignment.objects.select_for_update(skip_locked=True, no_key=True, of=("self", "task"))
-        .select_related("task")
+        .select_related("task__prompt")
         .filter(
             tasks,
-            annotator=membership,
+            annotator=member,
             state=State.EXPIRED,
             task__slots_free__gt=0,
             task__closed_at=None,
@@ -201,43 +316,87 @@ def _resume(membership: Membership, tasks: Q) -> Assignment | None:
         .first()
     )
     if lapsed is not None and slot_take(task_id=lapsed.task_id):
-        return _revive(lapsed)
+        return _of(member, _revive(lapsed))
     return None
 
 
-def _claim(membership: Membership, batch: CandidateBatch | None) -> Assignment | None:
-    """Take a slot of the first open task the member never had.
+def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | None:
+    """Take a slot of a task the member never had, from the first of their queues that has one.
 
     Where every such task is locked by another transaction at this very moment, wait for those to
     end (they are milliseconds long) rather than say that there is nothing to do.
     """
-    open_tasks = tasks_open(membership=membership)
-    if batch is not None:
-        open_tasks = open_tasks.filter(batch=batch)
+    member = standing.member
+    queues = [WORK, GOLD] if batch else queues_of(membership=member)
     for _ in range(_LOCKED_TRIES):
-        task = open_tasks.select_for_update(skip_locked=True, no_key=True).first()
-        if task is not None and slot_take(task_id=task.pk):
-            return Assignment.objects.create(
-                task=task,
-                annotator=membership,
-                lease_until=_lease_end(),
-                shuffle_seed=secrets.randbits(63),
-                guideline=Guideline.objects.filter(project=membership.project_id).first(),
-            )
-        if not open_tasks.exists():
+        for task_id in _offers(member, queues, batch):
+            if slot_take(task_id=task_id):
+                task = Task.objects.select_related("prompt").get(pk=task_id)
+                given = Assignment.objects.create(
+                    task=task,
+                    annotator=member,
+                    lease_until=_lease_end(),
+                    shuffle_seed=secrets.randbits(63),
+                    guideline_id=standing.guideline_id,
+                )
+                return _of(member, given)
+        if not connection.features.has_select_for_update_skip_locked:
+            return None
+        if not any(_open(member, queue, batch).exists() for queue in queues):
             return None
         time.sleep(_LOCKED_WAIT_S)
     return None
+
+
+def _offers(member: Membership, queues: list[Q], batch: CandidateBatch | None) -> Iterator[int]:
+    """The keys of tasks that the member may have, each locked; the best first."""
+    for queue in queues:
+        task_id = task_next_lock(membership=member, queue=queue) if batch is None else None
+        if task_id is not None:
+            yield task_id
+        tasks = _open(member, queue, batch)
+        locked = tasks.select_for_update(skip_locked=True, no_key=True)
+        task_id = locked.values_list("pk", flat=True).first()
+        if task_id is not None:
+            yield task_id
+
+
+def _open(member: Membership, queue: Q, batch: CandidateBatch | None) -> QuerySet[Task]:
+    tasks = tasks_open(membership=member, queue=queue)
+    return tasks if batch is None else tasks.filter(batch=batch)
+
+
+def _release(assignment: Assignment) -> bool:
+    released = Assignment.objects.filter(pk=assignment.pk, state__in=Assignment.HOLDING).update(
+        state=State.EXPIRED, ended_at=timezone.now()
+    )
+    if released:
+        slot_return(task_id=assignment.task_id)
+    return bool(released)
+
+
+def _lapsed_release(*, limit: int) -> int:
+    """Release up to `limit` assignments past their lease, passing over rows that others hold."""
+    lapsed = (
+        Assignment.objects.select_for_update(skip_locked=True, no_key=True, of=("self", "task"))
+        .select_related("task")
+        .filter(state=State.LIVE, lease_until__lt=timezone.now())
+        .order_by("lease_until")[:limit]
+    )
+    return sum(_release(one) for one in lapsed)
 
 
 def _locked(assignment: Assignment) -> Assignment:
     return Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
 
 
-def _lease_renew(assignment: Assignment) -> Assignment:
-    """Extend a live lease, unless it lapses under our hands: `state` tells."""
-    Assignment.objects.filter(pk=assignment.pk, state=State.LIVE).update(lease_until=_lease_end())
-    assignment.refresh_from_db()
+def _renew(assignment: Assignment) -> Assignment:
+    assignment = _locked(assignment)
+    if assignment.state == State.LIVE:
+        assignment.lease_until = _lease_end()
+        assignment.save(update_fields=["lease_until"])
+    elif assignment.state == State.EXPIRED and slot_take(task_id=assignment.task_id):
+        _revive(assignment)
     return assignment
 
 
@@ -246,6 +405,12 @@ def _revive(assignment: Assignment) -> Assignment:
     assignment.state, assignment.ended_at = State.LIVE, None
     assignment.lease_until = _lease_end()
     assignment.save(update_fields=["state", "ended_at", "lease_until"])
+    return assignment
+
+
+def _of(member: Membership, assignment: Assignment) -> Assignment:
+    """The assignment, knowing whose it is without another query."""
+    assignment.annotator = member
     return assignment
 
 

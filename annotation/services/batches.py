@@ -3,7 +3,6 @@
 import logging
 import tempfile
 from collections.abc import Iterable
-from itertools import groupby
 from pathlib import Path
 
 from django.contrib.auth.models import User
@@ -16,8 +15,8 @@ from annotation.models import (
     Project,
     Prompt,
     Task,
-    TaskCandidate,
 )
+from annotation.services.tasks import tasks_create
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import GenerateConfig, config_load
@@ -106,7 +105,7 @@ def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
     different answers has no task (selectors.batch_progress says how many).
     Raises ApplicationError if the run has not succeeded or its answers are not what was asked.
     """
-    batch = CandidateBatch.objects.select_related("run").get(pk=batch.pk)
+    batch = CandidateBatch.objects.select_related("run", "project").get(pk=batch.pk)
     if batch.ingested_at is not None:
         return 0
     if batch.run.status != Run.Status.SUCCEEDED:
@@ -128,7 +127,13 @@ def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
             return 0
         count = _candidates_create(batch, answers)
         if batch.overlap:
-            tasks = _tasks_create(batch)
+            tasks = tasks_create(
+                project=batch.project,
+                kind=Task.Kind.RANKING,
+                batch=batch,
+                overlap=batch.overlap,
+                priority=batch.priority,
+            )
             logger.info("%s: %d candidates, %d of %d tasks", batch, count, tasks, len(asked))
     return count
 
@@ -205,49 +210,4 @@ def _candidates_create(batch: CandidateBatch, answers: Path) -> int:
             for record in records
         )
         count += len(records)
-    return count
-
-
-def _tasks_create(batch: CandidateBatch) -> int:
-    """One ranking task for each prompt with at least two different answers; returns how many."""
-    candidates = (
-        Candidate.objects.filter(batch=batch)
-        .order_by("prompt_id", "index")
-        .only("prompt_id", "index", "text")
-        .iterator(chunk_size=_ROWS_AT_A_TIME)
-    )
-    count = 0
-    tasks: list[Task] = []
-    members: list[TaskCandidate] = []
-
-    def write() -> None:
-        Task.objects.bulk_create(tasks)
-        TaskCandidate.objects.bulk_create(members)
-        tasks.clear()
-        members.clear()
-
-    for prompt_id, answers in groupby(candidates, key=lambda candidate: candidate.prompt_id):
-        different: dict[str, Candidate] = {}
-        for candidate in answers:
-            different.setdefault(candidate.text.strip(), candidate)
-        if len(different) < 2:
-            continue
-        task = Task(
-            project_id=batch.project_id,
-            kind=Task.Kind.RANKING,
-            prompt_id=prompt_id,
-            batch=batch,
-            overlap=batch.overlap,
-            slots_free=batch.overlap,
-            priority=batch.priority,
-        )
-        tasks.append(task)
-        members.extend(
-            TaskCandidate(task=task, candidate=candidate, position=position)
-            for position, candidate in enumerate(different.values())
-        )
-        count += 1
-        if len(tasks) == _ROWS_AT_A_TIME:
-            write()
-    write()
     return count

@@ -1,19 +1,20 @@
 """Frozen snapshots of what people said.
 
-A snapshot's artifact holds `rankings.jsonl` (annotation.records.RankingRecord, canonical JSON,
-sorted by id) and `snapshot.json` (kind, query, counts). Both are functions of the query and the
-submissions alone, so the same judgements give the same artifact, in whatever database they lie.
+A snapshot is of one kind of task. Its artifact holds the rows (annotation.records, canonical JSON,
+sorted by id: `rankings.jsonl` for whatever compares answers, `ratings.jsonl`,
+`demonstrations.jsonl`) and `snapshot.json` (kind, query, counts). Both are functions of the query
+and the submissions alone, so the same judgements give the same artifact, in whatever database they
+lie. What was said of tasks whose answer is known measures people and is in no snapshot.
 
 Rows that come from elsewhere (`preference_dataset_import`) are a dataset of their own, whose query
 says so. They are no submissions: they count in no progress, agreement or later freeze, and train a
 reward model where a run is given that dataset.
 """
 
-import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import import_module
@@ -26,10 +27,19 @@ from django.db.models import Max
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 
-from annotation.models import CandidateBatch, PreferenceDataset, Project, Split, Submission
+from annotation.models import (
+    CandidateBatch,
+    Membership,
+    PreferenceDataset,
+    Project,
+    Split,
+    Submission,
+)
 from annotation.records import RANKINGS_NAME as RANKINGS_NAME
-from annotation.records import RankedCandidate, RankingRecord
+from annotation.records import RankingRecord
 from annotation.services.ranking_rows import jsonl_rows, rankings_checked
+from annotation.services.snapshot_rows import SNAPSHOT_KINDS, Record, SnapshotKind
+from annotation.task_forms import form_of
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.ml.manifest import IntegrityError
@@ -42,10 +52,11 @@ SNAPSHOT_NAME = "snapshot.json"
 MAX_IMPORT_BYTES = 1 << 30
 _ROWS_AT_A_TIME = 500
 _BLOCK_BYTES = 1 << 20
-_QUERY_FIELDS = ("batches", "splits", "simulated", "until")
+_QUERY_FIELDS = ("batches", "splits", "simulated", "sources", "until")
 # Why a submission is not in a snapshot; each is counted under the first that holds.
 _STATUS_REASONS = [s for s in Submission.Status.values if s != Submission.Status.ACCEPTED]
 REASONS = (*_STATUS_REASONS, "after_until", "other_batch", "other_split", "other_origin")
+OVERRULED = "overruled"  # a reviewer decided the task for another; counted where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,20 +66,32 @@ class DatasetQuery:
     batches: tuple[str, ...] | None = None  # uids of candidate batches
     splits: tuple[str, ...] | None = None
     simulated: bool | None = None  # True: programs' alone; False: people's alone
+    sources: tuple[str, ...] | None = None  # annotation.models.Membership.Source
     until: datetime | None = None  # submitted before
 
-    def reason_against(self, submission: Submission) -> str | None:
-        """Why a submission is left out, or None if it is in."""
-        if submission.status != Submission.Status.ACCEPTED:
-            return submission.status
+    def reason_against(self, submission: Submission, split: str) -> str | None:
+        """Why a submission, whose rows are of this split, is left out, or None if it is in.
+
+        Where a reviewer has decided a task, the judgement that stands is in and no other.
+        """
+        status, decided = submission.status, getattr(submission.task, "adjudication", None)
+        stands = decided is not None and decided.submission_id == submission.pk
+        if status != Submission.Status.ACCEPTED and not (
+            stands and status == Submission.Status.SURPLUS
+        ):
+            return status
+        if decided is not None and not stands:
+            return OVERRULED
         if self.until is not None and submission.created_at >= self.until:
             return "after_until"
         batch = submission.task.batch
         if self.batches is not None and (batch is None or batch.uid not in self.batches):
             return "other_batch"
-        if self.splits is not None and submission.task.prompt.split not in self.splits:
+        if self.splits is not None and split not in self.splits:
             return "other_split"
         if self.simulated is not None and submission.is_simulated != self.simulated:
+            return "other_origin"
+        if self.sources is not None and submission.source not in self.sources:
             return "other_origin"
         return None
 
@@ -78,31 +101,51 @@ class DatasetQuery:
             "splits": list(self.splits) if self.splits is not None else None,
             "simulated": self.simulated,
             "until": self.until.isoformat() if self.until is not None else None,
+            # Said only where it was asked: snapshots made before it could be keep their bytes.
+            **({"sources": list(self.sources)} if self.sources is not None else {}),
         }
 
 
 def preference_dataset_freeze(
-    *, project: Project, created_by: User | None = None, query: dict[str, Any] | None = None
+    *,
+    project: Project,
+    created_by: User | None = None,
+    query: dict[str, Any] | None = None,
+    kind: str = KIND,
+    weights: Mapping[str, float] | None = None,
 ) -> PreferenceDataset:
-    """Freeze a project's accepted rankings as an immutable, content-addressed dataset.
+    """Freeze a project's accepted judgements of a kind as an immutable, content-addressed dataset.
 
-    `query` may name `batches` (uids), `splits`, `simulated` (true or false) and `until` (an ISO
-    time with its zone). The counts reconcile: total = used + the sum of `excluded` by reason.
+    `query` may name `batches` (uids), `splits`, `simulated` (true or false), `sources`
+    (Membership.Source) and `until` (an ISO time with its zone). `weights`: how far each annotator
+    is relied on, 0 to 1, by their pseudonym; 1 for whoever is not named. Each row
+    carries it, and the dataset's query all of them.
+    The counts are of submissions and reconcile: total = used + the sum of `excluded` by reason;
+    `rows`, where a submission makes several, and `used_by_split` are of rows.
     Freezing what has not changed returns the dataset that is there. Reads one statement's snapshot
     and no lock, so people go on submitting; memory does not grow with the rows.
-    Raises ApplicationError for a query that does not fit, or if no ranking is left to freeze.
+    Raises ApplicationError for a query that does not fit, or if nothing is left to freeze.
     """
+    if kind not in SNAPSHOT_KINDS:
+        raise ApplicationError(
+            f"There is no kind {kind!r}; there are {', '.join(SNAPSHOT_KINDS)}.", {"field": "kind"}
+        )
+    told = SNAPSHOT_KINDS[kind]
     asked = query_read(project=project, query=query or {})
+    weighed = _weights_checked(weights)
     counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
     counts["used_by_split"] = dict.fromkeys(Split.values, 0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        records_write(folder / RANKINGS_NAME, _records(project, asked, counts))
+        rows = records_write(folder / told.file, _records(project, told, asked, weighed, counts))
         if not counts["used"]:
-            raise ApplicationError("There is no accepted ranking to freeze.", {"counts": counts})
-        snapshot = {"kind": KIND, "query": asked.as_json(), "counts": counts}
+            raise ApplicationError(f"There is no accepted {kind} to freeze.", {"counts": counts})
+        if rows != counts["used"]:
+            counts["rows"] = rows
+        query_told = asked.as_json() | ({"weights": weighed} if weighed else {})
+        snapshot = {"kind": kind, "query": query_told, "counts": counts}
         (folder / SNAPSHOT_NAME).write_text(json_canonical(snapshot), encoding="utf-8")
-        artifact = artifact_store(folder=folder, kind=Artifact.Kind.RANKINGS)
+        artifact = artifact_store(folder=folder, kind=told.artifact)
     return _dataset_keep(project, snapshot, artifact, created_by)
 
 
@@ -119,7 +162,7 @@ def _dataset_keep(
     return PreferenceDataset.objects.create(
         project=project,
         number=newest + 1,
-        kind=KIND,
+        kind=snapshot["kind"],
         query=snapshot["query"],
         counts=snapshot["counts"],
         artifact=artifact,
@@ -221,14 +264,16 @@ def preference_dataset_verify(*, dataset: PreferenceDataset) -> None:
     for field in ("kind", "query", "counts"):
         if frozen[field] != getattr(dataset, field):
             raise IntegrityError(f"{dataset}: its {field} has changed since it was frozen")
+    told = SNAPSHOT_KINDS[dataset.kind]
     rows, last = 0, ""
-    for record in records_read(folder / RANKINGS_NAME, RankingRecord):
+    for record in records_read(folder / told.file, told.record):
         rows += 1
         if record.id <= last:
-            raise RecordError(RANKINGS_NAME, rows, "id", "rows are not sorted by id")
+            raise RecordError(told.file, rows, "id", "rows are not sorted by id")
         last = record.id
-    if rows != dataset.counts["used"]:
-        raise IntegrityError(f"{dataset}: {rows} rows, and {dataset.counts['used']} were counted")
+    counted = dataset.counts.get("rows", dataset.counts["used"])
+    if rows != counted:
+        raise IntegrityError(f"{dataset}: {rows} rows, and {counted} were counted")
 
 
 def query_read(*, project: Project, query: dict[str, Any]) -> DatasetQuery:
@@ -249,9 +294,27 @@ def query_read(*, project: Project, query: dict[str, Any]) -> DatasetQuery:
     simulated = query.get("simulated")
     if simulated is not None and not isinstance(simulated, bool):
         raise _refused("simulated", "wanted true, false or nothing")
+    sources = _names(query, "sources")
+    for source in sources or ():
+        if source not in Membership.Source.values:
+            names = ", ".join(Membership.Source.values)
+            raise _refused("sources", f"{source!r} is none of {names}")
     return DatasetQuery(
-        batches=batches, splits=splits, simulated=simulated, until=_until(query.get("until"))
+        batches=batches,
+        splits=splits,
+        simulated=simulated,
+        sources=sources,
+        until=_until(query.get("until")),
     )
+
+
+def _weights_checked(weights: Mapping[str, float] | None) -> dict[str, float]:
+    """The weights that are not 1, to a thousandth."""
+    for uid, weight in (weights or {}).items():
+        if not 0 <= weight <= 1:
+            raise ApplicationError(f"A weight is 0 to 1; {uid} has {weight}.", {"field": "weights"})
+    told = {uid: round(weight, 3) for uid, weight in (weights or {}).items()}
+    return {uid: weight for uid, weight in told.items() if weight != 1.0}
 
 
 def _names(query: dict[str, Any], field: str) -> tuple[str, ...] | None:
@@ -280,64 +343,44 @@ def _refused(field: str, reason: str) -> ApplicationError:
 
 
 def _records(
-    project: Project, query: DatasetQuery, counts: dict[str, Any]
-) -> Iterator[RankingRecord]:
+    project: Project,
+    told: SnapshotKind,
+    query: DatasetQuery,
+    weights: Mapping[str, float],
+    counts: dict[str, Any],
+) -> Iterator[Record]:
     """The rows of a snapshot, sorted by id; fills `counts` while it goes.
 
-    One SELECT reads all that can change (status, ranking), so both databases give one moment's
-    view without a lock. Candidates, read beside it, never change.
+    One SELECT reads all that can change (status, judgement), so both databases give one moment's
+    view without a lock. Candidates and a dialogue's turns, read beside it, never change.
     """
     submissions = (
-        Submission.objects.filter(task__project=project, ranking__isnull=False)
-        .select_related(
-            "ranking", "annotator", "assignment__guideline", "task__prompt", "task__batch"
+        Submission.objects.filter(
+            task__project=project,
+            task__kind=told.kind,
+            task__gold__isnull=True,
+            task__is_qualification=False,
+            **{f"{told.rows_of}__isnull": False},
         )
-        .prefetch_related("task__task_candidates__candidate__version")
+        .select_related(
+            "annotator", "assignment__guideline", "task__prompt", "task__batch", *told.fetched
+        )
+        .select_related("task__adjudication")
+        .prefetch_related(*told.prefetched)
         .order_by("uid")
     )
+    more = {"form": form_of(project, told.kind)}
     last = ""
     for submission in submissions.iterator(chunk_size=_ROWS_AT_A_TIME):
         if submission.uid <= last:
             raise RuntimeError("the database sorts uids by another order than their characters'")
         last = submission.uid
         counts["total"] += 1
-        reason = query.reason_against(submission)
+        rows = list(told.rows(submission, weights.get(submission.annotator.uid, 1.0), more))
+        reason = query.reason_against(submission, rows[0].split)
         if reason is not None:
-            counts["excluded"][reason] += 1
+            counts["excluded"][reason] = counts["excluded"].get(reason, 0) + 1
             continue
         counts["used"] += 1
-        counts["used_by_split"][submission.task.prompt.split] += 1
-        yield ranking_record(submission)
-
-
-def ranking_record(submission: Submission) -> RankingRecord:
-    """The row of one submission. Costs no query when what it names was fetched with it."""
-    task, ranking = submission.task, submission.ranking
-    guideline = submission.assignment.guideline
-    candidates = [
-        RankedCandidate(
-            id=one.candidate.uid,
-            text=one.candidate.text,
-            finish_reason=one.candidate.finish_reason,
-            token_count=one.candidate.token_count,
-            model_version=one.candidate.version.uid if one.candidate.version else None,
-        )
-        for one in task.task_candidates.all()
-    ]
-    return RankingRecord(
-        id=submission.uid,
-        prompt_id=task.prompt.uid,
-        messages=task.prompt.messages,
-        split=task.prompt.split,
-        tags=task.prompt.tags,
-        batch=task.batch.uid if task.batch else None,
-        candidates=[dataclasses.asdict(one) for one in sorted(candidates, key=lambda c: c.id)],
-        tiers=ranking.tiers,
-        unacceptable=ranking.unacceptable,
-        annotator=submission.annotator.uid,
-        is_simulated=submission.is_simulated,
-        shown_order=submission.shown_order,
-        active_s=submission.active_s,
-        rationale=submission.rationale,
-        guideline=guideline.number if guideline else None,
-    )
+        counts["used_by_split"][rows[0].split] += len(rows)
+        yield from rows

@@ -39,17 +39,17 @@ def project_create(
 
 @transaction.atomic
 def membership_add(
-    *, project: Project, user: User, role: str, is_simulated: bool = False
+    *, project: Project, user: User, role: str, source: str = Membership.Source.PERSON
 ) -> Membership:
     """Make the person a member, or bring back one who had left. Asked twice, it changes nothing.
 
-    Raises ApplicationError if the person is a member in another role.
+    Raises ApplicationError if the person is a member in another role, or for another source.
     """
     _role_check(role)
     membership, _ = Membership.objects.get_or_create(
-        project=project, user=user, defaults={"role": role, "is_simulated": is_simulated}
+        project=project, user=user, defaults={"role": role, "source": source}
     )
-    if membership.is_simulated != is_simulated:
+    if membership.source != source:
         raise ApplicationError(
             f"{user} already labels here, and marks labels for ever.", {"field": "user"}
         )
@@ -86,7 +86,7 @@ def membership_remove(*, membership: Membership) -> None:
     _manager_remains_check(held)
     held.removed_at = timezone.now()
     held.save(update_fields=["removed_at"])
-    for assignment in held.assignments.filter(state=Assignment.State.LIVE).order_by("task_id"):
+    for assignment in held.assignments.filter(state__in=Assignment.HOLDING).order_by("task_id"):
         assignment_release(assignment=assignment)
     membership.removed_at = held.removed_at
 

@@ -9,9 +9,9 @@ from typing import IO, Any
 from django.conf import settings
 
 from annotation.models import Project, Prompt
-from annotation.records import RankedCandidate, RankingRecord
+from annotation.records import KINDS, SOURCES, RankedCandidate, RankingRecord
 from annotation.services.prompts import MAX_TAG_CHARS, MAX_TAGS, PromptLine
-from annotation.services.rankings import MAX_ACTIVE_S, MAX_RATIONALE_CHARS
+from annotation.services.submissions import MAX_ACTIVE_S, MAX_RATIONALE_CHARS
 from annotation.splits import group_hash, split_of
 from modelhub.ml.records import RecordError, chunked, json_canonical, json_strict, record_load
 
@@ -103,8 +103,17 @@ class _Row:
             raise self._refused("active_s", f"wanted 0 to {MAX_ACTIVE_S:.0f} seconds")
         if record.guideline is not None and record.guideline < 1:
             raise self._refused("guideline", "wanted a number from 1")
-        self._ranking(record, self._candidates(record.candidates))
-        return dataclasses.replace(record, active_s=float(record.active_s))
+        ids = self._candidates(record.candidates)
+        self._ranking(record, ids)
+        self._kind(record, ids)
+        # What is_simulated says is not said again: the same row has the same bytes.
+        told = "simulated" if record.is_simulated else "person"
+        return dataclasses.replace(
+            record,
+            active_s=float(record.active_s),
+            weight=float(record.weight),
+            source="" if record.source == told else record.source,
+        )
 
     def _candidates(self, given: list[dict[str, Any]]) -> list[str]:
         if not 1 <= len(given) <= MAX_CANDIDATES:
@@ -133,8 +142,27 @@ class _Row:
         bad = record.unacceptable
         if len(set(bad)) != len(bad) or not set(bad) <= set(ids):
             raise self._refused("unacceptable", "wanted ids of candidates, each once")
-        if record.shown_order and sorted(record.shown_order) != ids:
+        # An edit's own answer was not shown: it was written there.
+        if record.shown_order and record.kind != "edit" and sorted(record.shown_order) != ids:
             raise self._refused("shown_order", "wanted every candidate once")
+
+    def _kind(self, record: RankingRecord, ids: list[str]) -> None:
+        if record.kind not in KINDS:
+            raise self._refused("kind", f"wanted one of {', '.join(KINDS)}")
+        if record.judged_by not in SOURCES:
+            raise self._refused("source", f"wanted one of {', '.join(SOURCES)}")
+        if record.is_simulated != (record.judged_by in ("simulated", "model")):
+            raise self._refused("source", "is_simulated says otherwise")
+        if not 0 <= record.weight <= 1:
+            raise self._refused("weight", "wanted 0 to 1")
+        if record.degree is not None and not 0 <= record.degree <= 4:
+            raise self._refused("degree", "wanted 0 to 4, or null")
+        if record.unsafe is not None and not set(record.unsafe) <= set(ids):
+            raise self._refused("unsafe", "wanted ids of candidates")
+        for part in record.diff or ():
+            if len(part) != 2 or part[0] not in ("=", "-", "+"):
+                raise self._refused("diff", 'wanted pairs of "=", "-" or "+" and a text')
+            self._text("diff", part[1], MAX_TEXT_CHARS)
 
     def _id(self, field: str, value: str) -> None:
         if not _ID.fullmatch(value):

@@ -96,5 +96,8 @@ def _membership_ensure(project: Project, number: int) -> Membership:
         user.set_unusable_password()
         user.save(update_fields=["password"])
     return membership_add(
-        project=project, user=user, role=Membership.Role.ANNOTATOR, is_simulated=True
+        project=project,
+        user=user,
+        role=Membership.Role.ANNOTATOR,
+        source=Membership.Source.SIMULATED,
     )

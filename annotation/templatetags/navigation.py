@@ -6,13 +6,17 @@ The apps above are linked by the name of their URL, which is all that may be kno
 from dataclasses import dataclass
 
 from django import template
+from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.template import Context
 from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext, gettext_noop
 
 from annotation import policy
+from annotation.selectors.notifications import unread_count
 
 register = template.Library()
+ROLES = [gettext_noop("annotator"), gettext_noop("reviewer"), gettext_noop("manager")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +34,10 @@ def nav_links(context: Context) -> list[Link]:
     staff = bool(getattr(user, "is_staff", False))
     manager = policy.manages_any(user)
     wanted = [
-        ("Projects", "home", ("/projects/", "/datasets/"), True),
-        ("Rounds", "campaign_list", ("/rounds/",), manager),
-        ("Model hub", "model_list", ("/hub/",), staff),
-        ("Admin", "admin:index", ("/admin/",), staff),
+        (gettext("Projects"), "home", ("/projects/", "/datasets/"), True),
+        (gettext("Rounds"), "campaign_list", ("/rounds/",), manager),
+        (gettext("Model hub"), "model_list", ("/hub/",), staff),
+        (gettext("Admin"), "admin:index", ("/admin/",), staff),
     ]
     links = []
     for label, name, prefixes, allowed in wanted:
@@ -46,3 +50,10 @@ def nav_links(context: Context) -> list[Link]:
         here = request.path == url or request.path.startswith(prefixes)
         links.append(Link(label=label, url=url, current=here))
     return links
+
+
+@register.simple_tag(takes_context=True)
+def unread(context: Context) -> int:
+    """How much the person was told and has not read. One query for who is signed in."""
+    user = context["request"].user
+    return unread_count(user=user) if isinstance(user, User) else 0

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('sha256', models.CharField(max_length=64, unique=True)),
-                ('kind', models.CharField(choices=[('model', 'model'), ('adapter', 'adapter'), ('prompts', 'prompts'), ('candidates', 'candidates'), ('rankings', 'rankings'), ('demonstrations', 'demonstrations'), ('evaluation', 'evaluation')], max_length=20)),
+                ('kind', models.CharField(choices=[('model', 'model'), ('adapter', 'adapter'), ('prompts', 'prompts'), ('candidates', 'candidates'), ('rankings', 'rankings'), ('ratings', 'ratings'), ('demonstrations', 'demonstrations'), ('evaluation', 'evaluation')], max_length=20)),
                 ('uri', models.CharField(max_length=500)),
                 ('manifest', models.JSONField()),
                 ('size_bytes', models.BigIntegerField()),

@@ -129,6 +129,19 @@ def chunked(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
         yield chunk
 
 
+def record_dump(record: Any) -> dict[str, Any]:
+    """A dataclass record as JSON.
+
+    A field whose metadata says {"written": "unless default"} is left out at its default: so a kind
+    of record can gain fields and its old rows keep their bytes.
+    """
+    values = dataclasses.asdict(record)
+    for one in dataclasses.fields(record):
+        if one.metadata.get("written") == "unless default" and values[one.name] == one.default:
+            del values[one.name]
+    return values
+
+
 def records_write(path: Path, records: Iterable[Any]) -> int:
     """Write dataclass records canonically, all or nothing. Returns how many.
 
@@ -139,7 +152,7 @@ def records_write(path: Path, records: Iterable[Any]) -> int:
     try:
         with temporary.open("w", encoding="utf-8", newline="\n") as file:
             for record in records:
-                file.write(json_canonical(dataclasses.asdict(record)) + "\n")
+                file.write(json_canonical(record_dump(record)) + "\n")
                 count += 1
             file.flush()
             os.fsync(file.fileno())

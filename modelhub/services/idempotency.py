@@ -20,39 +20,30 @@ def idempotent(*, user: User, key: str, body: Any, act: Callable[[], Any]) -> An
     """The reply of `act` (JSON values), given once under the user's key and repeated afterwards.
 
     `act` runs in the transaction that keeps its reply: either both happened or neither. Of any
-    number of simultaneous calls with one key, one acts; the others wait and get its reply.
-    A reply is kept for 24 hours. Raises ConflictError if the key came with another body, and
-    whatever `act` raises (nothing is kept then).
+    number of simultaneous calls with one key, what one did is kept; the others are undone, or never
+    begun, and get its reply. A reply is kept for 24 hours. Raises ConflictError if the key came
+    with another body, and whatever `act` raises (nothing is kept then).
     """
     if not 1 <= len(key) <= 200 or not key.isprintable():
         raise ApplicationError("An Idempotency-Key has 1 to 200 printable characters.")
     digest = hashlib.sha256(json_canonical(body).encode()).hexdigest()
-    IdempotentRequest.objects.filter(
-        user=user, key=key, created_at__lt=timezone.now() - KEPT
-    ).delete()
-    with transaction.atomic():
-        given = _given(user, key)
-        if given is None:
-            own = _reserve(user, key, digest)
-            if own is not None:
-                own.response = act()
-                own.save(update_fields=["response"])
-                return own.response
-            given = IdempotentRequest.objects.get(user=user, key=key)
-        if given.request_sha256 != digest:
-            raise ConflictError("This Idempotency-Key was used for another request.", {"key": key})
-        return given.response
-
-
-def _reserve(user: User, key: str, digest: str) -> IdempotentRequest | None:
-    """The key's new row, or None if another request holds it (after waiting for its end)."""
     try:
         with transaction.atomic():
-            return IdempotentRequest.objects.create(
-                user=user, key=key, request_sha256=digest, response={}
-            )
-    except IntegrityError:
-        return None
+            given = _given(user, key)
+            if given is None:
+                response = act()
+                IdempotentRequest.objects.create(
+                    user=user, key=key, request_sha256=digest, response=response
+                )
+                return response
+    except (IntegrityError, ApplicationError):
+        # Was another request with this key first? Then its reply is there now.
+        given = _given(user, key)
+        if given is None:
+            raise
+    if given.request_sha256 != digest:
+        raise ConflictError("This Idempotency-Key was used for another request.", {"key": key})
+    return given.response
 
 
 def idempotent_requests_expire() -> int:
@@ -62,4 +53,9 @@ def idempotent_requests_expire() -> int:
 
 
 def _given(user: User, key: str) -> IdempotentRequest | None:
-    return IdempotentRequest.objects.filter(user=user, key=key).first()
+    """The request that had this key, unless that was too long ago. One query, or two."""
+    given = IdempotentRequest.objects.filter(user=user, key=key).first()
+    if given is not None and given.created_at < timezone.now() - KEPT:
+        given.delete()
+        return None
+    return given

@@ -224,6 +224,38 @@ def churn_check(kind: str, history: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+# Everybody loads one task ahead of the one they do, in a random order
+
+
+def ahead_prepare() -> None:
+    churn_prepare("ahead")
+    Project.objects.filter(name="ahead").update(queue_order=Project.Order.RANDOM)
+
+
+def ahead_worker(number: int, barrier: Any) -> list[dict[str, Any]]:
+    membership = Membership.objects.get(user__username=f"ahead-{number}")
+    history: list[dict[str, Any]] = []
+    barrier.wait()
+    deadline, current = time.monotonic() + 20, assignment_next(membership=membership)
+    while current is not None and time.monotonic() < deadline:
+        following = assignment_next(membership=membership, after=current.uid)
+        held = membership.assignments.filter(state="live").count()
+        sent = ranking_submit(
+            assignment=current,
+            tiers=ranked(current.task_id),
+            rationale=f"{number} of {current.task_id}",
+        )
+        history.append(
+            {"task": current.task_id, "user": number, "status": sent.status, "held": held}
+        )
+        current = following or assignment_next(membership=membership)
+    return history
+
+
+def ahead_check(history: list[dict[str, Any]]) -> dict[str, Any]:
+    return churn_check("ahead", history) | {"held_at_most": max(one["held"] for one in history)}
+
+
 # A lease has run out: its holder submits while another is given the task (D03)
 
 
@@ -420,6 +452,7 @@ SCENARIOS: dict[str, tuple[Callable[[], None], Worker, Callable[..., dict[str, A
         churn_worker("naive", naive_queue.assignment_next, naive_queue.ranking_submit),
         lambda history: churn_check("naive", history),
     ),
+    "ahead": (ahead_prepare, ahead_worker, ahead_check),
     "late": (late_prepare, late_worker, late_check),
     "tabs": (tabs_prepare, tabs_worker, tabs_check),
     "keys": (keys_prepare, keys_worker, keys_check),

@@ -6,8 +6,18 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from annotation.models import CandidateBatch, Membership, PreferenceDataset, Project, Submission
+from annotation.models import (
+    Adjudication,
+    CandidateBatch,
+    Membership,
+    PreferenceDataset,
+    Project,
+    Question,
+    Submission,
+    TaskForm,
+)
 from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
+from annotation.services.tokens import project_token_create
 from modelhub.storage import artifact_folder
 from tests.annotation.judged import make_answered_batch, rank_all
 from tests.builders import make_member, make_project, make_user
@@ -32,20 +42,29 @@ def client(chief: User, signed_in) -> Client:
     return signed_in(chief)
 
 
+def make_everything(project: Project, annotator: str) -> PreferenceDataset:
+    """One row at least of each model but the guidelines."""
+    make_answered_batch(project)
+    rank_all(make_member(project, annotator))
+    submission = Submission.objects.filter(task__project=project).latest("pk")
+    Question.objects.create(assignment=submission.assignment, text="Why?")
+    TaskForm.objects.create(project=project, kind="pair")
+    Adjudication.objects.create(
+        task=submission.task, reviewer=submission.annotator, submission=submission
+    )
+    project_token_create(project=project, name="A product")
+    return preference_dataset_freeze(project=project)
+
+
 @pytest.fixture
 def dataset(project: Project) -> PreferenceDataset:
-    make_answered_batch(project)
-    rank_all(make_member(project, "ann"))
-    return preference_dataset_freeze(project=project)
+    return make_everything(project, "ann")
 
 
 @pytest.fixture
 def hidden() -> PreferenceDataset:
     """Another project, with one of everything."""
-    other = make_project("Hidden project")
-    make_answered_batch(other)
-    rank_all(make_member(other, "hidden-person"))
-    return preference_dataset_freeze(project=other)
+    return make_everything(make_project("Hidden project"), "hidden-person")
 
 
 def page(name: str, act: str = "changelist", *args: object) -> str:

@@ -77,6 +77,17 @@ def test_overlap_holds_under_churn_and_nothing_acknowledged_is_lost(
     assert found["filled"] == 60
 
 
+def test_loading_ahead_gives_nobody_more_than_two_and_keeps_the_overlap(
+    storm: dict[str, dict[str, Any]],
+) -> None:
+    found = scenario(storm, "ahead")
+    assert found["held_at_most"] == 2
+    assert found["acknowledged"] == 120
+    assert found["filled"] == 60
+    assert (found["exceeded"], found["surplus"], found["unreconciled"]) == (0, 0, 0)
+    assert (found["lost"], found["twice"]) == (0, 0)
+
+
 def test_the_storm_catches_a_naive_queue(storm: dict[str, dict[str, Any]]) -> None:
     """The guard's mutant: without conditional updates the overlap is exceeded, and it shows."""
     if "error" in storm["naive"]:

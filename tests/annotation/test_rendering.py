@@ -16,7 +16,7 @@ from tests.pages.hostile import corpus
 TAGS = {
     *("p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "pre", "code"),
     *("ul", "ol", "li", "strong", "em", "s", "del", "a"),
-    *("table", "thead", "tbody", "tr", "th", "td"),
+    *("table", "thead", "tbody", "tr", "th", "td", "span", "div"),
 }
 BEACON = "http://beacon.invalid"
 
@@ -46,7 +46,9 @@ def test_the_corpus_is_as_large_as_promised() -> None:
 def test_nothing_of_an_attack_is_left_but_words(attack: str) -> None:
     for tag, attributes in elements(markdown_render(attack)):
         assert tag in TAGS
-        assert set(attributes) <= {"href", "title", "start", "rel", "target"}
+        assert set(attributes) <= {"href", "title", "start", "rel", "target", "class"}
+        if attributes.get("class") is not None:
+            assert attributes["class"] == "math" or attributes["class"].startswith("language-")
         if tag == "a":
             assert attributes["rel"] == "noopener noreferrer nofollow"
             assert attributes["target"] == "_blank"
@@ -68,7 +70,7 @@ def test_what_writers_use_is_shown() -> None:
         "<code>code</code><br>",
         '<ol start="3">',
         "<td>1</td>",
-        "<pre><code>if a &lt; b: pass",
+        '<pre><code class="language-py">if a &lt; b: pass',
         'href="https://a.example"',
     ):
         assert piece in html
@@ -97,3 +99,25 @@ def test_a_conversation_keeps_its_order_and_roles() -> None:
 def test_words_are_counted_by_white_space() -> None:
     assert words_count("one two\n three ") == 3
     assert words_count("") == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("so $x_1*y*2$ is", '<p>so <span class="math">$x_1*y*2$</span> is</p>\n'),
+        ("\\(a<b\\)", '<p><span class="math">\\(a&lt;b\\)</span></p>\n'),
+        ("$$\n= x\n- y\n$$", '<div class="math">$$\n= x\n- y\n$$</div>'),
+        ("\\[ a_b \\]", '<div class="math">\\[ a_b \\]</div>'),
+        ("$5 and $10, $5-$10", "<p>$5 and $10, $5-$10</p>\n"),
+        ("`$x$` \\$5", "<p><code>$x$</code> $5</p>\n"),
+    ],
+)
+def test_mathematics_is_kept_as_it_was_written_and_sums_of_money_are_none(
+    text: str, html: str
+) -> None:
+    assert markdown_render(text) == html
+
+
+def test_a_block_of_code_keeps_its_language_and_no_other_class() -> None:
+    assert 'class="language-c++"' in markdown_render("```c++\nx\n```")
+    assert markdown_render('```x"onload\nx\n```') == "<pre><code>x\n</code></pre>\n"

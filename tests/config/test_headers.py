@@ -43,7 +43,7 @@ def test_a_visitor_gets_the_headers(method: str, path: str, status: int) -> None
 
 
 def test_a_signed_in_persons_pages_are_never_cached(alice, project, signed_in) -> None:
-    for path in ("/", f"/projects/{project.uid}/", f"/projects/{project.uid}/rank/"):
+    for path in ("/", f"/projects/{project.uid}/", f"/projects/{project.uid}/annotate/"):
         response = signed_in(alice).get(path)
         assert response.status_code == 200
         headers_check(response)

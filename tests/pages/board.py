@@ -5,12 +5,12 @@ from playwright.sync_api import Page, expect
 from annotation.models import Submission
 
 
-def rank_path(project) -> str:
-    return f"/projects/{project.uid}/rank/"
+def annotate_path(project) -> str:
+    return f"/projects/{project.uid}/annotate/"
 
 
 def task_wait(page: Page) -> None:
-    expect(page.locator('[data-rank][data-view="task"]')).to_be_visible()
+    expect(page.locator('[data-desk][data-view="task"]')).to_be_visible()
 
 
 def finished_wait(page: Page) -> None:

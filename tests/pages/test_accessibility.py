@@ -7,7 +7,7 @@ import pytest
 from annotation.services.projects import guideline_publish
 from deploy.vendor import TESTS
 from tests import builders
-from tests.pages.board import press, rank_path, task_wait
+from tests.pages.board import annotate_path, press, task_wait
 
 pytestmark = pytest.mark.browser
 AXE = (Path(TESTS) / "axe.js").read_text()
@@ -36,7 +36,7 @@ def violations(page) -> list[str]:
 def test_the_ranking_page(open_page, project, alice, scheme, wide) -> None:
     guideline_publish(project=project, text="# Be kind", author=None)
     builders.make_ranking_task(project, ("# One\n\n`a`", "Two [x](http://a.example)", "Three"))
-    page = open_page(alice, rank_path(project), wide=wide, color_scheme=scheme)
+    page = open_page(alice, annotate_path(project), wide=wide, color_scheme=scheme)
     task_wait(page)
     found = violations(page)
     press(page, "1 j 1 j x")

@@ -14,7 +14,7 @@ from annotation.models import Guideline, Membership, PreferenceDataset, Prompt
 from annotation.services.assignments import assignment_next, draft_save
 from modelhub.models import Artifact
 from tests import builders
-from tests.pages.board import press, rank_path, task_wait
+from tests.pages.board import annotate_path, press, task_wait
 from tests.pages.hostile import corpus, storable
 
 pytestmark = pytest.mark.browser
@@ -88,7 +88,7 @@ def test_on_the_ranking_page(open_page, project, alice, beacon) -> None:
         draft={"lanes": [["</script><script>window.__x=1</script>"]], "rationale": every[0]},
         sequence=1,
     )
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     assert page.locator(".answer").count() == len(texts)
     assert page.locator("[data-rationale]").input_value() == every[0]
@@ -106,7 +106,7 @@ def test_the_watch_sees_it_when_the_walls_are_gone(
     monkeypatch.setattr(rendering, "_CLEANER", SimpleNamespace(clean=lambda html: html))
     hostile = "<img src='http://beacon.invalid/x.png' onerror='window.__x=1'>"
     builders.make_ranking_task(project, (hostile, "harmless"))
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     with pytest.raises(AssertionError):
         unharmed(page)
@@ -118,7 +118,7 @@ def test_the_watch_sees_it_when_the_walls_are_gone(
 
 def test_each_attack_by_itself(open_page, project, alice, beacon) -> None:
     """Neighbours can disarm an attack: here each one is alone in its element."""
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     page.wait_for_selector('[data-view="finished"]')
     html = [rendering.markdown_render(attack) for attack in attacks(beacon)]
     page.evaluate(

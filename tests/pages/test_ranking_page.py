@@ -8,17 +8,17 @@ from django.contrib.sessions.models import Session
 from django.utils import timezone
 from playwright.sync_api import expect
 
-from annotation.models import Assignment, Submission
+from annotation.models import Assignment, Submission, TaskForm
 from annotation.services.assignments import assignment_next, assignments_expire
 from annotation.services.rankings import ranking_submit
 from tests import builders
 from tests.pages.board import (
+    annotate_path,
     finished_wait,
     focused,
     lanes,
     letters,
     press,
-    rank_path,
     saved_wait,
     task_wait,
     tiers_of,
@@ -35,7 +35,7 @@ def test_a_task_is_ranked_by_keyboard_alone_and_the_next_one_follows(
 ) -> None:
     builders.make_ranking_task(project, FOUR, prompt=builders.make_prompt(project, "First?"))
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "Second?"))
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     expect(page.locator("[data-messages]")).to_contain_text("First?")
     by_letter = letters(page)
@@ -52,9 +52,10 @@ def test_a_task_is_ranked_by_keyboard_alone_and_the_next_one_follows(
     press(page, "4 [")
     assert lanes(page)["D"] == "3"
     press(page, "]")
-    press(page, "w")
+    press(page, "r")
     page.keyboard.type("B names it plainly. 1 x u")
-    press(page, "Escape Enter")
+    with page.expect_response(lambda reply: "/submit/" in reply.url):  # the next comes before it
+        press(page, "Escape Enter")
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
 
     submission = Submission.objects.get()
@@ -65,7 +66,7 @@ def test_a_task_is_ranked_by_keyboard_alone_and_the_next_one_follows(
 
 def test_reordering_leaves_a_tie_and_passes_a_neighbour(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "1 j 2 j 2 j 3")
     press(page, "k Alt+ArrowUp")
@@ -80,7 +81,7 @@ def test_reordering_leaves_a_tie_and_passes_a_neighbour(open_page, project, alic
 
 def test_arrows_go_to_the_answer_on_that_side(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "ArrowRight")
     assert focused(page) == "B"
@@ -92,7 +93,7 @@ def test_arrows_go_to_the_answer_on_that_side(open_page, project, alice) -> None
 
 def test_an_answer_is_dragged_to_a_lane_with_the_mouse(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     card = page.locator(".answer", has=page.locator(".answer-letter", has_text="B"))
     card.locator(".answer-letter").drag_to(page.locator('.lane[data-lane="2"] .lane-cards'))
@@ -108,7 +109,7 @@ def test_an_answer_is_dragged_to_a_lane_with_the_mouse(open_page, project, alice
 
 def test_on_a_phone_a_task_is_ranked_by_tapping(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
-    page = open_page(alice, rank_path(project), wide=False)
+    page = open_page(alice, annotate_path(project), wide=False)
     task_wait(page)
     by_letter = letters(page)
     for name in ("C: lane 1", "A: lane 2", "B: lane 2", "D: not acceptable"):
@@ -124,7 +125,7 @@ def test_on_a_phone_a_task_is_ranked_by_tapping(open_page, project, alice) -> No
 def test_a_task_is_skipped_with_a_reason_and_the_next_follows(open_page, project, alice) -> None:
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "First?"))
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "Second?"))
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "s 3 Enter")
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
@@ -134,13 +135,13 @@ def test_a_task_is_skipped_with_a_reason_and_the_next_follows(open_page, project
 
 def test_a_draft_survives_a_reload_and_another_browser(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "3 j 1")
-    press(page, "w")
+    press(page, "r")
     page.keyboard.type("because")
     saved_wait(page)
-    for again in (page, open_page(alice, rank_path(project))):
+    for again in (page, open_page(alice, annotate_path(project))):
         again.reload()
         task_wait(again)
         assert lanes(again) == {"A": "3", "B": "1", "C": "tray", "D": "tray"}
@@ -153,7 +154,7 @@ def test_work_done_offline_is_kept_and_sent_when_the_network_is_back(
 ) -> None:
     builders.make_ranking_task(project, FOUR)
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "Second?"))
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     by_letter = letters(page)
     page.context.set_offline(True)
@@ -179,7 +180,7 @@ def test_work_done_offline_is_kept_and_sent_when_the_network_is_back(
 
 def test_a_submission_whose_reply_was_lost_counts_once(open_page, project, alice, troubles) -> None:
     builders.make_ranking_task(project)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     page.route("**/submit/", lambda route: (route.fetch(), route.abort())[-1], times=1)
     press(page, "1 j 2 j 3 Enter")
@@ -195,7 +196,7 @@ def test_signed_out_in_between_the_ranking_is_kept_and_sent_after_signing_in(
     open_page, live_server, project, alice, troubles
 ) -> None:
     builders.make_ranking_task(project)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "1 j 2 j 3")
     saved_wait(page)
@@ -213,7 +214,7 @@ def test_signed_out_in_between_the_ranking_is_kept_and_sent_after_signing_in(
 def test_two_annotators_at_once_get_different_tasks(open_page, project, alice, bob) -> None:
     for question in ("First?", "Second?"):
         builders.make_ranking_task(project, prompt=builders.make_prompt(project, question))
-    pages = [open_page(person, rank_path(project)) for person in (alice, bob)]
+    pages = [open_page(person, annotate_path(project)) for person in (alice, bob)]
     asked = set()
     for page in pages:
         task_wait(page)
@@ -229,7 +230,7 @@ def test_a_ranking_that_came_too_late_is_kept_and_said_to_be_surplus(
     open_page, project, alice, bob
 ) -> None:
     builders.make_ranking_task(project)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     Assignment.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
     assert assignments_expire() == 1
@@ -259,7 +260,7 @@ def test_nothing_on_the_page_tells_who_wrote_an_answer_or_in_which_order_they_we
     task.slots_free = 0
     task.save()
     replies: list[str] = []
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     page.on("response", lambda reply: replies.append(reply.text()) if "/next/" in reply.url else 0)
     page.reload()
     task_wait(page)
@@ -267,7 +268,7 @@ def test_nothing_on_the_page_tells_who_wrote_an_answer_or_in_which_order_they_we
     assert replies
     shown = json.loads(replies[-1])["candidates"]
     assert [one["uid"] for one in shown] != sampled
-    assert set(shown[0]) == {"uid", "letter", "html", "words"}
+    assert set(shown[0]) == {"uid", "letter", "text", "html", "words", "tokens"}
     for text in (*replies, page.content()):
         for secret in ("secret-model-name", version.uid, batch.uid, batch.run.uid):
             assert secret not in text
@@ -280,7 +281,7 @@ def test_the_countdown_is_renewed_by_work_and_the_guidelines_open_with_g(
 
     guideline_publish(project=project, text="# Be kind\n\nAnd **true**.", author=None)
     builders.make_ranking_task(project)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     soon = timezone.now() + timedelta(seconds=30)
     Assignment.objects.update(lease_until=soon)
@@ -297,7 +298,7 @@ def test_the_countdown_is_renewed_by_work_and_the_guidelines_open_with_g(
 
 def test_single_keys_can_be_turned_off(open_page, project, alice) -> None:
     builders.make_ranking_task(project)
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, "?")
     page.locator("[data-keys-on]").uncheck()
@@ -308,10 +309,25 @@ def test_single_keys_can_be_turned_off(open_page, project, alice) -> None:
     assert lanes(page)["A"] == "1"
 
 
+def test_where_the_project_says_so_no_answer_is_called_unacceptable(
+    open_page, project, alice
+) -> None:
+    TaskForm.objects.create(project=project, kind="ranking", settings={"unacceptable": False})
+    builders.make_ranking_task(project)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    expect(page.locator('.lane[data-kind="unacceptable"]')).to_be_hidden()
+    expect(page.get_by_role("button", name="A: not acceptable")).to_have_count(0)
+    press(page, "x 3 ]")
+    assert lanes(page)["A"] == "3"
+    press(page, "1 j 2 j 2 Enter")
+    finished_wait(page)
+
+
 @pytest.mark.parametrize("count", [2, 9])
 def test_two_to_nine_answers_fit(open_page, project, alice, count) -> None:
     builders.make_ranking_task(project, tuple(f"Answer number {n}. " * 40 for n in range(count)))
-    page = open_page(alice, rank_path(project))
+    page = open_page(alice, annotate_path(project))
     task_wait(page)
     press(page, f"{count} j 1")
     assert lanes(page) | {"A": str(count), "B": "1"} == lanes(page)

@@ -1,6 +1,5 @@
 """The front-end files: others' are whole, unchanged, licensed and listed; ours are small."""
 
-import gzip
 import json
 import re
 from pathlib import Path
@@ -32,15 +31,6 @@ def test_a_changed_byte_is_seen(tmp_path: Path) -> None:
     content = (vendor.SITE / "sortable.js").read_bytes()
     manifest = json.loads((vendor.SITE / "manifest.json").read_text())
     assert vendor.sha384(content + b" ") != manifest["sortable.js"]["sha384"]
-
-
-def test_the_ranking_page_loads_little_javascript() -> None:
-    own = [*(vendor.ROOT / "annotation" / "static" / "annotation").glob("*.js")]
-    own += [*(vendor.ROOT / "config" / "static").glob("*.js")]
-    sizes = {path.name: len(gzip.compress(path.read_bytes())) for path in own}
-    drag = len(gzip.compress((vendor.SITE / "sortable.js").read_bytes()))
-    assert sum(sizes.values()) < 20_000, sizes
-    assert sum(sizes.values()) + drag < 40_000
 
 
 def test_templates_hold_no_inline_script_style_or_handler() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from annotation.exports import FORMATS, LAYOUTS, dataset_export
+from annotation.exports import FORMATS, dataset_export
+from annotation.layouts import LAYOUTS
 from annotation.models import PreferenceDataset, Project
 from modelhub.errors import ApplicationError
 
@@ -17,7 +18,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("project", help="uid or name of the project")
         parser.add_argument("--dataset", type=int, help="its number; the newest if not given")
-        parser.add_argument("--layout", choices=list(LAYOUTS), default="trl")
+        parser.add_argument(
+            "--layout", choices=list(LAYOUTS), default="", help="the first of its kind's"
+        )
         parser.add_argument("--format", choices=FORMATS, default="jsonl")
         parser.add_argument("--out", type=Path, required=True, help="a folder that is not there")
 

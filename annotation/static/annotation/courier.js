@@ -23,39 +23,84 @@
   /* The server's time, by the Date header of its last answer. */
   const serverNow = () => Date.now() + clockSkewMs;
 
-  async function post(url, body = {}, key = "") {
+  const headers = (accept, key = "") => ({
+    "Content-Type": "application/json",
+    Accept: accept,
+    "X-CSRFToken": cookie("csrftoken"),
+    ...(key && { "Idempotency-Key": key }),
+  });
+
+  /* Ask for server-sent events; `heard(name, data)` gets each as it comes. Rejects with a Refusal. */
+  async function listen(url, body, heard, signal) {
     let response;
     try {
       response = await fetch(url, {
         method: "POST",
-        headers: {
-          "Content-Type": "application/json",
-          Accept: "application/json",
-          "X-CSRFToken": cookie("csrftoken"),
-          ...(key && { "Idempotency-Key": key }),
-        },
+        headers: headers("text/event-stream"),
         body: JSON.stringify(body),
-        signal: AbortSignal.timeout(TIMEOUT_MS),
+        signal,
         redirect: "manual",
       });
     } catch {
-      throw new Refusal("No answer from the server.", { offline: true });
+      throw new Refusal(gettext("No answer from the server."), { offline: true });
     }
-    const date = Date.parse(response.headers.get("Date") ?? "");
-    if (date) clockSkewMs = date - Date.now();
-    if (response.status === 204) return null;
+    if (!response.ok || response.type === "opaqueredirect") throw await refusalOf(response);
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        const events = (rest + value).split("\n\n");
+        rest = events.pop();
+        for (const event of events) {
+          const name = event.match(/^event: (.*)$/m)?.[1] ?? "message";
+          const data = event.match(/^data: (.*)$/m)?.[1];
+          if (data) heard(name, JSON.parse(data));
+        }
+      }
+    } catch {
+      throw new Refusal(gettext("The connection broke off."), { offline: true });
+    }
+  }
+
+  async function refusalOf(response) {
     let reply = {};
     try {
       reply = await response.json();
     } catch {
       /* Not JSON: a proxy's page, or the sign-in page. */
     }
-    if (response.ok && response.type !== "opaqueredirect") return reply;
     const signedOut = response.type === "opaqueredirect" || response.status === 401 || response.status === 403;
-    throw new Refusal(signedOut ? "You are signed out." : reply.message || `The server answered ${response.status}.`, {
+    const words = reply.message || interpolate(gettext("The server answered %s."), [response.status]);
+    return new Refusal(signedOut ? gettext("You are signed out.") : words, {
       status: signedOut ? 401 : response.status,
       offline: response.status >= 500 || response.status === 429 || response.status === 408,
     });
+  }
+
+  async function post(url, body = {}, key = "") {
+    let response;
+    try {
+      response = await fetch(url, {
+        method: "POST",
+        headers: headers("application/json", key),
+        body: JSON.stringify(body),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+        redirect: "manual",
+      });
+    } catch {
+      throw new Refusal(gettext("No answer from the server."), { offline: true });
+    }
+    const date = Date.parse(response.headers.get("Date") ?? "");
+    if (date) clockSkewMs = date - Date.now();
+    if (response.status === 204) return null;
+    if (!response.ok || response.type === "opaqueredirect") throw await refusalOf(response);
+    try {
+      return await response.json();
+    } catch {
+      throw new Refusal(gettext("No answer from the server."), { offline: true });
+    }
   }
 
   const store = {
@@ -189,5 +234,5 @@
 
   const keyNew = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-  window.rondo = { ...window.rondo, DraftKeeper, Outbox, draftsPrune, keyNew, post, serverNow, store };
+  window.rondo = { ...window.rondo, DraftKeeper, Outbox, draftsPrune, keyNew, listen, post, serverNow, store };
 })();

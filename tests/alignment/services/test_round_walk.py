@@ -178,7 +178,7 @@ def test_answers_that_are_all_alike_fail_the_round_with_what_to_do(
     (sampling,) = hands.queued(round)
     hands.run_succeed(sampling)
     Candidate.objects.all().delete()
-    monkeypatch.setattr("annotation.services.batches._tasks_create", lambda batch: 0)
+    monkeypatch.setattr("annotation.services.batches.tasks_create", lambda **_: 0)
     round_advance(round=round)
     assert round.state == State.FAILED and round.failed_in == State.SAMPLING
     assert "higher temperatures" in round.error

@@ -80,7 +80,7 @@ def test_nobody_raises_themselves(project: Project, alice: User, bob: User, sign
         assert own.role == before
 
 
-@pytest.mark.parametrize("field", ["is_simulated", "is_staff", "user", "project", "uid"])
+@pytest.mark.parametrize("field", ["source", "is_simulated", "is_staff", "user", "project", "uid"])
 def test_fields_of_a_member_that_are_not_to_be_set_are_refused(
     project: Project, manager: Client, field: str
 ) -> None:

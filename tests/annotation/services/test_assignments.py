@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, transaction
 from django.utils import timezone
 
 from annotation.models import Assignment, Membership, Project, Task
@@ -373,26 +373,3 @@ def test_the_database_itself_refuses_a_second_assignment_of_a_task(
         Assignment.objects.create(
             task=held.task, annotator=ann, lease_until=timezone.now(), shuffle_seed=1
         )
-
-
-def test_a_claim_walks_the_index_and_sorts_nothing(
-    project: Project, ann: Membership, django_assert_max_num_queries
-) -> None:
-    for _ in range(3):
-        make_ranking_task(project)
-    with django_assert_max_num_queries(14) as captured:
-        given(ann)
-    (pick,) = [
-        query["sql"]
-        for query in captured.captured_queries
-        if query["sql"].startswith("SELECT")
-        and "ORDER BY 9" not in query["sql"]
-        and 'FROM "annotation_task"' in query["sql"]
-        and "NOT EXISTS" in query["sql"].replace("NOT (EXISTS", "NOT EXISTS")
-    ]
-    if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute(f"EXPLAIN QUERY PLAN {pick}")
-            plan = " | ".join(row[3] for row in cursor.fetchall())
-        assert "USING INDEX task_open" in plan
-        assert "TEMP B-TREE" not in plan

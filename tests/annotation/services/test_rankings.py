@@ -9,7 +9,7 @@ from annotation.models import Assignment, Membership, Project, Submission, Submi
 from annotation.selectors import shown_order
 from annotation.services.assignments import assignment_next, assignment_skip, assignments_expire
 from annotation.services.batches import batch_tasks_close
-from annotation.services.rankings import ranking_kept, ranking_submit
+from annotation.services.rankings import ranking_submit
 from modelhub.errors import ApplicationError
 from tests.builders import make_batch, make_member, make_project, make_ranking_task
 
@@ -201,9 +201,6 @@ def test_another_ranking_from_a_second_tab_is_kept_as_a_revision(
     first.refresh_from_db()
     assert first.ranking.tiers == [[a], [b], [c]]
     assert slots_free(task) == 0
-    mine = {"tiers": [[a], [b], [c]], "unacceptable": (), "rationale": ""}
-    assert ranking_kept(submission=first, **mine)
-    assert not ranking_kept(submission=first, **mine | {"rationale": "no: c"})
 
 
 def test_what_a_program_ranks_is_marked_for_ever(project: Project, task: Task) -> None:

@@ -47,7 +47,7 @@ def test_every_slot_is_filled_and_every_label_is_marked(project: Project, batch)
     count = simulated_rankings_submit(project=project, batch=batch, annotators=3, noise=0.5, seed=1)
     assert count == 8
     assert batch_progress(batch=batch).is_complete
-    assert set(Submission.objects.values_list("is_simulated", "status")) == {(True, "accepted")}
+    assert set(Submission.objects.values_list("source", "status")) == {("simulated", "accepted")}
     members = Membership.objects.filter(project=project)
     assert all(m.is_simulated and m.role == Membership.Role.ANNOTATOR for m in members)
     for member in members:

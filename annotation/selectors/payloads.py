@@ -1,0 +1,101 @@
+"""What the annotator's page is given to show."""
+
+from typing import Any
+
+from annotation.models import Assignment, Candidate, DialogueTurn, Task, TaskCandidate
+from annotation.rendering import markdown_render, words_count
+from annotation.selectors.people import desk_counts
+from annotation.shown_order import order_shuffled
+from annotation.task_forms import form_of
+from modelhub.prepared import Prepared
+
+
+def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
+    """All that the annotator's page shows of an assignment, as JSON; four queries.
+
+    Blind: answers come in the shown order, under letters, without the model or the sampling that
+    made them, and nothing says that a task's judgement is known. HTML is rendered and safe
+    (annotation.rendering). A dialogue brings the answers it was given so far; one query more.
+    """
+    task, membership = assignment.task, assignment.annotator
+    candidates = {
+        uid: Candidate(uid=uid, text=text, token_count=token_count)
+        for uid, text, token_count in _ANSWERS.rows(task=task.pk)
+    }
+    guideline = assignment.guideline
+    counts = desk_counts(membership=membership)
+    payload = {
+        "assignment": {
+            "uid": assignment.uid,
+            "state": assignment.state,
+            "lease_until": assignment.lease_until.isoformat(),
+            "draft": assignment.draft,
+            "draft_sequence": assignment.draft_sequence,
+            "active_s": assignment.active_s,
+        },
+        "task": {"uid": task.uid, "kind": task.kind},
+        "form": form_of(membership.project, task.kind).shown(),
+        "prompt": {
+            "messages": [
+                {
+                    "role": str(message["role"]),
+                    "text": str(message["content"]),
+                    "html": markdown_render(str(message["content"])),
+                }
+                for message in task.prompt.messages
+            ]
+        },
+        "candidates": [
+            {"letter": letter_of(place), **candidate_payload(candidates[uid])}
+            for place, uid in enumerate(order_shuffled(candidates, seed=assignment.shuffle_seed))
+        ],
+        "guideline": guideline
+        and {"number": guideline.number, "html": markdown_render(guideline.text)},
+        "progress": {name: counts[name] for name in ("submitted_today", "open")},
+        "notifications": counts["unread"],
+    }
+    if task.kind == Task.Kind.DIALOGUE:
+        turns = DialogueTurn.objects.filter(assignment=assignment).order_by("pk")
+        payload["answers"] = [
+            turn_payload(turn) for turn in turns.select_related("prompt", "first", "second")
+        ]
+    return payload
+
+
+_ANSWERS = Prepared(
+    lambda task: (
+        TaskCandidate.objects.filter(task=task)
+        .order_by("position")
+        .values_list("candidate__uid", "candidate__text", "candidate__token_count")
+    ),
+    numbers=("task",),
+)
+
+
+def candidate_payload(candidate: Candidate) -> dict[str, Any]:
+    """An answer as the page shows it. Its length is in words, and in tokens where a model told."""
+    return {
+        "uid": candidate.uid,
+        "text": candidate.text,
+        "html": markdown_render(candidate.text),
+        "words": words_count(candidate.text),
+        "tokens": candidate.token_count,
+    }
+
+
+def turn_payload(turn: DialogueTurn) -> dict[str, Any]:
+    """What was written in a turn of a dialogue, and its two answers in the order to show them."""
+    return {
+        "user": turn.prompt.messages[-1]["content"],
+        "candidates": [candidate_payload(turn.first), candidate_payload(turn.second)],
+    }
+
+
+def letter_of(place: int) -> str:
+    """A, B, …, Z, AA, AB, …: what the answer shown at a place (from 0) is called."""
+    letters = ""
+    place += 1
+    while place:
+        place, rest = divmod(place - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters

@@ -1,0 +1,116 @@
+"""The people of a project: who belongs to it, and what each has done."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db.models import F, Func, QuerySet, Subquery
+from django.utils import timezone
+
+from annotation.models import (
+    QUALIFICATION,
+    WORK,
+    Membership,
+    Notification,
+    Project,
+    Submission,
+)
+from annotation.selectors.queue import qualification_is_wanted, tasks_open_in_turn
+from modelhub.prepared import Prepared
+
+OPEN_AT_MOST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotatorProgress:
+    """What an annotator has done in a project, and what waits for them."""
+
+    submitted: int
+    submitted_today: int  # since midnight, UTC
+    open: int  # tasks this person could be given now; counted up to OPEN_AT_MOST
+
+
+def annotator_progress(*, membership: Membership) -> AnnotatorProgress:
+    """Three queries, of which only the count of all submissions grows with what was done."""
+    return AnnotatorProgress(
+        submitted=Submission.objects.filter(annotator=membership).count(),
+        submitted_today=submitted_today(membership=membership),
+        open=open_count(membership=membership),
+    )
+
+
+def submitted_today(*, membership: Membership) -> int:
+    """The person's submissions since midnight, UTC. One query, over those alone."""
+    return Submission.objects.filter(annotator=membership, created_at__gte=_midnight()).count()
+
+
+def open_count(*, membership: Membership) -> int:
+    """How many tasks the person could be given now, counted up to OPEN_AT_MOST.
+
+    One query, over the first of the queue; more where the person had all of those.
+    """
+    queue = QUALIFICATION if qualification_is_wanted(membership=membership) else WORK
+    for tasks in tasks_open_in_turn(membership=membership, queue=queue, window=OPEN_AT_MOST):
+        if count := tasks[:OPEN_AT_MOST].count():
+            return count
+    return 0
+
+
+def desk_counts(*, membership: Membership) -> dict[str, int]:
+    """What stands at the edge of the annotator's page: `submitted_today`, `open`, `unread`.
+
+    One query; a few more where the person had everything at the front of the queue.
+    """
+    wanted = qualification_is_wanted(membership=membership)
+    order = Project.Order(membership.project.queue_order)
+    ((submitted_today, waiting, unread),) = _desk(wanted, order).rows(
+        annotator=membership.pk, project=membership.project_id, midnight=_midnight()
+    )
+    waiting = waiting or open_count(membership=membership)
+    return {"submitted_today": submitted_today, "open": waiting, "unread": unread}
+
+
+@cache
+def _desk(qualification: bool, order: Project.Order) -> Prepared:
+    def build(annotator: int, project: int, midnight: datetime) -> QuerySet[Any, Any]:
+        # As far as the queue is concerned this is the member.
+        member = Membership(pk=annotator, project_id=project)
+        member.project = Project(pk=project, queue_order=order)
+        queue = QUALIFICATION if qualification else WORK
+        first = next(tasks_open_in_turn(membership=member, queue=queue, window=OPEN_AT_MOST))
+        today = Submission.objects.filter(annotator=annotator, created_at__gte=midnight)
+        unread = Notification.objects.filter(recipient=annotator, read_at=None)
+        return Membership.objects.filter(pk=annotator).values_list(
+            _count(today), _count(first), _count(unread)
+        )
+
+    return Prepared(build, numbers=("annotator", "project"), times=("midnight",))
+
+
+def _midnight() -> datetime:
+    return timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _count(rows: QuerySet[Any]) -> Subquery:
+    """How many rows, as a part of another query."""
+    return Subquery(rows.order_by().values(rows=Func(F("pk"), function="COUNT")))
+
+
+def memberships_of(*, user: User) -> QuerySet[Membership]:
+    """The person's standing memberships with their projects, by the project's name. One query."""
+    return (
+        Membership.objects.filter(user=user, removed_at=None)
+        .select_related("project")
+        .order_by("project__name", "pk")
+    )
+
+
+def members(*, project: Project) -> QuerySet[Membership]:
+    """The standing members of a project with their users, by name. One query."""
+    return (
+        Membership.objects.filter(project=project, removed_at=None)
+        .select_related("user")
+        .order_by("user__username")
+    )

@@ -1,0 +1,261 @@
+"""Which tasks are open, for whom and in which order, and how far a batch's judging is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models.functions import Coalesce
+
+from annotation.gold import gold_due
+from annotation.models import (
+    COVERED,
+    GOLD,
+    KNOWN,
+    OPEN,
+    QUALIFICATION,
+    WORK,
+    Assignment,
+    Candidate,
+    CandidateBatch,
+    Membership,
+    Project,
+    Submission,
+    Task,
+    TaskCandidate,
+)
+from annotation.shown_order import order_shuffled
+from modelhub.models import Run
+from modelhub.prepared import Prepared
+
+WINDOW = 64
+# What comes first in each order, and whether from its highest value; the oldest among equals.
+_LEVELS = {
+    Project.Order.PRIORITY: ("priority", True),
+    Project.Order.RANDOM: ("lottery", False),
+    Project.Order.LEAST_COVERED: ("covered", False),
+    Project.Order.DOUBT: ("doubt", True),
+}
+
+
+def tasks_open(*, membership: Membership, queue: Q = WORK) -> QuerySet[Task]:
+    """The tasks with a free slot that this member never had, in the project's order.
+
+    `queue` is WORK, GOLD or QUALIFICATION: three queues with no task in common; the last two come
+    at random. Each order has an index of the open rows: the first is found, not sorted for. A
+    member far ahead of the others pays for each task they had that is still open: see
+    `tasks_open_in_turn`.
+    """
+    return _never_had(membership.project_id, membership.pk, queue, *_level(membership, queue))
+
+
+def tasks_open_in_turn(
+    *, membership: Membership, queue: Q = WORK, window: int = WINDOW
+) -> Iterator[QuerySet[Task]]:
+    """`tasks_open` as querysets to try one after the other; the first that has a row has the next.
+
+    First, those among the first `window` of the queue: whatever is urgent is there, and unless the
+    member is far ahead, so is their next task. Then those that come after the one last handed out
+    to them, so that what they had and others did not is not walked again each time. At last all.
+    """
+    level, descending = _level(membership, queue)
+    project, annotator = membership.project_id, membership.pk
+    yield _window(project, annotator, queue, level, descending, window)
+    tasks = tasks_open(membership=membership, queue=queue)
+    for pk, value in _last(queue, level).rows(annotator=annotator):
+        yield _after(tasks, level, descending, level=value, pk=pk)
+        yield _after(tasks, level, descending, level=value)
+    yield tasks
+
+
+def task_next_lock(*, membership: Membership, queue: Q = WORK) -> int | None:
+    """The key of the member's next task, locked; None if there is none but, perhaps, behind them.
+
+    The same tasks in the same turn as `tasks_open_in_turn`, all but its last piece; each query is
+    compiled once. One query, where the member is not far ahead; else three or four.
+    """
+    level, descending = _level(membership, queue)
+    who = {"project": membership.project_id, "annotator": membership.pk}
+    found = _picked(queue, level, descending, "first").rows(**who)
+    if not found:
+        last = _last(queue, level).rows(annotator=membership.pk)
+        for piece in ("equal", "beyond") if last else ():
+            pk, value = last[0]
+            place = {"level": value, **({"pk": pk} if piece == "equal" else {})}
+            found = found or _picked(queue, level, descending, piece).rows(**who, **place)
+    task_id: int | None = found[0][0] if found else None
+    return task_id
+
+
+@cache
+def _picked(queue: Q, level: str, descending: bool, piece: str) -> Prepared:
+    def build(project: int, annotator: int, **place: Any) -> QuerySet[Any, Any]:
+        if piece == "first":
+            tasks = _window(project, annotator, queue, level, descending, WINDOW)
+        else:
+            tasks = _never_had(project, annotator, queue, level, descending)
+            tasks = _after(tasks, level, descending, **place)
+        return tasks.select_for_update(skip_locked=True, no_key=True).values_list("pk")[:1]
+
+    place = {"first": (), "equal": ("level", "pk"), "beyond": ("level",)}[piece]
+    return Prepared(build, numbers=("project", "annotator", *place))
+
+
+@cache
+def _last(queue: Q, level: str) -> Prepared:
+    """Of the task of a queue last handed out to a member: its key, and its level then."""
+
+    def build(annotator: int) -> QuerySet[Any, Any]:
+        return (
+            Task.objects.filter(queue, assignments__annotator=annotator)
+            .annotate(covered=COVERED - 1)  # as it was before it was handed out
+            .order_by("-assignments__id")
+            .values_list("pk", level)[:1]
+        )
+
+    return Prepared(build, numbers=("annotator",))
+
+
+def _never_had(
+    project: int, annotator: int, queue: Q, level: str, descending: bool
+) -> QuerySet[Task]:
+    """The open tasks of a queue that a member never had, in its order."""
+    had = Assignment.objects.filter(task=OuterRef("pk"), annotator=annotator)
+    return (
+        Task.objects.filter(~Exists(had), OPEN, queue, project=project)
+        .alias(covered=COVERED)
+        .order_by(f"-{level}" if descending else level, "id")
+    )
+
+
+def _after(
+    tasks: QuerySet[Task], name: str, descending: bool, *, level: Any, pk: int | None = None
+) -> QuerySet[Task]:
+    """Those at a level that are younger than a task; without a task, those beyond the level."""
+    if pk is not None:
+        return tasks.filter(**{name: level, "pk__gt": pk})
+    return tasks.filter(**{f"{name}__{'lt' if descending else 'gt'}": level})
+
+
+def _window(
+    project: int, annotator: int, queue: Q, level: str, descending: bool, window: int
+) -> QuerySet[Task]:
+    """Those among the first `window` open tasks of the queue."""
+    first = (
+        Task.objects.filter(OPEN, queue, project=project)
+        .alias(covered=COVERED)
+        .order_by(f"-{level}" if descending else level, "id")
+    )
+    never_had = _never_had(project, annotator, queue, level, descending)
+    return never_had.filter(pk__in=first.values("pk")[:window])
+
+
+def queues_of(*, membership: Membership) -> list[Q]:
+    """The queues a member is given tasks from now, the first that has one. Two queries at most.
+
+    Before the test is passed it is the test alone. After it the work, in which tasks with a known
+    answer are mixed so that they are the project's share of what this person is given.
+    """
+    project = membership.project
+    if qualification_is_wanted(membership=membership):
+        return [QUALIFICATION]
+    if not project.gold_share:
+        return [WORK]
+    given = Assignment.objects.filter(annotator=membership).count()
+    known = Task.objects.filter(
+        KNOWN, project=project, assignments__annotator=membership
+    ).aggregate(tests=Count("pk", filter=QUALIFICATION), gold=Count("pk", filter=GOLD))
+    due = gold_due(
+        handed_out=given - known["tests"],
+        gold_handed_out=known["gold"],
+        share=project.gold_share,
+        seed=membership.uid,
+    )
+    return [GOLD, WORK] if due else [WORK]
+
+
+def qualification_is_wanted(*, membership: Membership) -> bool:
+    """Whether the member has still to pass the project's test before real work. No query."""
+    return (
+        membership.project.qualification_pass > 0
+        and membership.qualified_at is None
+        and membership.role == Membership.Role.ANNOTATOR
+        and membership.source == Membership.Source.PERSON
+    )
+
+
+def _level(membership: Membership, queue: Q) -> tuple[str, bool]:
+    if queue != WORK:
+        return _LEVELS[Project.Order.RANDOM]
+    return _LEVELS[Project.Order(membership.project.queue_order)]
+
+
+def shown_order(*, assignment: Assignment) -> list[str]:
+    """Candidate uids in the order this annotator sees them. One query."""
+    uids = [uid for (uid,) in _UIDS.rows(task=assignment.task_id)]
+    return order_shuffled(uids, seed=assignment.shuffle_seed)
+
+
+_UIDS = Prepared(
+    lambda task: (
+        TaskCandidate.objects.filter(task=task).order_by("position").values_list("candidate__uid")
+    ),
+    numbers=("task",),
+)
+
+
+def batches_to_ingest() -> QuerySet[CandidateBatch]:
+    """Batches whose answers are written and not yet taken in. One query."""
+    return CandidateBatch.objects.filter(
+        ingested_at=None, run__status=Run.Status.SUCCEEDED
+    ).order_by("pk")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchProgress:
+    """How far the judging of a batch is. Slots are people wanted: tasks × overlap."""
+
+    prompts: int
+    candidates: int
+    tasks: int
+    prompts_without_task: int  # their answers were all the same
+    slots: int
+    slots_free: int
+    live: int
+    accepted: int
+    surplus: int
+    skipped: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Every slot holds an accepted submission."""
+        return self.slots_free == 0 and self.live == 0
+
+
+def batch_progress(*, batch: CandidateBatch) -> BatchProgress:
+    """Where the judging of a batch stands. Four queries, each over the batch's rows."""
+    tasks = batch.tasks.aggregate(
+        tasks=Count("pk"),
+        slots=Coalesce(Sum("overlap"), 0),
+        slots_free=Coalesce(Sum("slots_free"), 0),
+    )
+    prompts = Candidate.objects.filter(batch=batch).aggregate(
+        candidates=Count("pk"), prompts=Count("prompt", distinct=True)
+    )
+    states = _counted(Assignment.objects.filter(task__batch=batch), "state")
+    statuses = _counted(Submission.objects.filter(task__batch=batch), "status")
+    return BatchProgress(
+        **tasks,
+        **prompts,
+        prompts_without_task=prompts["prompts"] - tasks["tasks"] if batch.overlap else 0,
+        live=sum(states.get(state, 0) for state in Assignment.HOLDING),
+        skipped=states.get(Assignment.State.SKIPPED, 0),
+        accepted=statuses.get(Submission.Status.ACCEPTED, 0),
+        surplus=statuses.get(Submission.Status.SURPLUS, 0),
+    )
+
+
+def _counted(rows: QuerySet[Any], field: str) -> dict[str, int]:
+    """How many rows there are of each value of a field. One query."""
+    return dict(rows.order_by().values_list(field).annotate(Count("pk")))

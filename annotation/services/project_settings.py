@@ -1,0 +1,51 @@
+"""How a project hands out its tasks and whom it lets in."""
+
+from django.db import transaction
+
+from annotation.models import Project
+from modelhub.errors import ApplicationError
+
+MAX_OVERLAP = 50
+MAX_GOLD_SHARE = 0.5
+
+
+@transaction.atomic
+def project_settings_change(
+    *,
+    project: Project,
+    overlap: int,
+    queue_order: str,
+    gold_share: float,
+    qualification_pass: float,
+) -> Project:
+    """Change how a project's tasks are handed out, from the next hand-out on.
+
+    overlap: people for each task; of the tasks made from now on, those there are keep theirs.
+    gold_share: of what each person gets, how much has a known answer, 0 to MAX_GOLD_SHARE.
+    qualification_pass: the mean score on the test that lets in, 0 to 1; 0 asks for no test.
+    Raises ApplicationError naming the field.
+    """
+    if not 1 <= overlap <= MAX_OVERLAP:
+        raise ApplicationError(
+            f"overlap is the people for each task, 1 to {MAX_OVERLAP}; got {overlap}.",
+            {"field": "overlap"},
+        )
+    if queue_order not in Project.Order.values:
+        raise ApplicationError(
+            f"An order is one of {', '.join(Project.Order.values)}; got {queue_order!r}.",
+            {"field": "queue_order"},
+        )
+    if not 0 <= gold_share <= MAX_GOLD_SHARE:  # so is NaN refused
+        raise ApplicationError(
+            f"The share of known answers is 0 to {MAX_GOLD_SHARE}; got {gold_share}.",
+            {"field": "gold_share"},
+        )
+    if not 0 <= qualification_pass <= 1:
+        raise ApplicationError(
+            f"The score that passes is 0 to 1; got {qualification_pass}.",
+            {"field": "qualification_pass"},
+        )
+    project.overlap, project.queue_order = overlap, queue_order
+    project.gold_share, project.qualification_pass = gold_share, qualification_pass
+    project.save(update_fields=["overlap", "queue_order", "gold_share", "qualification_pass"])
+    return project

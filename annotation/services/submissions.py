@@ -1,0 +1,240 @@
+"""What submitting is, whatever was judged: never lost, never counted twice, undone for a moment.
+
+A kind of task brings how its judgement is checked and kept (`JudgementKind`); what is the same for
+all is here: the reason, the slot, the second tab, the second thoughts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Model, OuterRef, Subquery
+from django.utils import timezone
+
+from annotation.models import Assignment, Submission, SubmissionRevision, Task
+from annotation.selectors import shown_order
+from annotation.selectors.judgements import judgement_of
+from annotation.services.assignments import slot_return, slot_take
+from annotation.task_forms import Form, form_of
+from modelhub.errors import ApplicationError, ConflictError
+from modelhub.prepared import Prepared
+
+State = Assignment.State
+Status = Submission.Status
+FormT = TypeVar("FormT", bound=Form)
+
+MAX_RATIONALE_CHARS = 20_000
+MAX_ACTIVE_S = 7 * 24 * 3600.0
+UNDO_S = 10.0
+_UNDO_GRACE_S = 5.0  # for the way here: what was clicked in time is in time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Generic[FormT]):
+    """What a judgement is checked against."""
+
+    assignment: Assignment
+    form: FormT
+    shown: Sequence[str]  # candidate uids, as the annotator sees them
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgementKind(Generic[FormT]):
+    """How one kind's judgements are checked and kept."""
+
+    kind: str
+    # (asked, judgement as it came) → it in its one form. Raises ApplicationError naming the field.
+    check: Callable[[Asked[FormT], dict[str, Any]], dict[str, Any]]
+    # Make the kind's rows of a submission from a checked judgement.
+    keep: Callable[[Submission, dict[str, Any]], None]
+    rows: tuple[type[Model], ...]  # what `keep` makes, each one to one with the submission
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What became of a judgement: its submission, and whether it is the one that stands there."""
+
+    submission: Submission
+    stands: bool
+
+
+def submission_settle(
+    kind: JudgementKind[FormT],
+    *,
+    assignment: Assignment,
+    judgement: dict[str, Any],
+    rationale: str = "",
+    active_s: float = 0.0,
+) -> Settled:
+    """Store an annotator's judgement of a task.
+
+    What is well formed is always kept. It is `accepted` while the assignment holds a slot, or if a
+    slot is still free; otherwise it is `surplus` (the lease lapsed and others filled the overlap,
+    or the task has closed). Sent again with the same content it changes nothing; with other content
+    (a second tab) the first stands and this one becomes a SubmissionRevision of it. After an undo
+    it is the other way round: this one stands, in the same row, and the first is the revision.
+    Raises ApplicationError, naming the field, for a judgement that is not one of this task.
+    """
+    task = assignment.task
+    if task.kind != kind.kind:
+        raise ApplicationError(f"This is a {task.kind} task, not a {kind.kind} one.")
+    form: Any = form_of(task.project, task.kind)
+    shown = shown_order(assignment=assignment)
+    judgement = kind.check(Asked(assignment=assignment, form=form, shown=shown), judgement)
+    _common_check(form, rationale, active_s)
+
+    # What can be refused was: no savepoint, and the rows are locked for the writing alone.
+    with transaction.atomic(savepoint=False):
+        ((state, before_id),) = _ASSIGNMENT.rows(assignment=assignment.pk)
+        before = before_id and Submission.objects.select_related("task").get(pk=before_id)
+        if before and state == State.SUBMITTED:
+            return _submitted_again(before, judgement, rationale)
+        now = timezone.now()
+        given = {
+            "status": _status_settle(task.pk, held_slot=state in Assignment.HOLDING),
+            "source": assignment.annotator.source,
+            "shown_order": shown,
+            "active_s": active_s,
+            "rationale": rationale,
+        }
+        assignment.state, assignment.ended_at = State.SUBMITTED, now
+        assignment.active_s, assignment.skip_reason = active_s, ""
+        assignment.save(update_fields=["state", "ended_at", "active_s", "skip_reason"])
+        if not before:
+            submission = Submission.objects.create(
+                assignment=assignment,
+                task_id=assignment.task_id,
+                annotator_id=assignment.annotator_id,
+                **given,
+            )
+            submission.task = task
+        else:
+            _revise(before, payload_of(before), {**judgement, "rationale": rationale})
+            # The judgement that stands was made now.
+            Submission.objects.filter(pk=before.pk).update(created_at=now, **given)
+            for rows in kind.rows:
+                rows._default_manager.filter(submission=before).delete()
+            submission = Submission.objects.select_related("task").get(pk=before.pk)
+        kind.keep(submission, judgement)
+        return Settled(submission=submission, stands=True)
+
+
+@transaction.atomic
+def submission_undo(*, assignment: Assignment) -> Assignment:
+    """Take a submission back, within UNDO_S seconds of it, and go on with it as a draft.
+
+    The slot stays taken, if it was; a surplus submission tries to get one. Asked twice, the second
+    time changes nothing. Raises ConflictError when it is too late: the time is over, a reviewer has
+    been there, or the task has closed.
+    """
+    assignment = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
+    submission = Submission.objects.select_related("task").filter(assignment=assignment).first()
+    if submission is None:
+        raise ConflictError("There is nothing to undo: this task was not submitted.")
+    if submission.task.is_qualification:
+        raise ConflictError("This task was part of the test, and its answer was told.")
+    if assignment.state in Assignment.HOLDING and submission.status == Status.WITHDRAWN:
+        return assignment
+    limit = timedelta(seconds=UNDO_S + _UNDO_GRACE_S)
+    if (
+        assignment.state != State.SUBMITTED
+        or assignment.ended_at is None
+        or timezone.now() - assignment.ended_at > limit
+    ):
+        raise ConflictError(f"A submission is taken back within {UNDO_S:.0f} seconds.")
+    if submission.reviews.exists():
+        raise ConflictError("A reviewer has seen this submission already.")
+    return submission_reopen(submission=submission)
+
+
+@transaction.atomic
+def submission_reopen(*, submission: Submission) -> Assignment:
+    """Withdraw a submission and give its task back to its annotator, the judgement as the draft.
+
+    Raises ConflictError if the task has closed, or if it was withdrawn before.
+    """
+    submission = Submission.objects.select_related("task").get(pk=submission.pk)
+    assignment = Assignment.objects.select_for_update(no_key=True).get(pk=submission.assignment_id)
+    task = Task.objects.select_for_update(no_key=True).get(pk=submission.task_id)
+    if task.closed_at is not None:
+        raise ConflictError("The task has closed: what was submitted stands.")
+    withdrawn = Submission.objects.filter(pk=submission.pk).exclude(status=Status.WITHDRAWN)
+    if not withdrawn.update(status=Status.WITHDRAWN):
+        raise ConflictError("This submission was taken back already.")
+    held_slot = submission.status == Status.ACCEPTED
+    has_slot = held_slot or slot_take(task_id=task.pk)
+    assignment.state = State.LIVE if has_slot else State.EXPIRED
+    assignment.ended_at = None if has_slot else timezone.now()
+    assignment.lease_until = timezone.now() + timedelta(seconds=settings.ASSIGNMENT_LEASE_S)
+    assignment.draft = payload_of(submission)
+    assignment.draft_sequence += 1
+    assignment.save(update_fields=["state", "ended_at", "lease_until", "draft", "draft_sequence"])
+    return assignment
+
+
+def payload_of(submission: Submission) -> dict[str, Any]:
+    """A submission's judgement and reason in their one form, as revisions and drafts hold them."""
+    return {**judgement_of(submission), "rationale": submission.rationale}
+
+
+def _common_check(form: Form, rationale: str, active_s: float) -> None:
+    if len(rationale) > MAX_RATIONALE_CHARS:
+        raise ApplicationError(
+            f"A reason is at most {MAX_RATIONALE_CHARS} characters.", {"field": "rationale"}
+        )
+    if form.rationale == "required" and not rationale.strip():
+        raise ApplicationError("Say why: this project asks for a reason.", {"field": "rationale"})
+    if not 0 <= active_s <= MAX_ACTIVE_S:
+        raise ApplicationError(
+            f"active_s is 0 to {MAX_ACTIVE_S:.0f} seconds; got {active_s}.", {"field": "active_s"}
+        )
+
+
+# Each locks its row, in this order.
+_ASSIGNMENT = Prepared(
+    lambda assignment: (
+        Assignment.objects.select_for_update(no_key=True)
+        .filter(pk=assignment)
+        .order_by("pk")
+        .values_list(
+            "state", Subquery(Submission.objects.filter(assignment=OuterRef("pk")).values("pk"))
+        )
+    ),
+    numbers=("assignment",),
+)
+_TASK = Prepared(
+    lambda task: (
+        Task.objects.select_for_update(no_key=True)
+        .filter(pk=task)
+        .order_by("pk")
+        .values_list("closed_at")
+    ),
+    numbers=("task",),
+)
+
+
+def _status_settle(task_id: int, *, held_slot: bool) -> str:
+    """accepted or surplus; a task keeps as many accepted submissions as slots were taken."""
+    ((closed_at,),) = _TASK.rows(task=task_id)
+    if closed_at is None and (held_slot or slot_take(task_id=task_id)):
+        return Status.ACCEPTED
+    if held_slot:
+        slot_return(task_id=task_id)
+    return Status.SURPLUS
+
+
+def _submitted_again(submission: Submission, judgement: dict[str, Any], rationale: str) -> Settled:
+    payload, standing = {**judgement, "rationale": rationale}, payload_of(submission)
+    _revise(submission, payload, standing)
+    return Settled(submission=submission, stands=payload == standing)
+
+
+def _revise(submission: Submission, payload: dict[str, Any], standing: dict[str, Any]) -> None:
+    """Keep a payload beside the one that stands, once."""
+    if payload != standing and payload not in [
+        revision.payload for revision in submission.revisions.all()
+    ]:
+        SubmissionRevision.objects.create(submission=submission, payload=payload)

@@ -1,0 +1,141 @@
+"""Making tasks of any kind: over a batch's answers, or over prompts."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from annotation.models import Candidate, CandidateBatch, Project, Prompt, Task, TaskCandidate
+from modelhub.errors import ApplicationError
+from modelhub.ml.records import chunked
+
+Kind = Task.Kind
+# How many different answers a task of a kind has: at least, at most.
+ANSWERS = {
+    Kind.DEMONSTRATION.value: (0, 9),
+    Kind.RANKING.value: (2, 9),
+    Kind.PAIR.value: (2, 2),
+    Kind.RATING.value: (1, 9),
+    Kind.EDIT.value: (1, 9),
+    Kind.DIALOGUE.value: (0, 0),
+}
+MAX_PRIORITY = 2**31 - 1
+_ROWS_AT_A_TIME = 500
+
+
+@transaction.atomic
+def tasks_create(
+    *,
+    project: Project,
+    kind: str,
+    batch: CandidateBatch | None = None,
+    prompts: QuerySet[Prompt] | None = None,
+    overlap: int | None = None,
+    priority: int = 0,
+) -> int:
+    """A task of a kind for each prompt; returns how many were made.
+
+    With `batch`, of the prompts it answered and with its answers; else of `prompts` (the project's
+    own, if none are named) with what has been sampled to be judged. Identical answers to a prompt
+    come once, the first of them up to the most a kind takes (ANSWERS); a prompt with too few has no
+    task, nor has one that has a task of this kind already, of this batch or of none. So asked twice
+    it makes nothing twice. What annotators wrote to live models is asked of nobody, unless named.
+    """
+    if kind not in ANSWERS:
+        raise ApplicationError(f"There is no kind {kind!r}.", {"field": "kind"})
+    overlap = project.overlap if overlap is None else overlap
+    if not 1 <= overlap <= 50:
+        raise ApplicationError(f"overlap is 1 to 50 people; got {overlap}.", {"field": "overlap"})
+    if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
+        raise ApplicationError("That priority is out of bounds.", {"field": "priority"})
+    if batch is not None and batch.project_id != project.pk:
+        raise ApplicationError(f"{batch} is not of this project.", {"field": "batch"})
+    # Two calls at once would each find no task there.
+    Project.objects.select_for_update(no_key=True).get(pk=project.pk)
+    if prompts is None:
+        prompts = Prompt.objects.all()
+        if batch is None:
+            prompts = prompts.exclude(source=Prompt.OF_DIALOGUE)
+    asked = prompts.filter(project=project)
+    if batch is not None:
+        asked = asked.filter(candidates__batch=batch).distinct()
+    count = 0
+    for some in chunked(asked.order_by("pk").values_list("pk", flat=True), _ROWS_AT_A_TIME):
+        had = set(
+            Task.objects.filter(
+                project=project, kind=kind, batch=batch, prompt__in=some, gold__isnull=True
+            ).values_list("prompt_id", flat=True)
+        )
+        count += _tasks_write(
+            project,
+            kind,
+            batch,
+            _answers_chosen(kind, batch, [pk for pk in some if pk not in had]),
+            overlap=overlap,
+            priority=priority,
+        )
+    return count
+
+
+def _answers_chosen(
+    kind: str, batch: CandidateBatch | None, prompts: Sequence[int]
+) -> Iterator[tuple[int, list[int]]]:
+    """(prompt, its task's candidates in sampled order) of the prompts that have enough."""
+    fewest, most = ANSWERS[kind]
+    chosen: dict[int, list[int]] = {pk: [] for pk in prompts}
+    if most:
+        candidates = Candidate.objects.filter(prompt__in=prompts)
+        if batch is not None:
+            candidates = candidates.filter(batch=batch)
+        else:
+            candidates = candidates.filter(
+                batch__isnull=False, batch__purpose=CandidateBatch.Purpose.RANKING
+            )
+        rows = candidates.order_by("prompt_id", "batch_id", "index", "pk").only("prompt_id", "text")
+        for prompt_id, answers in groupby(rows, key=lambda one: one.prompt_id):
+            chosen[prompt_id] = _different(answers)[:most]
+    for prompt_id, answers_of_it in chosen.items():
+        if len(answers_of_it) >= fewest:
+            yield prompt_id, answers_of_it
+
+
+def _different(answers: Iterable[Candidate]) -> list[int]:
+    """The primary keys of the first of each text."""
+    first: dict[str, int] = {}
+    for candidate in answers:
+        first.setdefault(candidate.text.strip(), candidate.pk)
+    return list(first.values())
+
+
+def _tasks_write(
+    project: Project,
+    kind: str,
+    batch: CandidateBatch | None,
+    chosen: Iterable[tuple[int, list[int]]],
+    *,
+    overlap: int,
+    priority: int,
+) -> int:
+    tasks: list[Task] = []
+    members: list[TaskCandidate] = []
+    for prompt_id, answers in chosen:
+        task = Task(
+            project=project,
+            kind=kind,
+            prompt_id=prompt_id,
+            batch=batch,
+            overlap=overlap,
+            slots_free=overlap,
+            priority=priority,
+            lottery=secrets.randbits(31),
+        )
+        tasks.append(task)
+        members.extend(
+            TaskCandidate(task=task, candidate_id=answer, position=position)
+            for position, answer in enumerate(answers)
+        )
+    Task.objects.bulk_create(tasks)
+    TaskCandidate.objects.bulk_create(members)
+    return len(tasks)

@@ -1,0 +1,72 @@
+"""The manager's page of how a project hands out its tasks."""
+
+from django import forms
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods
+
+from annotation import policy
+from annotation.forms import error_add
+from annotation.frame import project_frame
+from annotation.models import Membership, Project
+from annotation.services.project_settings import (
+    MAX_GOLD_SHARE,
+    MAX_OVERLAP,
+    project_settings_change,
+)
+from modelhub.errors import ApplicationError
+
+
+class SettingsForm(forms.Form):
+    """Shares are asked for in per cent."""
+
+    overlap = forms.IntegerField(
+        label="People for each task",
+        min_value=1,
+        max_value=MAX_OVERLAP,
+        help_text="Of the tasks made from now on. Two or more let you measure agreement.",
+    )
+    queue_order = forms.ChoiceField(label="What comes next", choices=Project.Order.choices)
+    gold_percent = forms.FloatField(
+        label="Known answers mixed in, %",
+        min_value=0,
+        max_value=100 * MAX_GOLD_SHARE,
+        help_text="Of what each person gets. 0 mixes none in.",
+    )
+    pass_percent = forms.FloatField(
+        label="Score that passes the test, %",
+        min_value=0,
+        max_value=100,
+        help_text="0 asks for no test. Tasks of the test are made under Quality, Reviews.",
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
+    project = policy.project_for(request.user, project_uid, Membership.Role.MANAGER)
+    now = {
+        "overlap": project.overlap,
+        "queue_order": project.queue_order,
+        "gold_percent": round(100 * project.gold_share, 2),
+        "pass_percent": round(100 * project.qualification_pass, 2),
+    }
+    form = SettingsForm(request.POST if request.method == "POST" else None, initial=now)
+    if form.is_valid():
+        given = form.cleaned_data
+        try:
+            project_settings_change(
+                project=project,
+                overlap=given["overlap"],
+                queue_order=given["queue_order"],
+                gold_share=given["gold_percent"] / 100,
+                qualification_pass=given["pass_percent"] / 100,
+            )
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(request, "Kept. It holds for the next task that is handed out.")
+            return redirect("project_settings", project.uid)
+    context = project_frame(request, project, "settings") | {"form": form}
+    status = 400 if form.is_bound and form.errors else 200
+    return render(request, "annotation/project_settings.html", context, status=status)

@@ -1,0 +1,598 @@
+/* The desk: shows one task at a time, whatever its kind, keeps its draft, sends it, takes it back.
+
+   A kind is a class in window.rondo.kinds. It is given the desk {task, form, stage, page, closing,
+   changed(), redraw(), post(), urlOf()}, draws the judgement into `stage`, and answers:
+
+     take(draft)   draw a draft, or null: the beginning     draft()      the judgement in progress
+     judgement()   what is sent                             missing()    null, or {words, point()}
+     count()       "2 of 4 placed"                          hint()       a contradiction to look at, or ""
+     greeting()    what a new task says                     focus()      to where the work is
+     key(key, event) → whether it was its key               undo(), canUndo   its own last move
+     resized()     the window changed */
+(() => {
+  "use strict";
+  const { DraftKeeper, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
+  const { draftsPrune, fill, keyNew, notice, offer, offerClose, post, say, scriptLoad, store, typeset } = window.rondo;
+
+  const config = JSON.parse(document.getElementById("desk-state").textContent);
+  const page = document.querySelector("[data-desk]");
+  const $ = (selector, root = document) => root.querySelector(selector);
+  const rationale = $("[data-rationale]");
+  const RENEW_EVERY_MS = 60_000;
+  const IDLE_AFTER_MS = 60_000;
+  const ATTENTION_MS = 30_000;
+  const UNDO_MS = 10_000;
+  const FRESH_MS = 20_000;
+
+  const outbox = new Outbox(config.viewer);
+  const lease = new LeaseChip();
+  const saved = new SavedChip();
+  const progress = new ProgressChip();
+  const urlOf = (name, uid) => config.urls[name].replace(config.placeholder, uid);
+  const stock = new Stock({ next: config.urls.next, urlOf, arrived: (given) => kindLoad(given.task.kind).catch(() => {}) });
+
+  let current = null; // {given, uid, kind, work, keeper, activeS, changed, end}
+  let last = null; // what was sent last: {entry, given, draft, until, done}
+  let busy = false; // between two tasks, waiting for the server
+  let lastActive = Date.now();
+  let loadRetryMs = 3000;
+  let loadTimer = 0;
+
+  /* ------------------------------------------------------------ views */
+
+  function view(name) {
+    page.dataset.view = name;
+    const working = name === "task";
+    $("[data-lease]").hidden = !working;
+    if (!working) saved.clear();
+    $("[data-ask]").hidden = !working;
+  }
+
+  function kindLoad(kind) {
+    store.write("rondo:kind", kind);
+    const scripts = config.kinds[kind] ?? [];
+    return scripts.reduce((before, url) => before.then(() => scriptLoad(url)), Promise.resolve());
+  }
+
+  /* ------------------------------------------------------------ a task */
+
+  async function taskShow({ given, draft = null, at = Date.now() }) {
+    const { assignment, task } = given;
+    const { uid } = assignment;
+    await kindLoad(task.kind);
+    currentClose();
+    const end = new AbortController();
+    const keeper = new DraftKeeper({
+      url: urlOf("draft", uid),
+      key: `rondo:draft:${config.viewer}:${uid}`,
+      sequence: assignment.draft_sequence,
+      onState: savedTake,
+      onReply: draftReply,
+    });
+    const kept = keeper.local();
+    const newerHere = !draft && kept && kept.sequence > assignment.draft_sequence;
+    const content = draft ?? (newerHere ? kept.draft : assignment.draft);
+    const stage = document.createElement("div");
+    stage.className = "desk-stage";
+    stage.dataset.stage = task.kind;
+    $("[data-stage]").replaceWith(stage);
+    page.dataset.kind = task.kind;
+    delete page.dataset.layout;
+    stock.busyWith.add(uid);
+    current = { given, uid, kind: task.kind, keeper, end, form: given.form ?? {}, changed: false };
+    current.activeS = Number(content?.active_s) || 0;
+    current.work = new window.rondo.kinds[task.kind]({
+      task: given,
+      form: current.form,
+      stage,
+      page,
+      closing: end.signal,
+      changed,
+      redraw,
+      typeset: (root) => typeset(root, config.libraries),
+      urlOf: (name) => urlOf(name, uid),
+      previewUrl: config.urls.preview,
+    });
+    saved.clear();
+    lease.lapsed = false;
+    lease.take(assignment.lease_until);
+    progress.take(given.progress);
+    guidelineShow(given.guideline);
+    messagesShow(given.prompt.messages);
+    rationaleShow(content?.rationale);
+    keysShow(task.kind);
+    view("task");
+    current.work.take(content);
+    redraw();
+    scrollTo({ top: 0 });
+    current.work.focus();
+    typeset($("[data-for='task']"), config.libraries);
+    if (draft) keeper.keep(draftNow());
+    else if (newerHere) {
+      keeper.keep(draftNow());
+      notice(gettext("Your unsent work from this device is back."));
+    } else if (content) notice(gettext("Your draft is back."));
+    say(`${gettext("New task.")} ${current.work.greeting()}`);
+    if (Date.now() - at > FRESH_MS) renew({ waited: true });
+  }
+
+  function currentClose() {
+    if (!current) return;
+    current.keeper.close();
+    current.end.abort();
+    current = null;
+  }
+
+  function messagesShow(messages) {
+    const names = {
+      user: gettext("Person"),
+      assistant: gettext("Assistant"),
+      system: gettext("Instructions to the assistant"),
+    };
+    $("[data-messages]").replaceChildren(
+      ...messages.map((message) => {
+        const box = document.createElement("div");
+        box.className = "message";
+        box.dataset.role = message.role;
+        const who = document.createElement("h3");
+        who.textContent = names[message.role] ?? message.role;
+        const text = document.createElement("div");
+        text.className = "prose";
+        text.dir = "auto";
+        text.innerHTML = message.html; // rendered and cleaned by the server
+        box.append(who, text);
+        return box;
+      }),
+    );
+    $("[data-messages]").scrollTop = 0;
+  }
+
+  function rationaleShow(text) {
+    const asked = current.form.rationale ?? "optional";
+    $("[data-why]").hidden = asked === "none";
+    $("[data-why-asked]").textContent = asked === "required" ? gettext("required") : gettext("optional");
+    rationale.required = asked === "required";
+    rationale.value = typeof text === "string" ? text : "";
+  }
+
+  function guidelineShow(guideline) {
+    const box = $("[data-guidelines]");
+    if (!guideline) {
+      box.textContent = gettext("This project has no guidelines yet.");
+    } else {
+      box.innerHTML = guideline.html; // rendered and cleaned by the server
+      $("#guidelines-title").textContent = fill(gettext("Guidelines, version %(n)s"), { n: guideline.number });
+    }
+    const read = store.read(`rondo:guidelines:${config.project}`, 0);
+    $("[data-guideline-new]").hidden = !guideline || read === guideline.number;
+  }
+
+  function guidelinesOpen() {
+    $("#guidelines-drawer").showModal();
+    const guideline = current?.given.guideline;
+    if (guideline) store.write(`rondo:guidelines:${config.project}`, guideline.number);
+    typeset($("[data-guidelines]"), config.libraries);
+    $("[data-guideline-new]").hidden = true;
+  }
+
+  /* The keys of this kind: a line in the bar, and the sheet. */
+  function keysShow(kind) {
+    const template = document.getElementById(`keys-${kind}`).content.cloneNode(true);
+    $("[data-bar-keys]").replaceChildren(template.querySelector("[data-short]"));
+    $("[data-kind-keys]").replaceChildren(...template.querySelectorAll("dl > div"));
+  }
+
+  /* ------------------------------------------------------------ the work changes */
+
+  const draftNow = () => ({
+    ...current.work.draft(),
+    ...(current.form.rationale !== "none" && { rationale: rationale.value }),
+    active_s: Math.round(current.activeS),
+  });
+
+  /* The judgement changed: the draft is kept, and the next task fetched while this one is done. */
+  function changed() {
+    if (!current) return;
+    current.changed = true;
+    current.keeper.keep(draftNow());
+    stock.ahead(current.uid);
+    redraw();
+  }
+
+  function redraw() {
+    if (!current) return;
+    $("[data-count]").textContent = current.work.count();
+    hintShow(current.work.hint());
+    $('[data-act="submit"]').setAttribute("aria-disabled", String(Boolean(missing())));
+    $('[data-act="undo"]').disabled = !current.work.canUndo;
+  }
+
+  /* A contradiction to look at, or what was missing when somebody wanted to send. */
+  function hintShow(words) {
+    $("[data-hint]").hidden = !words;
+    if ($("[data-hint-words]").textContent !== words) $("[data-hint-words]").textContent = words;
+  }
+
+  function missing() {
+    const found = current.work.missing();
+    if (found || current.form.rationale !== "required" || rationale.value.trim()) return found;
+    return { words: gettext("Not sent: say why."), point: () => rationale.focus() };
+  }
+
+  function undo() {
+    if (current?.work.canUndo && page.dataset.view === "task") return current.work.undo();
+    if (last) return takeBack();
+    return say(gettext("Nothing to undo."));
+  }
+
+  /* ------------------------------------------------------------ saved, reserved */
+
+  function savedTake(state, message = "") {
+    if (page.dataset.view === "task") saved.take(state);
+    if (state === "refused") notice(fill(gettext("Your draft was not saved: %(why)s"), { why: message }), "error");
+  }
+
+  function draftReply(reply) {
+    if (reply.lease_until) lease.take(reply.lease_until);
+    if (reply.notice) notice(reply.notice, "warning");
+    if (reply.state) lease.takeState(reply.state);
+  }
+
+  async function renew({ waited = false } = {}) {
+    const held = current;
+    if (!held) return;
+    lease.renewedAt = Date.now();
+    stock.renew();
+    try {
+      const reply = await post(urlOf("renew", held.uid));
+      if (held !== current) return;
+      if (reply.lease_until) lease.take(reply.lease_until);
+      if (!lease.takeState(reply.state)) return;
+      if (waited && !held.changed) {
+        notice(gettext("That task went to somebody else while it waited. Here is another."));
+        currentClose();
+        load();
+      } else notice(gettext("Your reservation has lapsed. Your work is kept, and you can still send it."), "warning");
+    } catch {
+      /* The countdown tells the truth by itself; the next try is a minute away. */
+    }
+  }
+
+  /* ------------------------------------------------------------ getting the next */
+
+  async function taskTake(item) {
+    clearTimeout(loadTimer);
+    loadRetryMs = 3000;
+    if (item) return taskShow(item);
+    currentClose();
+    $("[data-progress]").hidden = true;
+    view("finished");
+    say(gettext("That is everything for now."));
+    return undefined;
+  }
+
+  /* What waits here, or else what the queue has. */
+  async function nextTake() {
+    const waiting = stock.shift();
+    if (waiting) return taskTake(waiting);
+    stock.busyWith = new Set(outbox.entries().map((entry) => entry.uid));
+    stock.asked = "";
+    const given = await post(config.urls.next);
+    return taskTake(given && { given });
+  }
+
+  function trouble(refusal) {
+    if (refusal.offline) {
+      $("[data-waiting-words]").textContent = outbox.entries().length
+        ? gettext("Your work is kept on this device and will be sent by itself as soon as the server answers.")
+        : gettext("The server does not answer. The page tries again by itself.");
+      currentClose();
+      view("waiting");
+      say(gettext("Offline. Your work is kept on this device."));
+      retryLater(load);
+      return;
+    }
+    const out = refusal.status === 401;
+    $("[data-error-title]").textContent = out ? gettext("You are signed out") : gettext("Something went wrong");
+    $("[data-error-words]").textContent = out
+      ? gettext("Sign in again to go on. What you did is kept on this device and will be sent then.")
+      : refusal.message;
+    $("[data-error-sign-in]").hidden = !out;
+    currentClose();
+    view("error");
+  }
+
+  function retryLater(act) {
+    clearTimeout(loadTimer);
+    loadTimer = setTimeout(act, loadRetryMs);
+    loadRetryMs = Math.min(loadRetryMs * 2, 60_000);
+  }
+
+  /* What is in the outbox first, then the next task. */
+  async function load() {
+    if (busy) return;
+    busy = true;
+    clearTimeout(loadTimer);
+    try {
+      await outboxSend();
+      await nextTake();
+    } catch (refusal) {
+      trouble(refusal);
+    } finally {
+      busy = false;
+    }
+  }
+
+  /* ------------------------------------------------------------ sending */
+
+  let sending = Promise.resolve();
+
+  /* Send what is in the outbox, in order, one at a time. Rejects at the first that has to wait. */
+  function outboxSend() {
+    const turn = async () => {
+      for (const entry of outbox.entries()) {
+        try {
+          sentTake(await outbox.send(entry), entry);
+        } catch (refusal) {
+          if (refusal.offline || refusal.status === 401) throw refusal;
+          refusedTake(refusal, entry);
+        }
+      }
+    };
+    sending = sending.catch(() => {}).then(turn);
+    return sending;
+  }
+
+  function sentTake(reply, entry) {
+    store.remove(entry.draftKey);
+    if (last?.entry.key === entry.key) last.uid = reply.submission.uid;
+    if (reply.submission.notice) notice(reply.submission.notice, "warning");
+    stock.add(reply.next);
+  }
+
+  /* The server will not have it: the person gets it back as they left it. */
+  function refusedTake(refusal, entry) {
+    const words = fill(gettext("Not sent: %(why)s"), { why: refusal.message });
+    notice(words, "error");
+    if (last?.entry.key !== entry.key) return;
+    const { given, draft } = last;
+    lastForget();
+    progress.sent(-1);
+    comeBack(given, draft);
+  }
+
+  async function submit() {
+    if (busy || page.dataset.view !== "task") return;
+    const lack = missing();
+    if (lack) {
+      lack.point?.();
+      say(lack.words);
+      hintShow(lack.words);
+      return;
+    }
+    const { given, uid, keeper } = current;
+    const entry = {
+      key: keyNew(),
+      uid,
+      url: urlOf("submit", uid),
+      draftKey: keeper.key,
+      body: {
+        ...current.work.judgement(),
+        ...(current.form.rationale !== "none" && { rationale: rationale.value }),
+        active_s: Math.round(current.activeS * 10) / 10,
+      },
+    };
+    const draft = draftNow();
+    if (!outbox.put(entry)) return unkept();
+    busy = true;
+    keeper.close();
+    last = { entry, given, draft };
+    const mine = last;
+    const sentNow = outboxSend();
+    mine.done = sentNow.catch(() => {});
+    progress.sent(1);
+    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: "U", ms: UNDO_MS, act: takeBack });
+    setTimeout(() => last === mine && lastForget(), UNDO_MS);
+    page.classList.add("sending");
+    try {
+      // What was fetched ahead, if it came; the server's answer brings one otherwise.
+      const ready = stock.shift() ?? (await stock.settled());
+      if (ready) {
+        await taskTake(ready);
+        sentNow.catch(behindTrouble);
+      } else {
+        await sentNow;
+        if (last === mine || !current || current.uid === uid) await nextTake();
+      }
+    } catch (refusal) {
+      trouble(refusal);
+    } finally {
+      busy = false;
+      page.classList.remove("sending");
+    }
+  }
+
+  /* The browser keeps nothing for us (a full or closed store): wait for the answer, and say so. */
+  async function unkept() {
+    notice(gettext("This browser keeps nothing for this page. Stay until it says that your work is sent."), "warning");
+    const { work, uid, keeper } = current;
+    busy = true;
+    try {
+      const reply = await post(urlOf("submit", uid), { ...work.judgement(), rationale: rationale.value, active_s: current.activeS }, keyNew());
+      keeper.close();
+      stock.add(reply.next);
+      await nextTake();
+    } catch (refusal) {
+      notice(refusal.offline ? gettext("The server does not answer. Try again.") : fill(gettext("Not sent: %(why)s"), { why: refusal.message }), "error");
+    } finally {
+      busy = false;
+    }
+  }
+
+  /* A submission failed while the next task was already on show. */
+  function behindTrouble(refusal) {
+    if (refusal.status === 401) return trouble(refusal);
+    savedTake("offline");
+    return retryLater(() => outboxSend().then(behindSettled).catch(behindTrouble));
+  }
+
+  function behindSettled() {
+    loadRetryMs = 3000;
+    if (saved.state === "offline") savedTake("saved");
+  }
+
+  /* ------------------------------------------------------------ taking back */
+
+  function lastForget() {
+    last = null;
+    offerClose();
+  }
+
+  /* Undo the last submission: it comes back as it was, and what is on show waits behind it. */
+  async function takeBack() {
+    const mine = last;
+    if (!mine || busy) return;
+    busy = true;
+    lastForget();
+    try {
+      if (!navigator.onLine && outbox.entries().some((one) => one.key === mine.entry.key)) {
+        outbox.drop(mine.entry);
+        progress.sent(-1);
+        await comeBack(mine.given, mine.draft);
+      } else {
+        await mine.done;
+        if (outbox.entries().some((one) => one.key === mine.entry.key)) {
+          outbox.drop(mine.entry); // it never got through
+          await comeBack(mine.given, mine.draft);
+        } else await comeBack(await post(urlOf("undo", mine.entry.uid)), mine.draft);
+        progress.sent(-1);
+      }
+      say(gettext("Taken back. It is as you left it."));
+    } catch (refusal) {
+      notice(
+        refusal.offline ? gettext("Offline: what was sent can be taken back when the server answers.") : refusal.message || gettext("It is too late to take it back."),
+        "warning",
+      );
+    } finally {
+      busy = false;
+    }
+  }
+
+  function comeBack(given, draft) {
+    if (current && current.uid !== given.assignment.uid) {
+      const { given: waiting, keeper, uid } = current;
+      const begun = current.changed ? draftNow() : null;
+      if (begun) keeper.keep(begun);
+      keeper.send();
+      stock.busyWith.delete(uid);
+      stock.add(waiting, { first: true, draft: begun });
+    }
+    return taskShow({ given, draft });
+  }
+
+  /* ------------------------------------------------------------ skipping, asking */
+
+  async function skip(reason) {
+    await leave("skip", { reason }, gettext("Offline: the task can be skipped when the server answers."), gettext("Not skipped: %(why)s"));
+  }
+
+  async function ask(text) {
+    current.keeper.keep(draftNow());
+    await current.keeper.send();
+    const left = await leave("question", { text }, gettext("Offline: a question can be asked when the server answers."), gettext("Not asked: %(why)s"));
+    if (left) notice(gettext("Asked. The task waits for the answer, with your work; you will be told."));
+  }
+
+  /* Leave the task on show by a request that answers with the next. */
+  async function leave(name, body, offlineWords, refusedWords) {
+    if (busy || !current) return false;
+    busy = true;
+    const { keeper, uid } = current;
+    try {
+      const reply = await post(urlOf(name, uid), body);
+      if (name === "skip") store.remove(keeper.key);
+      stock.add(reply.next);
+      await nextTake();
+      return true;
+    } catch (refusal) {
+      if (current) notice(refusal.offline ? offlineWords : fill(refusedWords, { why: refusal.message }), "error");
+      else trouble(refusal);
+      return false;
+    } finally {
+      busy = false;
+    }
+  }
+
+  /* ------------------------------------------------------------ what the person does */
+
+  const acts = {
+    submit,
+    undo,
+    "take-back": () => {}, // the offer's button has its own hand
+    skip: () => $("#skip-dialog").showModal(),
+    question: () => $("#question-dialog").showModal(),
+    guidelines: guidelinesOpen,
+    keys: () => $("#keys-dialog").showModal(),
+    again: load,
+  };
+
+  document.addEventListener("click", (event) => {
+    const act = event.target.closest("[data-act]");
+    if (act) acts[act.dataset.act]?.();
+  });
+
+  rationale.addEventListener("input", changed);
+
+  window.rondo = {
+    ...window.rondo,
+    desk: {
+      acts,
+      ask,
+      skip,
+      toRationale: () => !$("[data-why]").hidden && rationale.focus(),
+      get work() {
+        return page.dataset.view === "task" ? current?.work : null;
+      },
+    },
+  };
+
+  /* ------------------------------------------------------------ the clock */
+
+  for (const kind of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "scroll"]) {
+    addEventListener(kind, () => (lastActive = Date.now()), { passive: true, capture: true });
+  }
+
+  setInterval(() => {
+    if (page.dataset.view !== "task" || !current) return;
+    const idle = Date.now() - lastActive;
+    if (!document.hidden && idle < ATTENTION_MS) current.activeS += 1;
+    lease.draw();
+    saved.draw();
+    if (idle < IDLE_AFTER_MS && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();
+  }, 1000);
+
+  addEventListener("online", () => {
+    loadRetryMs = 3000;
+    if (page.dataset.view === "waiting") load();
+    else {
+      current?.keeper.send();
+      if (outbox.entries().length) outboxSend().then(behindSettled).catch(behindTrouble);
+    }
+  });
+  addEventListener("offline", () => savedTake("offline"));
+  addEventListener("resize", () => current?.work.resized?.());
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) current?.keeper.send();
+    else if (page.dataset.view === "task") renew();
+    else if (page.dataset.view === "finished") load();
+  });
+
+  /* Others' work makes new work: look again now and then, while somebody is looking. */
+  setInterval(() => {
+    if (page.dataset.view === "finished" && !document.hidden && Date.now() - lastActive < 5 * 60_000) load();
+  }, 20_000);
+
+  draftsPrune();
+  kindLoad(store.read("rondo:kind", "")).catch(() => {});
+  load();
+})();

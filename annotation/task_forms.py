@@ -1,0 +1,276 @@
+"""How a project asks for each kind of task: a dataclass of settings for each, read strictly.
+
+The settings lie in `TaskForm` rows as JSON. A project without a row for a kind asks for it by the
+defaults here. `shown` is the part of a form that its annotators are told.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from annotation.models import Project, Task
+from modelhub.errors import ApplicationError
+
+RATIONALES = ("none", "optional", "required")
+STARTS = ("nothing", "draft", "either")
+MAX_FLAGS = 20
+MAX_LABEL_CHARS = 80
+# Keys with a meaning on every annotator's page, or on the page of ratings (1 to 7).
+TAKEN_KEYS = frozenset("1234567jkgdsuqe?")
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_KEY = re.compile(r"[a-z0-9]")
+_ENDPOINT = re.compile(r"[-a-zA-Z0-9_]{1,80}")
+_UID = re.compile(r"[0-9a-f]{32}")
+
+
+class FormError(ApplicationError):
+    """Settings were refused: which field, and why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"Task form, field {name}: {reason}.", {"field": name})
+
+
+def _check(holds: bool, name: str, reason: str) -> None:
+    if not holds:
+        raise FormError(name, reason)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseForm:
+    """What every kind may ask."""
+
+    KIND: ClassVar[str]
+    rationale: str = "optional"
+
+    def __post_init__(self) -> None:
+        _check(self.rationale in RATIONALES, "rationale", f"wanted one of {', '.join(RATIONALES)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """The settings as they are stored."""
+        return dataclasses.asdict(self)
+
+    def shown(self) -> dict[str, Any]:
+        """The settings that the annotator's page is given."""
+        return self.as_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingForm(BaseForm):
+    """All answers in tiers, best first; a tier of several is a tie."""
+
+    KIND = Task.Kind.RANKING.value
+    unacceptable: bool = True  # whether answers may be marked as acceptable to nobody
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairForm(BaseForm):
+    """The better of two answers, and by how much."""
+
+    KIND = Task.Kind.PAIR.value
+    ties: bool = True  # whether "neither" is an answer
+    safety_labels: bool = False  # whether each side is called safe or not
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """Something that may be wrong with an answer: its name in the data, its label, its key."""
+
+    name: str
+    label: str
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingForm(BaseForm):
+    """Each answer by itself: 1 to 7, and flags."""
+
+    KIND = Task.Kind.RATING.value
+    flags: tuple[Flag, ...] = (
+        Flag(name="fails_instruction", label="Fails the instruction", key="f"),
+        Flag(name="wrong", label="Says what is wrong", key="w"),
+        Flag(name="hallucinated", label="Makes things up", key="h"),
+        Flag(name="harmful", label="Harmful", key="x"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(len(self.flags) <= MAX_FLAGS, "flags", f"wanted at most {MAX_FLAGS}")
+        names, keys = set[str](), set[str]()
+        for place, flag in enumerate(self.flags):
+            where = f"flags[{place}]"
+            _check(
+                bool(_NAME.fullmatch(flag.name)),
+                f"{where}.name",
+                "wanted a small letter and up to 39 small letters, digits and _",
+            )
+            _check(flag.name not in names, f"{where}.name", f"{flag.name!r} is there twice")
+            label = flag.label
+            _check(
+                0 < len(label.strip()) <= MAX_LABEL_CHARS and label.isprintable(),
+                f"{where}.label",
+                f"wanted 1 to {MAX_LABEL_CHARS} characters",
+            )
+            names.add(flag.name)
+            if flag.key:
+                _check(bool(_KEY.fullmatch(flag.key)), f"{where}.key", "wanted a-z or 0-9")
+                _check(flag.key not in TAKEN_KEYS, f"{where}.key", f"{flag.key} means another")
+                _check(flag.key not in keys, f"{where}.key", f"{flag.key} is there twice")
+                keys.add(flag.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemonstrationForm(BaseForm):
+    """The ideal answer, written by a person."""
+
+    KIND = Task.Kind.DEMONSTRATION.value
+    start: str = "either"  # from "nothing", from a model's "draft", or from "either"
+    turns: int = 1  # answers that may be written, each to the person's own next message
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.start in STARTS, "start", f"wanted one of {', '.join(STARTS)}")
+        _check(1 <= self.turns <= 20, "turns", "wanted 1 to 20")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditForm(BaseForm):
+    """One of the answers, made better."""
+
+    KIND = Task.Kind.EDIT.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """Who gives one of a dialogue's two answers, and how it is sampled."""
+
+    endpoint: str  # name of an Endpoint of the hub
+    temperature: float = 1.0
+    version: str = ""  # uid of the model version that the endpoint serves, where it is one of ours
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialogueForm(BaseForm):
+    """A talk with live models: each turn two answers, of which one is chosen and goes on.
+
+    Without two `sides` no answers are given, and so no such task can be done.
+    """
+
+    KIND = Task.Kind.DIALOGUE.value
+    sides: tuple[Side, ...] = field(default=())
+    max_turns: int = 4
+    max_tokens: int = 1024  # of an answer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(len(self.sides) in (0, 2), "sides", "wanted two, or none yet")
+        for place, side in enumerate(self.sides):
+            where = f"sides[{place}]"
+            _check(bool(_ENDPOINT.fullmatch(side.endpoint)), f"{where}.endpoint", "wanted a name")
+            _check(
+                0 <= side.temperature <= 2,  # so is NaN refused
+                f"{where}.temperature",
+                "wanted 0 to 2",
+            )
+            _check(
+                not side.version or bool(_UID.fullmatch(side.version)),
+                f"{where}.version",
+                "wanted the uid of a model version, or nothing",
+            )
+        _check(1 <= self.max_turns <= 50, "max_turns", "wanted 1 to 50")
+        _check(1 <= self.max_tokens <= 32_768, "max_tokens", "wanted 1 to 32768")
+
+    def shown(self) -> dict[str, Any]:
+        """Without the sides: annotators are not told who answers them, or how it is sampled."""
+        told = self.as_json()
+        del told["sides"]
+        return told
+
+
+Form = RankingForm | PairForm | RatingForm | DemonstrationForm | EditForm | DialogueForm
+FORMS: dict[str, type[Form]] = {
+    cls.KIND: cls
+    for cls in (DemonstrationForm, RankingForm, PairForm, RatingForm, EditForm, DialogueForm)
+}
+
+# What the annotators of a paper were asked, where one of our kinds can ask it.
+PRESETS: dict[str, Form] = {
+    # Ouyang et al. 2022 (arXiv:2203.02155), appendix B.3: overall quality and its metadata.
+    "InstructGPT": RatingForm(
+        flags=(
+            Flag(name="fails_instruction", label="Fails to follow the instruction", key="f"),
+            Flag(
+                name="inappropriate_for_assistant",
+                label="Inappropriate for a customer assistant",
+                key="i",
+            ),
+            Flag(name="hallucination", label="Hallucination", key="h"),
+            Flag(name="satisfies_constraint", label="Satisfies the constraint given", key="c"),
+            Flag(name="sexual", label="Sexual content", key="x"),
+            Flag(name="violent", label="Violent content", key="v"),
+            Flag(
+                name="encourages_harm",
+                label="Encourages violence, abuse, terrorism or self-harm",
+                key="b",
+            ),
+            Flag(name="denigrates", label="Denigrates a protected class", key="p"),
+            Flag(name="harmful_advice", label="Gives harmful advice", key="a"),
+            Flag(name="opinion", label="Expresses an opinion", key="o"),
+            Flag(name="moral_judgment", label="Expresses a moral judgement", key="m"),
+        )
+    ),
+    # Touvron et al. 2023 (arXiv:2307.09288), section 3.2.1: a forced choice of two, its degree in
+    # four steps, and a safety label that sorts the pair into three bins.
+    "Llama 2": PairForm(ties=False, safety_labels=True, rationale="none"),
+    # Bai et al. 2022 (arXiv:2204.05862), section 2.2: one of two answers, with a strength, a turn.
+    "HH dialogue": DialogueForm(max_turns=8, rationale="none"),
+}
+
+
+def form_read(kind: str, settings: Mapping[str, Any]) -> Form:
+    """The form of some settings. Raises FormError naming the first field that does not fit."""
+    if kind not in FORMS:
+        raise FormError("kind", f"there is no kind {kind!r}; there are {', '.join(FORMS)}")
+    values = _typed(FORMS[kind], settings, "")
+    for name, cls in (("flags", Flag), ("sides", Side)):
+        if name in values:
+            values[name] = tuple(
+                cls(**_typed(cls, one, f"{name}[{place}]."))
+                for place, one in enumerate(values[name])
+            )
+    return FORMS[kind](**values)
+
+
+def form_of(project: Project, kind: str) -> Form:
+    """How the project asks for a kind. One query, none where its task_forms were prefetched."""
+    row = next((row for row in project.task_forms.all() if row.kind == kind), None)
+    return form_read(kind, row.settings if row else {})
+
+
+def _typed(cls: type[Any], values: Any, where: str) -> dict[str, Any]:
+    """The values whose names and JSON types are those of a dataclass's fields."""
+    if not isinstance(values, Mapping):
+        raise FormError(where.removesuffix(".") or "settings", "wanted an object")
+    fields = {one.name: one for one in dataclasses.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise FormError(f"{where}{name}"[:80], "there is no such field")
+    for name, one in fields.items():
+        needed = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
+        if needed and name not in values:
+            raise FormError(f"{where}{name}", "is missing")
+    for name, value in values.items():
+        wanted = fields[name].type
+        fits = (
+            isinstance(value, int | float) and not isinstance(value, bool)
+            if wanted is float
+            else isinstance(value, int) and not isinstance(value, bool)
+            if wanted is int
+            else isinstance(value, wanted)
+            if isinstance(wanted, type) and wanted in (bool, str)
+            else isinstance(value, list | tuple)
+        )
+        if not fits:
+            raise FormError(f"{where}{name}", f"unexpected value {value!r:.60}")
+    return dict(values)

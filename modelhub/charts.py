@@ -1,0 +1,168 @@
+"""The geometry of small charts: numbers in, SVG coordinates out. Plain Python, standard library.
+
+Drawn on the server: the curves are there without a script, and a poll that changed nothing is
+recognised by its bytes.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 320.0, 96.0
+_PAD = 6.0
+_LABEL_GAP = 7.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """A line through points, as the `points` of an SVG polyline, with its first and last value."""
+
+    points: str
+    first: float
+    last: float
+    last_x: float
+    last_y: float
+    last_step: int
+
+
+def curve_draw(values: Sequence[tuple[int, float]]) -> Curve | None:
+    """Scale (step, value) points into WIDTH × HEIGHT; None for fewer than two."""
+    if len(values) < 2:
+        return None
+    steps = [step for step, _ in values]
+    numbers = [value for _, value in values]
+    xs = _scale(steps, min(steps), max(steps), WIDTH)
+    ys = [HEIGHT - y for y in _scale(numbers, min(numbers), max(numbers), HEIGHT)]
+    return Curve(
+        points=" ".join(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)),
+        first=numbers[0],
+        last=numbers[-1],
+        last_x=round(xs[-1], 1),
+        last_y=round(ys[-1], 1),
+        last_step=steps[-1],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """One figure of a chart by round: its place, and its interval's ends."""
+
+    label: str
+    x: float
+    label_x: float  # where the figure is written beside it
+    y: float
+    low_y: float
+    high_y: float
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Figures with intervals over rounds, and where the zero line lies."""
+
+    marks: list[Mark]
+    points: str
+    zero_y: float
+    top: float
+    bottom: float
+
+
+def chart_draw(figures: Sequence[tuple[str, float, float, float]]) -> Chart | None:
+    """Scale (label, value, low, high) into WIDTH × HEIGHT with 0 in sight; None for none."""
+    if not figures:
+        return None
+    bottom = min(0.0, *(low for _, _, low, _ in figures))
+    top = max(0.0, *(high for _, _, _, high in figures))
+
+    def place(value: float) -> float:
+        return round(HEIGHT - _scale([value], bottom, top, HEIGHT)[0], 1)
+
+    width = WIDTH / len(figures)
+    marks = [
+        Mark(
+            label=label,
+            x=round(width * (i + 0.5), 1),
+            label_x=round(width * (i + 0.5) + _LABEL_GAP, 1),
+            y=place(value),
+            low_y=place(low),
+            high_y=place(high),
+            value=value,
+            low=low,
+            high=high,
+        )
+        for i, (label, value, low, high) in enumerate(figures)
+    ]
+    return Chart(
+        marks=marks,
+        points=" ".join(f"{mark.x},{mark.y}" for mark in marks),
+        zero_y=place(0.0),
+        top=top,
+        bottom=bottom,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One bar: its rectangle, and where its name is written."""
+
+    label: str
+    value: float
+    x: float
+    y: float
+    width: float
+    height: float
+    middle: float
+    is_named: bool  # where there are many, not every bar has room for its name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Bars from a common floor, the highest as high as the chart."""
+
+    bars: list[Bar]
+    top: float
+
+    @property
+    def total(self) -> float:
+        return math.fsum(bar.value for bar in self.bars)
+
+
+_NAMES_AT_MOST = 8
+_GAP_SHARE = 0.2
+_WIDEST = 40.0
+
+
+def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
+    """Scale (label, value ≥ 0) into WIDTH × HEIGHT from 0; None for no values, or zeros alone."""
+    top = max((value for _, value in values), default=0.0)
+    if top <= 0:
+        return None
+    slot = WIDTH / len(values)
+    width = min(slot * (1 - _GAP_SHARE), _WIDEST)
+    every = math.ceil(len(values) / _NAMES_AT_MOST)
+    bars = []
+    for i, (label, value) in enumerate(values):
+        height = round((HEIGHT - _PAD) * value / top, 1)
+        bars.append(
+            Bar(
+                label=label,
+                value=value,
+                x=round(slot * (i + 0.5) - width / 2, 1),
+                y=round(HEIGHT - height, 1),
+                width=round(width, 1),
+                height=height,
+                middle=round(slot * (i + 0.5), 1),
+                is_named=(len(values) - 1 - i) % every == 0,
+            )
+        )
+    return Bars(bars=bars, top=top)
+
+
+def _scale(values: Sequence[float], low: float, high: float, length: float) -> list[float]:
+    """Values between low and high → lengths between the paddings; the middle if all are equal."""
+    span = high - low
+    if not span or not math.isfinite(span):
+        return [length / 2 for _ in values]
+    return [_PAD + (value - low) / span * (length - 2 * _PAD) for value in values]

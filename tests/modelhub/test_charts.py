@@ -1,0 +1,56 @@
+"""Chart geometry against places worked out by hand: 320 wide, 96 high, 6 kept free at the edges."""
+
+from modelhub.charts import bars_draw, chart_draw, curve_draw
+
+
+def test_a_curve_runs_from_edge_to_edge_with_large_values_at_the_top() -> None:
+    curve = curve_draw([(0, 2.0), (5, 1.0), (10, 0.0)])
+    assert curve is not None
+    assert curve.points == "6.0,6.0 160.0,48.0 314.0,90.0"
+    assert (curve.first, curve.last, curve.last_step) == (2.0, 0.0, 10)
+
+
+def test_a_flat_curve_lies_in_the_middle_and_one_point_is_none() -> None:
+    flat = curve_draw([(1, 3.0), (2, 3.0)])
+    assert flat is not None and flat.points == "6.0,48.0 314.0,48.0"
+    assert curve_draw([(1, 3.0)]) is None
+    assert curve_draw([]) is None
+
+
+def test_a_chart_keeps_zero_in_sight_and_spans_the_intervals() -> None:
+    chart = chart_draw([("Round 1", 0.5, 0.0, 1.0), ("Round 2", 0.5, 0.25, 0.75)])
+    assert chart is not None
+    first, second = chart.marks
+    assert (first.x, second.x) == (80.0, 240.0)
+    assert second.label_x == 247.0
+    assert (first.y, first.low_y, first.high_y) == (48.0, 90.0, 6.0)
+    assert chart.zero_y == 90.0 and (chart.bottom, chart.top) == (0.0, 1.0)
+    assert chart_draw([]) is None
+
+
+def test_bars_stand_on_the_floor_and_the_highest_fills_the_chart() -> None:
+    drawn = bars_draw([("Mon", 2), ("Tue", 4)])
+    assert drawn is not None
+    low, high = drawn.bars
+    assert (low.x, low.y, low.width, low.height, low.middle) == (60.0, 51.0, 40.0, 45.0, 80.0)
+    assert (high.y, high.height) == (6.0, 90.0)
+    assert (drawn.top, drawn.total) == (4, 6)
+
+
+def test_many_bars_leave_a_fifth_of_their_room_between_them() -> None:
+    drawn = bars_draw([(str(day), 1) for day in range(20)])
+    assert drawn is not None
+    first, second, *_ = drawn.bars
+    assert (first.x, first.width, second.x) == (1.6, 12.8, 17.6)
+
+
+def test_many_bars_are_not_all_named_and_the_last_always_is() -> None:
+    drawn = bars_draw([(str(day), 1) for day in range(14)])
+    assert drawn is not None
+    named = [int(bar.label) for bar in drawn.bars if bar.is_named]
+    assert named == [1, 3, 5, 7, 9, 11, 13]
+
+
+def test_nothing_to_count_is_no_chart() -> None:
+    assert bars_draw([]) is None
+    assert bars_draw([("Mon", 0)]) is None

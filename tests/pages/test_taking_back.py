@@ -1,0 +1,178 @@
+"""The desk between tasks: fetched ahead, sent at once, taken back, and offline for minutes."""
+
+import pytest
+from playwright.sync_api import expect
+
+from annotation.models import Assignment, Submission
+from tests import builders
+from tests.pages.board import annotate_path, finished_wait, press, task_wait
+
+pytestmark = pytest.mark.browser
+
+
+def tasks_make(project, *questions: str) -> None:
+    for place, question in enumerate(questions):
+        prompt = builders.make_prompt(project, question)
+        builders.make_task(project, "pair", prompt=prompt, priority=-place)
+
+
+def fetched_ahead(page):
+    """Make the first move, and wait until the task after this one is here."""
+    with page.expect_response(lambda reply: "/next/" in reply.url):
+        press(page, "2")
+    page.wait_for_timeout(150)
+
+
+def test_the_next_task_is_shown_before_the_server_has_answered(open_page, project, alice) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    fetched_ahead(page)
+    held: list = []
+    page.route("**/submit/", lambda route: held.append(route))
+    press(page, "Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    assert not Submission.objects.exists()
+    held[0].continue_()
+    page.unroute("**/submit/")
+    expect(page.get_by_text("Sent.")).to_be_visible()
+    press(page, "8 Enter")
+    finished_wait(page)
+    assert Submission.objects.count() == 2
+
+
+def test_a_submission_is_taken_back_by_key_and_sent_otherwise(open_page, project, alice) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    fetched_ahead(page)
+    with page.expect_response(lambda reply: "/submit/" in reply.url):
+        press(page, "Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    press(page, "u")
+    expect(page.locator("[data-messages]")).to_contain_text("First?")
+    assert Submission.objects.get().status == Submission.Status.WITHDRAWN
+    expect(page.get_by_role("radio", checked=True)).to_have_attribute("data-place", "2")
+    press(page, "9 Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    press(page, "5 Enter")
+    finished_wait(page)
+    first = Submission.objects.get(task__prompt__messages__0__content="First?")
+    assert first.status == Submission.Status.ACCEPTED
+    assert first.comparison.degree == 4
+    assert Submission.objects.count() == 2
+
+
+def test_what_was_begun_of_the_next_task_is_there_after_taking_back(
+    open_page, project, alice
+) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    fetched_ahead(page)
+    with page.expect_response(lambda reply: "/submit/" in reply.url):
+        press(page, "Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    press(page, "7")
+    page.locator("[data-offer]").get_by_role("button", name="Undo").click()
+    expect(page.locator("[data-messages]")).to_contain_text("First?")
+    press(page, "Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    expect(page.get_by_role("radio", checked=True)).to_have_attribute("data-place", "7")
+
+
+def test_the_last_submission_is_taken_back_from_the_finished_page(
+    open_page, project, alice
+) -> None:
+    tasks_make(project, "Only?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    press(page, "2 Enter")
+    finished_wait(page)
+    press(page, "u")
+    task_wait(page)
+    assert Assignment.objects.get().state == Assignment.State.LIVE
+
+
+def test_the_way_back_is_open_for_ten_seconds(open_page, project, alice) -> None:
+    tasks_make(project, "Only?")
+    page = open_page(alice, annotate_path(project))
+    page.clock.install()
+    page.reload()
+    task_wait(page)
+    press(page, "2 Enter")
+    finished_wait(page)
+    page.clock.run_for(9_000)
+    expect(page.locator("[data-offer]")).to_be_visible()
+    page.clock.run_for(1_500)
+    expect(page.locator("[data-offer]")).to_be_hidden()
+    press(page, "u")
+    assert Submission.objects.get().status == Submission.Status.ACCEPTED
+
+
+def test_offline_for_minutes_work_goes_on_into_the_next_task_and_all_of_it_arrives(
+    open_page, project, alice, troubles
+) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    page.clock.install()
+    page.reload()
+    task_wait(page)
+    fetched_ahead(page)
+    page.context.set_offline(True)
+    press(page, "r")
+    page.keyboard.type("written in a tunnel")
+    press(page, "Escape Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    page.clock.run_for(3 * 60_000)
+    press(page, "6")
+    expect(page.get_by_text("Offline – kept on this device")).to_be_visible()
+    press(page, "Enter")
+    expect(page.get_by_role("heading", name="You are offline")).to_be_visible()
+    assert not Submission.objects.exists()
+    page.context.set_offline(False)
+    page.clock.run_for(90_000)
+    finished_wait(page)
+    assert Submission.objects.count() == 2
+    first = Submission.objects.get(task__prompt__messages__0__content="First?")
+    assert first.rationale == "written in a tunnel"
+    offline = [one for one in troubles if "ERR_INTERNET_DISCONNECTED" in one]
+    assert offline
+    troubles[:] = [one for one in troubles if one not in offline]
+
+
+def test_only_active_seconds_are_counted(open_page, project, alice) -> None:
+    tasks_make(project, "Only?")
+    page = open_page(alice, annotate_path(project))
+    page.clock.install()
+    page.reload()
+    task_wait(page)
+    press(page, "2")
+    page.clock.run_for(10_000)
+    page.clock.run_for(20 * 60_000)  # away; half a minute of looking is taken for reading
+    press(page, "3")
+    page.clock.run_for(5_000)
+    press(page, "Enter")
+    finished_wait(page)
+    assert 30 <= Submission.objects.get().active_s <= 50
+
+
+def test_what_the_server_refuses_comes_back_as_it_was(open_page, project, alice, troubles) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    fetched_ahead(page)
+    body = '{"message": "No such degree.", "extra": {}}'
+    page.route(
+        "**/submit/",
+        lambda route: route.fulfill(status=400, content_type="application/json", body=body),
+        times=1,
+    )
+    press(page, "Enter")
+    expect(page.get_by_text("Not sent: No such degree.")).to_be_visible()
+    expect(page.locator("[data-messages]")).to_contain_text("First?")
+    expect(page.get_by_role("radio", checked=True)).to_have_attribute("data-place", "2")
+    press(page, "Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    refused = [one for one in troubles if "400" in one]
+    troubles[:] = [one for one in troubles if one not in refused]
