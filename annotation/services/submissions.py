@@ -91,8 +91,9 @@ def submission_settle(
         ((state,),) = _ASSIGNMENT.rows(assignment=assignment.pk)
         # Only now: a query that had to wait for the lock would not see what the other one made.
         made = _SUBMISSION.rows(assignment=assignment.pk)
-        before = made and Submission.objects.select_related("task").get(pk=made[0][0])
-        if before and state == State.SUBMITTED:
+        rows_before = Submission.objects.select_related("task")
+        before = rows_before.get(pk=made[0][0]) if made else None
+        if before is not None and state == State.SUBMITTED:
             return _submitted_again(before, judgement, rationale)
         now = timezone.now()
         given = {
@@ -105,7 +106,7 @@ def submission_settle(
         assignment.state, assignment.ended_at = State.SUBMITTED, now
         assignment.active_s, assignment.skip_reason = active_s, ""
         assignment.save(update_fields=["state", "ended_at", "active_s", "skip_reason"])
-        if not before:
+        if before is None:
             submission = Submission.objects.create(
                 assignment=assignment,
                 task_id=assignment.task_id,
