@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Model, OuterRef, Subquery
+from django.db.models import Model
 from django.utils import timezone
 
 from annotation.models import Assignment, Submission, SubmissionRevision, Task
@@ -88,9 +88,12 @@ def submission_settle(
 
     # What can be refused was: no savepoint, and the rows are locked for the writing alone.
     with transaction.atomic(savepoint=False):
-        ((state, before_id),) = _ASSIGNMENT.rows(assignment=assignment.pk)
-        before = before_id and Submission.objects.select_related("task").get(pk=before_id)
-        if before and state == State.SUBMITTED:
+        ((state,),) = _ASSIGNMENT.rows(assignment=assignment.pk)
+        # Only now: a query that had to wait for the lock would not see what the other one made.
+        made = _SUBMISSION.rows(assignment=assignment.pk)
+        rows_before = Submission.objects.select_related("task")
+        before = rows_before.get(pk=made[0][0]) if made else None
+        if before is not None and state == State.SUBMITTED:
             return _submitted_again(before, judgement, rationale)
         now = timezone.now()
         given = {
@@ -103,7 +106,7 @@ def submission_settle(
         assignment.state, assignment.ended_at = State.SUBMITTED, now
         assignment.active_s, assignment.skip_reason = active_s, ""
         assignment.save(update_fields=["state", "ended_at", "active_s", "skip_reason"])
-        if not before:
+        if before is None:
             submission = Submission.objects.create(
                 assignment=assignment,
                 task_id=assignment.task_id,
@@ -193,15 +196,13 @@ def _common_check(form: Form, rationale: str, active_s: float) -> None:
         )
 
 
-# Each locks its row, in this order.
+# The first two lock their row, in this order.
 _ASSIGNMENT = Prepared(
     lambda assignment: (
         Assignment.objects.select_for_update(no_key=True)
         .filter(pk=assignment)
         .order_by("pk")
-        .values_list(
-            "state", Subquery(Submission.objects.filter(assignment=OuterRef("pk")).values("pk"))
-        )
+        .values_list("state")
     ),
     numbers=("assignment",),
 )
@@ -213,6 +214,14 @@ _TASK = Prepared(
         .values_list("closed_at")
     ),
     numbers=("task",),
+)
+
+
+_SUBMISSION = Prepared(
+    lambda assignment: (
+        Submission.objects.filter(assignment=assignment).order_by("pk").values_list("pk")
+    ),
+    numbers=("assignment",),
 )
 
 
