@@ -39,7 +39,9 @@ SAMPLE_ANSWERS = (
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-def project_form(request: HttpRequest, project_uid: str, kind: str = Task.Kind.RANKING) -> HttpResponse:
+def project_form(
+    request: HttpRequest, project_uid: str, kind: str = Task.Kind.RANKING
+) -> HttpResponse:
     """How the project asks for a kind. `?preset=` fills the form in from a paper."""
     project = policy.project_for(request.user, project_uid, Membership.Role.MANAGER)
     if kind not in KIND_FORMS:

@@ -1,4 +1,4 @@
-"""The API of the annotator's page: one round trip a task, blind, and once however often it is sent."""
+"""The API of the annotator's page: one round trip a task, blind, once however often sent."""
 
 import json
 
