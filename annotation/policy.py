@@ -3,11 +3,11 @@
 Access is by membership of a project; a superuser manages every project. Whoever may not see a
 thing is told that it does not exist (404), in the same words as for a thing that does not.
 
-| role      | judges, sees own work | reviews others, sees quality | prompts, members, data, rounds |
-| --------- | --------------------- | ---------------------------- | ------------------------------ |
-| annotator | yes                   |                              |                                |
-| reviewer  | yes                   | yes                          |                                |
-| manager   | yes                   | yes                          | yes                            |
+| role      | judges, sees own | reviews others, sees quality | prompts, members, data, rounds |
+| --------- | ---------------- | ---------------------------- | ------------------------------ |
+| annotator | yes              |                              |                                |
+| reviewer  | yes              | yes                          |                                |
+| manager   | yes              | yes                          | yes                            |
 
 Nobody reviews their own work, nor decides a task on which they have a judgement of their own.
 """

@@ -26,6 +26,7 @@ from annotation.services.assignments import (
     assignment_renew,
     assignment_skip,
     draft_save,
+    membership_lock,
 )
 from annotation.services.dialogues import Delta, dialogue_answers
 from annotation.services.kinds import judgement_submit
@@ -178,6 +179,7 @@ class AssignmentSkipApi(APIView):
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(self.InputSerializer, request)
         with transaction.atomic():
+            membership_lock(membership_id=assignment.annotator_id)
             skipped = assignment_skip(assignment=assignment, **values)
             following = assignment_next(membership=assignment.annotator)
         return Response({"state": skipped.state, "next": _payload_or_none(following)})
@@ -194,6 +196,7 @@ class QuestionAskApi(APIView):
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(self.InputSerializer, request)
         with transaction.atomic():
+            membership_lock(membership_id=assignment.annotator_id)
             question = question_ask(assignment=assignment, **values)
             following = assignment_next(membership=assignment.annotator)
         return Response({"state": question.assignment.state, "next": _payload_or_none(following)})
@@ -245,6 +248,7 @@ class SubmitApi(APIView):
         def act() -> dict[str, Any]:
             judgement = dict(values)
             rationale, active_s = judgement.pop("rationale"), judgement.pop("active_s")
+            membership_lock(membership_id=assignment.annotator_id)
             settled = judgement_submit(
                 assignment=assignment, judgement=judgement, rationale=rationale, active_s=active_s
             )

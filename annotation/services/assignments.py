@@ -104,6 +104,16 @@ def assignment_next(
         return claimed
 
 
+def membership_lock(*, membership_id: int) -> None:
+    """Hold a member's row, in the caller's transaction, before any assignment of theirs is changed.
+
+    For who changes one and then asks for the next in one transaction: `assignment_next` holds the
+    member first, so two tabs that went the two ways at once would wait for each other.
+    """
+    if connection.features.has_select_for_update:
+        Membership.objects.select_for_update(no_key=True).filter(pk=membership_id).first()
+
+
 @transaction.atomic
 def assignment_renew(*, assignment: Assignment) -> Assignment:
     """Extend the lease. A lapsed assignment becomes live again if its slot is still free.
