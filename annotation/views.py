@@ -241,8 +241,13 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_safe
 def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
+    splits = [name for name, rows in dataset.counts["used_by_split"].items() if rows]
+    # Training data first: a download with held-out rows in it has to be asked for.
+    split = request.GET.get("split", Split.TRAIN if Split.TRAIN in splits else "all")
     context = project_frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
+        "splits": [*splits, "all"],
+        "split": split if split in splits else "all",
         "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
         "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
@@ -252,13 +257,21 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 
 @require_safe
 def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
-    """The dataset as one file, streamed, in a `?format=` and a `&layout=` of annotation.exports."""
+    """The dataset as one file, streamed: `?format=` and `&layout=` as annotation.exports names them.
+
+    `&split=` limits it to one side; without it all rows come, and each says whose side it is on.
+    """
     dataset = policy.dataset_for(request.user, dataset_uid)
     format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "")
     if format not in exports.FORMATS or (layout and layout not in LAYOUTS):
         raise Http404("Not found.")
+    split = request.GET.get("split")
+    if split not in (None, "all", *Split.values):
+        raise Http404("Not found.")
     try:
-        return exports.dataset_export_response(dataset=dataset, layout=layout, format=format)
+        return exports.dataset_export_response(
+            dataset=dataset, layout=layout, format=format, split=None if split == "all" else split
+        )
     except ApplicationError as error:  # its files are not as they were frozen
         messages.error(request, error.message)
         return redirect("dataset_detail", dataset.uid)

@@ -309,3 +309,28 @@ def test_when_something_breaks_the_page_stands_without_database_or_base(
     assert answer.status_code == 500
     assert "Something broke" in answer.content.decode()
     assert "broken on purpose" not in answer.content.decode()
+
+
+def test_an_export_from_the_page_is_of_the_training_rows_unless_asked_otherwise(
+    project, dana, alice, signed_in
+) -> None:
+    for split in ("train", "held_out"):
+        builders.make_ranking_task(project, prompt=builders.make_prompt(project, split=split))
+        judge(project, alice)
+    client = signed_in(dana)
+    client.post(reverse("project_datasets", args=[project.uid]), {"origin": ""})
+    dataset = PreferenceDataset.objects.get()
+    page = client.get(reverse("dataset_detail", args=[dataset.uid])).content.decode()
+    assert "layout=rankings&amp;split=train" in page and "Leave them out" not in page
+    export = reverse("dataset_export", args=[dataset.uid])
+
+    def sides(**query: str) -> list[str]:
+        answer = client.get(export, {"layout": "rankings", **query})
+        return sorted(json.loads(line)["split"] for line in b"".join(answer).splitlines())
+
+    assert sides(split="train") == ["train"]
+    assert sides(split="held_out") == ["held_out"]
+    assert sides(split="all") == sides() == ["held_out", "train"]
+    assert client.get(export, {"split": "nowhere"}).status_code == 404
+    everything = client.get(reverse("dataset_detail", args=[dataset.uid]), {"split": "all"})
+    assert "Leave them out of training" in everything.content.decode()
