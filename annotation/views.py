@@ -257,7 +257,7 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 
 @require_safe
 def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
-    """The dataset as one file, streamed: `?format=` and `&layout=` as annotation.exports names them.
+    """The dataset as one file, streamed; `?format=` and `&layout=` as annotation.exports has them.
 
     `&split=` limits it to one side; without it all rows come, and each says whose side it is on.
     """
