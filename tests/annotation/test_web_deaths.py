@@ -34,6 +34,12 @@ class Site:
         self.acknowledged = 0  # so far, about
         self.annotators = [Annotator(port, key, filled["project"]) for key in filled["sessions"]]
 
+    def acknowledged_wait(self, count: int) -> None:
+        """Until so many more were, or for as long as anybody would wait."""
+        wanted, deadline = self.acknowledged + count, time.monotonic() + PATIENCE_S
+        while self.acknowledged < wanted and time.monotonic() < deadline:
+            time.sleep(0.002)
+
     def checked(self, acknowledged: list[str], folder: Path) -> dict[str, int]:
         uids = folder / "acknowledged.json"
         uids.write_text(json.dumps(acknowledged))
@@ -132,9 +138,8 @@ def test_nothing_acknowledged_is_lost_when_workers_are_killed(site: Site, tmp_pa
     def kill() -> None:
         nonlocal killed
         while killed < KILLS:
-            wanted, deadline = site.acknowledged + BETWEEN_KILLS, time.monotonic() + PATIENCE_S
-            while site.acknowledged < wanted and time.monotonic() < deadline:
-                time.sleep(draw.random() / 50)
+            site.acknowledged_wait(BETWEEN_KILLS)
+            time.sleep(draw.random() / 50)
             with contextlib.suppress(ProcessLookupError, IndexError):
                 os.kill(draw.choice(site.workers.pids()), signal.SIGKILL)
                 killed += 1
@@ -152,14 +157,14 @@ def test_a_rolling_restart_loses_nothing(site: Site, tmp_path: Path) -> None:
 
     def replace() -> None:
         for _ in range(2):
-            time.sleep(1)
+            site.acknowledged_wait(40)
             before = set(site.workers.pids())
             os.kill(site.workers.pid, signal.SIGHUP)
             deadline = time.monotonic() + 20
             while before & set(site.workers.pids()) and time.monotonic() < deadline:
                 time.sleep(0.1)
             assert not before & set(site.workers.pids())
-        time.sleep(1)
+        site.acknowledged_wait(40)
 
     acknowledged, refused, retries = submitted_while(site, replace)
     assert len(acknowledged) >= 100
