@@ -343,7 +343,12 @@ def layout_judge(
         return [[[d.logprob_after, d.logprob_before, d.kl] for d in group] for group in found]
 
     values = rows_compute(run, [*scored, *compared], read)
-    rewards = by_group(scored, values[: len(scored)])
+    rewards = [
+        scores_unify(group.answers, scores)
+        for group, scores in zip(
+            layout.for_reward, by_group(scored, values[: len(scored)]), strict=True
+        )
+    ]
     differences = by_group(compared, values[len(scored) :])
     return [
         Judged(
@@ -355,6 +360,18 @@ def layout_judge(
         for prompt, group, first, own_rewards, own_differences in zip(
             layout.prompts, layout.for_policies, firsts, rewards, differences, strict=True
         )
+    ]
+
+
+def scores_unify(answers: Sequence[Sequence[int]], scores: Sequence[float]) -> list[float]:
+    """One score for the same answer to a prompt, wherever it lay in the row.
+
+    Its places differ in rounding, and a comparison of the policies must not be won by that.
+    """
+    first: dict[tuple[int, ...], float] = {}
+    return [
+        first.setdefault(tuple(answer), score)
+        for answer, score in zip(answers, scores, strict=True)
     ]
 
 

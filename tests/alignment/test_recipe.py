@@ -1,7 +1,7 @@
 """Recipes: what they refuse, and that they come back from JSON as they went."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alignment.models import Round
@@ -24,6 +24,7 @@ def test_the_defaults_hold() -> None:
     assert recipe.reward_config().seed == recipe.seed == 0
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine the first text is
 @given(
     samples=st.integers(2, 16),
     temperatures=st.lists(st.floats(0, 5), min_size=1, max_size=4),

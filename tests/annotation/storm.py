@@ -336,7 +336,7 @@ def tabs_worker(number: int, barrier: Any) -> list[dict[str, Any]]:
 
     Half of the tabs ask for a task just before: the two ways through the locks at once.
     """
-    client = APIClient()
+    client = APIClient(HTTP_HOST="localhost")
     client.force_authenticate(User.objects.get(username="tabs"))
     following = f"/api/v1/projects/{Project.objects.get(name='tabs').uid}/next/"
     history = []

@@ -10,4 +10,4 @@ def test_the_schema_is_valid_without_a_warning(tmp_path: Path, capsys) -> None:
     call_command("spectacular", "--validate", "--fail-on-warn", "--file", str(out))
     schema = out.read_text()
     assert "/api/v1/assignments/{assignment_uid}/submit/:" in schema
-    assert "RankingSubmitInput:" in schema and "DraftSaveInput:" in schema
+    assert "Judgement:" in schema and "DraftSaveInput:" in schema

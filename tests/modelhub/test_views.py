@@ -224,7 +224,7 @@ def test_models_and_versions_show_what_they_are(staff, db):
     page = page_of(staff, "version_detail", version.uid)
     assert "Be &lt;i&gt;careful&lt;/i&gt;." in page
     assert "{% for m in messages %}&lt;|im_start|&gt;{{ m }}{% endfor %}" in page
-    assert "<dt>held_out.accuracy</dt><dd>0.8125</dd>" in page
+    assert "<dt>held out · accuracy</dt><dd>0.8125</dd>" in page
 
 
 def test_an_alias_is_pointed_at_a_version_and_the_move_is_shown(staff, db):

@@ -216,6 +216,11 @@ def test_a_set_of_which_nothing_can_be_read_is_refused(tmp_path, before, reward)
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_the_same_answer_has_one_score_wherever_it_lay():
+    answers = [[1, 2], [3], [1, 2], []]
+    assert evaluate.scores_unify(answers, [0.5, 0.1, 0.5000001, 0.0]) == [0.5, 0.1, 0.5, 0.0]
+
+
 def test_a_policy_against_itself_shows_no_difference(tmp_path, before, reward):
     run = evaluate_run(
         tmp_path,
