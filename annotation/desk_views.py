@@ -44,7 +44,7 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
     state = {
         "viewer": membership.uid,
         "project": project.uid,
-        "placeholder": BLANK,
+        "blank_uid": BLANK,
         "urls": {name: reverse(f"api_{name}", args=[BLANK]) for name in CALLS}
         | {
             "next": reverse("api_next", args=[project.uid]),

@@ -28,7 +28,7 @@
   const lease = new LeaseChip();
   const saved = new SavedChip();
   const progress = new ProgressChip();
-  const urlOf = (name, uid) => config.urls[name].replace(config.placeholder, uid);
+  const urlOf = (name, uid) => config.urls[name].replace(config.blank_uid, uid);
   const stock = new Stock({ next: config.urls.next, urlOf, arrived: (given) => kindLoad(given.task.kind).catch(() => {}) });
 
   let current = null; // {given, uid, kind, work, keeper, activeS, changed, end}
