@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 import copy
 

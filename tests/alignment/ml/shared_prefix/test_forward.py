@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 import copy
 
@@ -124,7 +124,7 @@ def test_gradient_checkpointing_changes_no_gradient(name):
 
 
 def test_lora_is_exact_and_its_gradients_too():
-    peft = pytest.importorskip("peft")
+    peft = pytest.importorskip("peft", reason="the ml extra is not installed")
     _, plain = fresh("llama_gqa", "reward")
     lora = peft.get_peft_model(
         copy.deepcopy(plain),

@@ -3,7 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
-transformers = pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 import copy
 
@@ -118,7 +118,7 @@ class TestRefusals:
             attach(model)
 
     def test_prefix_tuning(self):
-        peft = pytest.importorskip("peft")
+        peft = pytest.importorskip("peft", reason="the ml extra is not installed")
         plain = copy.deepcopy(fresh("llama_gqa", "causal")[1])
         model = peft.get_peft_model(
             plain, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
