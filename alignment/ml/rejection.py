@@ -9,8 +9,11 @@ samples alone and forgot what earlier ones could do; so the best answers of all 
 of two reward models cannot be compared. A prompt that only a pool knows keeps its best as well.
 
 An answer cut off by the length limit is not kept unless the configuration says so: fine-tuning on
-it would teach the policy not to end. An empty answer is never kept. Of answers with the same text
-the first is taken, this round's before a pool's; of equal scores likewise.
+it would teach the policy not to end. An empty answer is never kept. Of answers that are the same,
+or more alike than the configuration allows, the one with the higher score is kept; of equal scores
+the first, this round's before a pool's. An answer that is hardly better than its prompt's average
+may be left out as well (`gain_floor`): there is nothing to learn from it. Every answer that was not
+kept is counted under the one reason that came first.
 
 The mean score of the best of n, for n = 1, 2, 4, … N, is reported beside the bound log n − (n−1)/n
 on how far choosing moves the distribution (KL in nats; Stiennon et al. 2020, arXiv:2009.01325,
@@ -31,6 +34,7 @@ from functools import cache
 from statistics import fmean, pstdev
 from typing import Any
 
+from alignment.ml.alike import likeness, pieces, text_fold
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
@@ -132,15 +136,54 @@ def contests_make(
     ]
 
 
-def answers_keep(contest: Contest, scores: Scores, *, keep: int, finished_only: bool) -> list[int]:
-    """Places of the answers to learn from, best first; none if no answer may be kept."""
-    allowed: dict[str, int] = {}
+# Why an answer was not kept, in the order in which the reasons are looked for.
+REASONS = ("too_long", "empty", "unfinished", "no_gain", "alike", "outranked")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is kept of a prompt's answers, and why each other one is not."""
+
+    kept: list[int]  # places, best first
+    dropped: dict[int, str]  # place → one of REASONS
+
+
+def answers_keep(contest: Contest, scores: Scores, config: RejectionConfig) -> Choice:
+    """Choose the answers of a prompt to learn from; none if no answer may be kept."""
+    drawn = _drawn(contest, scores)
+    floor = fmean(drawn) + config.gain_floor if config.gain_floor and drawn else -math.inf
+    dropped: dict[int, str] = {}
+    allowed: list[tuple[float, int]] = []
     for place, (answer, score) in enumerate(zip(contest.answers, scores, strict=True)):
-        finished = answer.finish_reason == "stop" or not finished_only
-        if score is not None and finished and answer.text.strip():
-            allowed.setdefault(answer.text, place)
-    # sorted is stable: of equal scores the earlier answer comes first.
-    return sorted(allowed.values(), key=lambda place: -(scores[place] or 0.0))[:keep]
+        if score is None:
+            dropped[place] = "too_long"
+        elif not answer.text.strip():
+            dropped[place] = "empty"
+        elif answer.finish_reason != "stop" and config.finished_only:
+            dropped[place] = "unfinished"
+        elif score < floor:
+            dropped[place] = "no_gain"
+        else:
+            allowed.append((-score, place))
+    kept: dict[int, frozenset[str]] = {}
+    for _, place in sorted(allowed):  # of equal scores the earlier answer comes first
+        own = pieces(text_fold(contest.answers[place].text))
+        if any(likeness(own, other) >= config.alike for other in kept.values()):
+            dropped[place] = "alike"
+        elif len(kept) == config.keep:
+            dropped[place] = "outranked"
+        else:
+            kept[place] = own
+    return Choice(list(kept), dropped)
+
+
+def _drawn(contest: Contest, scores: Scores) -> list[float]:
+    """The scores of this round's candidates."""
+    return [
+        score
+        for answer, score in zip(contest.answers, scores, strict=True)
+        if answer.source == CANDIDATES and score is not None
+    ]
 
 
 def judgement_check(contests: Sequence[Contest], scores: Sequence[Scores]) -> None:
@@ -252,38 +295,26 @@ def scores_lay(
 
 
 def result_describe(
-    contests: Sequence[Contest],
-    scores: Sequence[Scores],
-    kept: Sequence[Sequence[int]],
-    config: RejectionConfig,
+    contests: Sequence[Contest], scores: Sequence[Scores], choices: Sequence[Choice]
 ) -> dict[str, Any]:
     """Counts, and what choosing came to. Means and the curve are of this round's candidates."""
-    drawn = [
-        [
-            score
-            for answer, score in zip(contest.answers, own, strict=True)
-            if answer.source == CANDIDATES and score is not None
-        ]
-        for contest, own in zip(contests, scores, strict=True)
-    ]
+    drawn = [_drawn(contest, own) for contest, own in zip(contests, scores, strict=True)]
     drawn = [own for own in drawn if own]
     answers = [answer for contest in contests for answer in contest.answers]
     chosen = [
         (contest.answers[place], own[place])
-        for contest, own, places in zip(contests, scores, kept, strict=True)
-        for place in places
+        for contest, own, choice in zip(contests, scores, choices, strict=True)
+        for place in choice.kept
     ]
     everything = [score for own in drawn for score in own]
-    unfinished = [answer for answer in answers if answer.finish_reason != "stop"]
+    reasons = Counter(reason for choice in choices for reason in choice.dropped.values())
     return {
         "prompts": len(contests),
         "candidates": sum(answer.source == CANDIDATES for answer in answers),
         "kept": len(chosen),
         "kept_from_pools": sum(answer.source != CANDIDATES for answer, _ in chosen),
-        "prompts_without_kept": sum(not places for places in kept),
-        "dropped_unfinished": len(unfinished) if config.finished_only else 0,
-        "dropped_empty": sum(not answer.text.strip() for answer in answers),
-        "too_long": sum(score is None for own in scores for score in own),
+        "prompts_without_kept": sum(not choice.kept for choice in choices),
+        "dropped": {reason: reasons[reason] for reason in REASONS},
         "mean_score_all": fmean(fmean(own) for own in drawn) if drawn else None,
         "mean_score_kept": fmean(score for _, score in chosen),
         "score_std": pstdev(everything) if everything else None,
@@ -325,10 +356,10 @@ def main(run: RunDir) -> None:
             for (contest, place), score in zip(layout.places[group], own, strict=True):
                 scores[contest][place] = score
     judgement_check(contests, scores)
-    kept = [
-        answers_keep(contest, own, keep=config.keep, finished_only=config.finished_only)
-        for contest, own in zip(contests, scores, strict=True)
+    choices = [
+        answers_keep(contest, own, config) for contest, own in zip(contests, scores, strict=True)
     ]
+    kept = [choice.kept for choice in choices]
     folder = run.output("demonstrations")
     written = records_write(
         folder / "demonstrations.jsonl", demonstrations_lay(contests, scores, kept)
@@ -336,7 +367,7 @@ def main(run: RunDir) -> None:
     if not written:
         raise RefusedError("no prompt has an answer that may be kept")
     records_write(folder / "scores.jsonl", scores_lay(contests, scores, kept, layout.tokens))
-    result = result_describe(contests, scores, kept, config)
+    result = result_describe(contests, scores, choices)
     print(json_canonical(result), flush=True)
     run.succeed(outputs={"demonstrations": "demonstrations"}, result=result)
 

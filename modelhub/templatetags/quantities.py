@@ -53,7 +53,19 @@ def measured(value: Any) -> list[tuple[str, str]]:
     bounded = [name for name in texts if {f"{name}_low", f"{name}_high"} <= texts.keys()]
     for name in bounded:
         texts[name] += f" [{texts.pop(f'{name}_low')}, {texts.pop(f'{name}_high')}]"
-    return [(name.replace(".", " · ").replace("_", " "), text) for name, text in texts.items()]
+    return [(words(name), text) for name, text in texts.items()]
+
+
+@register.filter
+def words(name: str) -> str:
+    """A dotted name as words: "held_out.by_degree" → "held out · by degree"."""
+    return name.replace(".", " · ").replace("_", " ")
+
+
+@register.filter
+def quantity(value: Any) -> str:
+    """One value of a result as text: 0.123456 → "0.12346", 12000 → "12,000", None → "–"."""
+    return _text(value)
 
 
 def _transposed(value: Any) -> Any:

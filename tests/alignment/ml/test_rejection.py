@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import rejection
+from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.rejection import Answer, Contest
 from modelhub.ml.chat import answer_encode, prompt_render
@@ -82,34 +83,71 @@ def contest(*answers):
     )
 
 
+def kept_of(answers, scores, **config):
+    return rejection.answers_keep(answers, scores, RejectionConfig(**config)).kept
+
+
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_highest_score_is_kept_and_of_equal_ones_the_first():
     answers = contest(("a", "stop"), ("b", "stop"), ("c", "stop"))
-    assert rejection.answers_keep(answers, [1, 3, 2], keep=1, finished_only=True) == [1]
-    assert rejection.answers_keep(answers, [2, 1, 2], keep=2, finished_only=True) == [0, 2]
+    assert kept_of(answers, [1, 3, 2]) == [1]
+    assert kept_of(answers, [2, 1, 2], keep=2) == [0, 2]
 
 
 def test_an_answer_that_was_cut_off_is_kept_only_on_request():
     answers = contest(("a", "stop"), ("b", "length"))
-    assert rejection.answers_keep(answers, [1, 2], keep=1, finished_only=True) == [0]
-    assert rejection.answers_keep(answers, [1, 2], keep=1, finished_only=False) == [1]
+    assert kept_of(answers, [1, 2]) == [0]
+    assert kept_of(answers, [1, 2], finished_only=False) == [1]
 
 
 def test_a_prompt_of_which_every_answer_was_cut_off_keeps_none():
     answers = contest(("a", "length"), ("b", "length"))
-    assert rejection.answers_keep(answers, [1, 2], keep=1, finished_only=True) == []
+    assert kept_of(answers, [1, 2]) == []
 
 
 def test_the_same_text_is_not_kept_twice_and_an_empty_one_never():
     answers = contest(("a", "stop"), ("a", "stop"), ("", "stop"), (" \n", "stop"), ("b", "stop"))
-    assert rejection.answers_keep(answers, [5, 5, 9, 8, 1], keep=3, finished_only=True) == [0, 4]
+    assert kept_of(answers, [5, 5, 9, 8, 1], keep=3) == [0, 4]
 
 
 def test_an_answer_without_a_score_is_not_kept():
     answers = contest(("a", "stop"), ("b", "stop"))
-    assert rejection.answers_keep(answers, [None, -4.0], keep=2, finished_only=True) == [1]
+    assert kept_of(answers, [None, -4.0], keep=2) == [1]
+
+
+def test_the_same_answer_in_other_case_and_spacing_is_kept_once():
+    answers = contest(("Yes, it is.", "stop"), ("yes,  it is. ", "stop"), ("No.", "stop"))
+    assert kept_of(answers, [1, 2, 0], keep=3) == [1, 2]
+
+
+def test_of_answers_more_alike_than_allowed_the_better_one_is_kept():
+    # Pieces of five: {abcde, bcdef} and {bcdef, cdefg}: one of three in common.
+    answers = contest(("abcdef", "stop"), ("bcdefg", "stop"))
+    assert kept_of(answers, [1, 2], keep=2, alike=0.3) == [1]
+    assert kept_of(answers, [1, 2], keep=2, alike=0.4) == [1, 0]
+
+
+def test_an_answer_hardly_better_than_its_prompts_mean_is_left_out():
+    answers = contest(("a", "stop"), ("b", "stop"), ("c", "stop"))  # a mean of 2
+    assert kept_of(answers, [1, 2, 3], gain_floor=1.0) == [2]
+    assert kept_of(answers, [1, 2, 3], gain_floor=1.1) == []
+
+
+def test_every_answer_that_is_not_kept_has_one_reason():
+    answers = contest(
+        ("x", "stop"), (" ", "length"), ("b", "length"), ("c", "stop"), ("d", "stop"), ("D", "stop")
+    )
+    choice = rejection.answers_keep(answers, [None, 9, 9, 1, 8, 7], RejectionConfig())
+    assert choice.kept == [4]
+    assert choice.dropped == {
+        0: "too_long",
+        1: "empty",
+        2: "unfinished",
+        3: "outranked",
+        5: "alike",
+    }
 
 
 def test_best_of_n_is_the_mean_over_all_draws():
@@ -231,7 +269,8 @@ def test_scores_are_the_reward_models_own_and_the_best_finished_answer_wins(tmp_
     result = result_of(run)
     assert result["kept"] == result["prompts"] == 9
     assert result["candidates"] == 45
-    assert result["dropped_unfinished"] == sum(c.finish_reason == "length" for c in candidates)
+    assert result["dropped"]["unfinished"] == sum(c.finish_reason == "length" for c in candidates)
+    assert result["kept"] + sum(result["dropped"].values()) == result["candidates"]
     assert result["mean_score_kept"] > result["mean_score_all"]
     curve = [point["mean_score"] for point in result["best_of_n"]]
     assert curve[0] == pytest.approx(result["mean_score_all"]) and curve == sorted(curve)
@@ -253,7 +292,7 @@ def test_an_answer_too_long_to_be_scored_is_counted_and_listed(tmp_path, reward)
     candidates = [candidate("a", 0, "yes"), candidate("a", 1, "x" * 90), candidate("a", 2, "no")]
     run = rejection_run(tmp_path, reward, ["a"], candidates, max_tokens=80)
     rejection.main(RunDir(run))
-    assert result_of(run)["too_long"] == 1
+    assert result_of(run)["dropped"]["too_long"] == 1
     rows = lines_of(run / "outputs/demonstrations/scores.jsonl")
     assert [row["score"] is None for row in rows] == [False, True, False]
     assert [row["tokens"] for row in rows] == [4, 91, 3]
