@@ -44,7 +44,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
         person = sign_in_link_use(token=token)
         if person is not None:
             logout(request)
-            login(request, person, backend="django.contrib.auth.backends.ModelBackend")
+            login(request, person, backend="config.backends.PersonBackend")
             return redirect("home")
         response = render(request, "registration/sign_in_link.html", {"stale": True}, status=410)
     else:

@@ -24,7 +24,9 @@ from annotation.models import (
     Question,
     Submission,
     Task,
+    TaskForm,
 )
+from modelhub.prepared import PreparedObjects
 
 Role = Membership.Role
 Person = User | AnonymousUser
@@ -107,18 +109,28 @@ def assignment_for(user: Person, uid: str) -> Assignment:
     """An assignment, for the annotator whose it is alone. Raises Http404 otherwise."""
     if not isinstance(user, User):
         raise Http404("Not found.")
-    assignment = (
-        Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
-        .select_related("task", "annotator__project")
-        .prefetch_related("annotator__project__task_forms")
-        .first()
-    )
+    assignment = _ASSIGNMENT.first(uid=uid, user=user.pk)
     if assignment is None:
         raise Http404("Not found.")
     # Of one project, and one user: nothing is read twice.
-    assignment.task.project = assignment.annotator.project
+    project = assignment.task.project = assignment.annotator.project
     assignment.annotator.user = user
+    project._prefetched_objects_cache = {"task_forms": _FORMS.objects(project=project.pk)}
     return assignment
+
+
+_ASSIGNMENT = PreparedObjects(
+    lambda uid, user: (
+        Assignment.objects.filter(uid=uid, annotator__user=user, annotator__removed_at=None)
+        .order_by()
+        .select_related("task", "annotator__project")
+    ),
+    texts=("uid",),
+    numbers=("user",),
+)
+_FORMS = PreparedObjects(
+    lambda project: TaskForm.objects.filter(project=project).order_by(), numbers=("project",)
+)
 
 
 def question_for(user: Person, uid: str) -> tuple[Question, Membership]:

@@ -17,7 +17,7 @@ django.setup()
 
 from django.contrib.auth import login
 from django.contrib.auth.models import User
-from django.contrib.sessions.backends.db import SessionStore
+from config.sessions import SessionStore
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import Count, F, Q
@@ -294,7 +294,7 @@ def signed_in(user: User) -> str:
     """The key of a session in which the user is signed in, as by the page."""
     request = RequestFactory().get("/")
     request.session = SessionStore()
-    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    login(request, user, backend="config.backends.PersonBackend")
     request.session.save()
     return str(request.session.session_key)
 

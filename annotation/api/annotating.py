@@ -179,9 +179,9 @@ class AssignmentSkipApi(APIView):
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(self.InputSerializer, request)
         with transaction.atomic():
-            membership_lock(membership_id=assignment.annotator_id)
+            standing = membership_lock(membership=assignment.annotator)
             skipped = assignment_skip(assignment=assignment, **values)
-            following = assignment_next(membership=assignment.annotator)
+            following = assignment_next(membership=assignment.annotator, standing=standing)
         return Response({"state": skipped.state, "next": _payload_or_none(following)})
 
 
@@ -196,9 +196,9 @@ class QuestionAskApi(APIView):
         assignment = policy.assignment_for(request.user, assignment_uid)
         values = input_read(self.InputSerializer, request)
         with transaction.atomic():
-            membership_lock(membership_id=assignment.annotator_id)
+            standing = membership_lock(membership=assignment.annotator)
             question = question_ask(assignment=assignment, **values)
-            following = assignment_next(membership=assignment.annotator)
+            following = assignment_next(membership=assignment.annotator, standing=standing)
         return Response({"state": question.assignment.state, "next": _payload_or_none(following)})
 
 
@@ -248,13 +248,13 @@ class SubmitApi(APIView):
         def act() -> dict[str, Any]:
             judgement = dict(values)
             rationale, active_s = judgement.pop("rationale"), judgement.pop("active_s")
-            membership_lock(membership_id=assignment.annotator_id)
+            standing = membership_lock(membership=assignment.annotator)
             settled = judgement_submit(
                 assignment=assignment, judgement=judgement, rationale=rationale, active_s=active_s
             )
             if assignment.task.is_qualification:
                 qualification_settle(membership=assignment.annotator)
-            following = assignment_next(membership=assignment.annotator)
+            following = assignment_next(membership=assignment.annotator, standing=standing)
             claimed[:] = [following] if following else []
             return {
                 "submission": {

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from annotation.models import Assignment, Candidate, DialogueTurn, Task, TaskCandidate
+from annotation.models import Assignment, Candidate, DialogueTurn, Guideline, Task, TaskCandidate
 from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import desk_counts
 from annotation.shown_order import order_shuffled
@@ -22,7 +22,7 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
         uid: Candidate(uid=uid, text=text, token_count=token_count)
         for uid, text, token_count in _ANSWERS.rows(task=task.pk)
     }
-    guideline = assignment.guideline
+    guidelines = _GUIDELINE.rows(guideline=assignment.guideline_id or 0)
     counts = desk_counts(membership=membership)
     payload = {
         "assignment": {
@@ -49,8 +49,9 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             {"letter": letter_of(place), **candidate_payload(candidates[uid])}
             for place, uid in enumerate(order_shuffled(candidates, seed=assignment.shuffle_seed))
         ],
-        "guideline": guideline
-        and {"number": guideline.number, "html": markdown_render(guideline.text)},
+        "guideline": next(
+            ({"number": number, "html": markdown_render(text)} for number, text in guidelines), None
+        ),
         "progress": {name: counts[name] for name in ("submitted_today", "open")},
         "notifications": counts["unread"],
     }
@@ -69,6 +70,14 @@ _ANSWERS = Prepared(
         .values_list("candidate__uid", "candidate__text", "candidate__token_count")
     ),
     numbers=("task",),
+)
+
+
+_GUIDELINE = Prepared(
+    lambda guideline: (
+        Guideline.objects.filter(pk=guideline).order_by().values_list("number", "text")
+    ),
+    numbers=("guideline",),
 )
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import F, Func, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from annotation.models import (
@@ -17,7 +17,12 @@ from annotation.models import (
     Project,
     Submission,
 )
-from annotation.selectors.queue import qualification_is_wanted, tasks_open_in_turn
+from annotation.selectors.queue import (
+    Counted,
+    qualification_is_wanted,
+    tasks_open_count,
+    tasks_open_in_turn,
+)
 from modelhub.prepared import Prepared
 
 OPEN_AT_MOST = 200
@@ -52,10 +57,7 @@ def open_count(*, membership: Membership) -> int:
     One query, over the first of the queue; more where the person had all of those.
     """
     queue = QUALIFICATION if qualification_is_wanted(membership=membership) else WORK
-    for tasks in tasks_open_in_turn(membership=membership, queue=queue, window=OPEN_AT_MOST):
-        if count := tasks[:OPEN_AT_MOST].count():
-            return count
-    return 0
+    return tasks_open_count(membership=membership, queue=queue, most=OPEN_AT_MOST)
 
 
 def desk_counts(*, membership: Membership) -> dict[str, int]:
@@ -83,7 +85,7 @@ def _desk(qualification: bool, order: Project.Order) -> Prepared:
         today = Submission.objects.filter(annotator=annotator, created_at__gte=midnight)
         unread = Notification.objects.filter(recipient=annotator, read_at=None)
         return Membership.objects.filter(pk=annotator).values_list(
-            _count(today), _count(first), _count(unread)
+            Counted(today), Counted(first), Counted(unread)
         )
 
     return Prepared(build, numbers=("annotator", "project"), times=("midnight",))
@@ -91,11 +93,6 @@ def _desk(qualification: bool, order: Project.Order) -> Prepared:
 
 def _midnight() -> datetime:
     return timezone.now().astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-def _count(rows: QuerySet[Any]) -> Subquery:
-    """How many rows, as a part of another query."""
-    return Subquery(rows.order_by().values(rows=Func(F("pk"), function="COUNT")))
 
 
 def memberships_of(*, user: User) -> QuerySet[Membership]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Sum
+from django.db.models import Count, Exists, IntegerField, OuterRef, Q, QuerySet, Subquery, Sum
 from django.db.models.functions import Coalesce
 
 from annotation.gold import gold_due
@@ -27,7 +27,7 @@ from annotation.models import (
 )
 from annotation.shown_order import order_shuffled
 from modelhub.models import Run
-from modelhub.prepared import Prepared
+from modelhub.prepared import Prepared, PreparedObjects
 
 WINDOW = 64
 # What comes first in each order, and whether from its highest value; the oldest among equals.
@@ -64,42 +64,84 @@ def tasks_open_in_turn(
     yield _window(project, annotator, queue, level, descending, window)
     tasks = tasks_open(membership=membership, queue=queue)
     for pk, value in _last(queue, level).rows(annotator=annotator):
-        yield _after(tasks, level, descending, level=value, pk=pk)
-        yield _after(tasks, level, descending, level=value)
+        yield _after(tasks, level, descending, at=value, pk=pk)
+        yield _after(tasks, level, descending, at=value)
     yield tasks
 
 
-def task_next_lock(*, membership: Membership, queue: Q = WORK) -> int | None:
-    """The key of the member's next task, locked; None if there is none but, perhaps, behind them.
+def task_next_lock(*, membership: Membership, queue: Q = WORK) -> Task | None:
+    """The member's next task, locked, with its prompt; None if there is none but, perhaps, behind.
 
     The same tasks in the same turn as `tasks_open_in_turn`, all but its last piece; each query is
     compiled once. One query, where the member is not far ahead; else three or four.
     """
     level, descending = _level(membership, queue)
+    for piece, values in _turns(membership, queue, level):
+        task = _picked(queue, level, descending, piece).first(**values)
+        if task is not None:
+            return task
+    return None
+
+
+def tasks_open_count(*, membership: Membership, queue: Q = WORK, most: int) -> int:
+    """How many tasks the member could be given now, counted up to `most`.
+
+    One query, over the first of the queue; two or three more where the member had all of those.
+    """
+    level, descending = _level(membership, queue)
+    for piece, values in _turns(membership, queue, level):
+        ((count,),) = _piece_counted(queue, level, descending, piece, most).rows(**values)
+        if count:
+            return int(count)
+    return tasks_open(membership=membership, queue=queue)[:most].count()
+
+
+def _turns(membership: Membership, queue: Q, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The pieces of the queue to try for a member, one after the other, with their values."""
     who = {"project": membership.project_id, "annotator": membership.pk}
-    found = _picked(queue, level, descending, "first").rows(**who)
-    if not found:
-        last = _last(queue, level).rows(annotator=membership.pk)
-        for piece in ("equal", "beyond") if last else ():
-            pk, value = last[0]
-            place = {"level": value, **({"pk": pk} if piece == "equal" else {})}
-            found = found or _picked(queue, level, descending, piece).rows(**who, **place)
-    task_id: int | None = found[0][0] if found else None
-    return task_id
+    yield "first", who
+    for pk, value in _last(queue, level).rows(annotator=membership.pk):
+        yield "equal", {**who, "at": value, "pk": pk}
+        yield "beyond", {**who, "at": value}
+
+
+_PLACES: dict[str, tuple[str, ...]] = {"first": (), "equal": ("at", "pk"), "beyond": ("at",)}
 
 
 @cache
-def _picked(queue: Q, level: str, descending: bool, piece: str) -> Prepared:
-    def build(project: int, annotator: int, **place: Any) -> QuerySet[Any, Any]:
-        if piece == "first":
-            tasks = _window(project, annotator, queue, level, descending, WINDOW)
-        else:
-            tasks = _never_had(project, annotator, queue, level, descending)
-            tasks = _after(tasks, level, descending, **place)
-        return tasks.select_for_update(skip_locked=True, no_key=True).values_list("pk")[:1]
+def _picked(queue: Q, level: str, descending: bool, piece: str) -> PreparedObjects[Task]:
+    def build(**values: Any) -> QuerySet[Task]:
+        tasks = _piece(queue, level, descending, piece, WINDOW, **values)
+        locked = tasks.select_for_update(skip_locked=True, no_key=True, of=("self",))
+        return locked.select_related("prompt")[:1]
 
-    place = {"first": (), "equal": ("level", "pk"), "beyond": ("level",)}[piece]
-    return Prepared(build, numbers=("project", "annotator", *place))
+    return PreparedObjects(build, numbers=("project", "annotator", *_PLACES[piece]))
+
+
+@cache
+def _piece_counted(queue: Q, level: str, descending: bool, piece: str, most: int) -> Prepared:
+    def build(**values: Any) -> QuerySet[Any, Any]:
+        tasks = _piece(queue, level, descending, piece, most, **values)
+        return Membership.objects.filter(pk=values["annotator"]).values_list(Counted(tasks[:most]))
+
+    return Prepared(build, numbers=("project", "annotator", *_PLACES[piece]))
+
+
+def _piece(
+    queue: Q,
+    level: str,
+    descending: bool,
+    piece: str,
+    window: int,
+    *,
+    project: int,
+    annotator: int,
+    **place: Any,
+) -> QuerySet[Task]:
+    if piece == "first":
+        return _window(project, annotator, queue, level, descending, window)
+    tasks = _never_had(project, annotator, queue, level, descending)
+    return _after(tasks, level, descending, **place)
 
 
 @cache
@@ -130,25 +172,52 @@ def _never_had(
 
 
 def _after(
-    tasks: QuerySet[Task], name: str, descending: bool, *, level: Any, pk: int | None = None
+    tasks: QuerySet[Task], level: str, descending: bool, *, at: Any, pk: int | None = None
 ) -> QuerySet[Task]:
     """Those at a level that are younger than a task; without a task, those beyond the level."""
     if pk is not None:
-        return tasks.filter(**{name: level, "pk__gt": pk})
-    return tasks.filter(**{f"{name}__{'lt' if descending else 'gt'}": level})
+        return tasks.filter(**{level: at, "pk__gt": pk})
+    return tasks.filter(**{f"{level}__{'lt' if descending else 'gt'}": at})
 
 
 def _window(
     project: int, annotator: int, queue: Q, level: str, descending: bool, window: int
 ) -> QuerySet[Task]:
-    """Those among the first `window` open tasks of the queue."""
-    first = (
-        Task.objects.filter(OPEN, queue, project=project)
-        .alias(covered=COVERED)
-        .order_by(f"-{level}" if descending else level, "id")
+    """Those among the first `window` open tasks of the queue that a member never had.
+
+    Nothing outside the window says that they are open, but for the slot that another transaction
+    may have taken meanwhile: else a database would walk the index of all open tasks, asking of
+    each whether it is one of the window, and a member who had those would pay for the whole queue.
+    """
+    had = Assignment.objects.filter(task=OuterRef("pk"), annotator=annotator)
+    order = (f"-{level}" if descending else level, "id")
+    front = (
+        Task.objects.filter(OPEN, queue, project=project).alias(covered=COVERED).order_by(*order)
     )
-    never_had = _never_had(project, annotator, queue, level, descending)
-    return never_had.filter(pk__in=first.values("pk")[:window])
+    return (
+        Task.objects.filter(
+            ~Exists(had), pk__in=_Few(front.values("pk")[:window]), slots_free__gt=0
+        )
+        .alias(covered=COVERED)
+        .order_by(*order)
+    )
+
+
+class Counted(Subquery):
+    """How many rows a query has, its limit kept, as a part of another."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS counted)"
+    output_field = IntegerField()
+
+    def __init__(self, rows: QuerySet[Any]) -> None:
+        super().__init__(rows.values("pk"))
+
+
+class _Few(Subquery):
+    """Keys that are few. PostgreSQL would not guess it, and read the whole table beside them."""
+
+    def as_postgresql(self, compiler: Any, connection: Any) -> tuple[str, Any]:
+        return self.as_sql(compiler, connection, "(SELECT unnest(ARRAY(%(subquery)s)))")
 
 
 def queues_of(*, membership: Membership) -> list[Q]:

@@ -36,7 +36,7 @@ from annotation.models import (
 from annotation.selectors import queues_of, tasks_open
 from annotation.selectors.queue import task_next_lock
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.prepared import Prepared
+from modelhub.prepared import Prepared, PreparedUpdate, row_insert
 
 State = Assignment.State
 MAX_DRAFT_BYTES = 200_000
@@ -49,8 +49,8 @@ _LOCKED_WAIT_S = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Standing:
-    """Whom a task is for, locked, and the guideline in force."""
+class Standing:
+    """A member, locked and as they are now, and the guideline in force for them."""
 
     member: Membership
     guideline_id: int | None
@@ -68,7 +68,11 @@ class DraftReceipt:
 
 
 def assignment_next(
-    *, membership: Membership, batch: CandidateBatch | None = None, after: str = ""
+    *,
+    membership: Membership,
+    batch: CandidateBatch | None = None,
+    after: str = "",
+    standing: Standing | None = None,
 ) -> Assignment | None:
     """What this member should do now; None when there is nothing for them.
 
@@ -79,11 +83,12 @@ def assignment_next(
 
     `after` is the uid of an assignment that is being done: what comes back is the one to do after
     it, so that a page can load it ahead. Nobody is given more than these two at a time.
+    `standing` is what `membership_lock` gave, where the caller's transaction holds the member.
     Costs five queries for a new task, none of which grows with the number of tasks.
     """
     # No savepoint of its own: nothing here is refused, and half of a claim is undone by no one.
     with transaction.atomic(savepoint=False):
-        standing = _standing(membership)
+        standing = standing or membership_lock(membership=membership)
         if standing is None:
             return None
         member = standing.member
@@ -104,14 +109,23 @@ def assignment_next(
         return claimed
 
 
-def membership_lock(*, membership_id: int) -> None:
-    """Hold a member's row, in the caller's transaction, before any assignment of theirs is changed.
+def membership_lock(*, membership: Membership) -> Standing | None:
+    """Hold a member's row, in the caller's transaction; None if they have left. One query.
 
-    For who changes one and then asks for the next in one transaction: `assignment_next` holds the
-    member first, so two tabs that went the two ways at once would wait for each other.
+    For who changes an assignment and then asks for the next in one transaction: `assignment_next`
+    holds the member first, so two tabs that went the two ways at once would wait for each other.
+    The membership that came in is brought up to date: it is the standing's member.
     """
-    if connection.features.has_select_for_update:
-        Membership.objects.select_for_update(no_key=True).filter(pk=membership_id).first()
+    rows = _MEMBER.rows(member=membership.pk)
+    if not rows:
+        return None
+    guideline_id, role, is_qualified, *of_project = rows[0]
+    for name, value in zip(_PROJECT_FIELDS, of_project, strict=True):
+        setattr(membership.project, name, value)
+    membership.role = role
+    if bool(is_qualified) != (membership.qualified_at is not None):
+        membership.refresh_from_db(fields=["qualified_at"])
+    return Standing(member=membership, guideline_id=guideline_id)
 
 
 @transaction.atomic
@@ -214,27 +228,21 @@ def assignments_expire() -> int:
 
 def slot_take(*, task_id: int) -> bool:
     """Take one slot of an open task; False if there is none. Inside the caller's transaction."""
-    taken = Task.objects.filter(pk=task_id, slots_free__gt=0, closed_at=None)
-    return bool(taken.update(slots_free=F("slots_free") - 1))
+    return bool(_SLOT_TAKE.run(task=task_id))
+
+
+_SLOT_TAKE = PreparedUpdate(
+    lambda task: (
+        Task.objects.filter(pk=task, slots_free__gt=0, closed_at=None),
+        {"slots_free": F("slots_free") - 1},
+    ),
+    numbers=("task",),
+)
 
 
 def slot_return(*, task_id: int) -> None:
     """Give one slot back. Inside the caller's transaction, once for each slot taken."""
     Task.objects.filter(pk=task_id).update(slots_free=F("slots_free") + 1)
-
-
-def _standing(membership: Membership) -> _Standing | None:
-    """The membership, locked and as it is now, unless the member has left. One query."""
-    rows = _MEMBER.rows(member=membership.pk)
-    if not rows:
-        return None
-    guideline_id, role, is_qualified, *of_project = rows[0]
-    for name, value in zip(_PROJECT_FIELDS, of_project, strict=True):
-        setattr(membership.project, name, value)
-    membership.role = role
-    if bool(is_qualified) != (membership.qualified_at is not None):
-        membership.refresh_from_db(fields=["qualified_at"])
-    return _Standing(member=membership, guideline_id=guideline_id)
 
 
 _PROJECT_FIELDS = ("queue_order", "gold_share", "qualification_pass")
@@ -330,7 +338,7 @@ def _resume(member: Membership, tasks: Q) -> Assignment | None:
     return None
 
 
-def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | None:
+def _claim(standing: Standing, batch: CandidateBatch | None) -> Assignment | None:
     """Take a slot of a task the member never had, from the first of their queues that has one.
 
     Where every such task is locked by another transaction at this very moment, wait for those to
@@ -339,17 +347,18 @@ def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | No
     member = standing.member
     queues = [WORK, GOLD] if batch else queues_of(membership=member)
     for _ in range(_LOCKED_TRIES):
-        for task_id in _offers(member, queues, batch):
-            if slot_take(task_id=task_id):
-                task = Task.objects.select_related("prompt").get(pk=task_id)
-                given = Assignment.objects.create(
-                    task=task,
-                    annotator=member,
-                    lease_until=_lease_end(),
-                    shuffle_seed=secrets.randbits(63),
-                    guideline_id=standing.guideline_id,
+        for task in _offers(member, queues, batch):
+            if slot_take(task_id=task.pk):
+                task.slots_free -= 1
+                return row_insert(
+                    Assignment(
+                        task=task,
+                        annotator=member,
+                        lease_until=_lease_end(),
+                        shuffle_seed=secrets.randbits(63),
+                        guideline_id=standing.guideline_id,
+                    )
                 )
-                return _of(member, given)
         if not connection.features.has_select_for_update_skip_locked:
             return None
         if not any(_open(member, queue, batch).exists() for queue in queues):
@@ -358,17 +367,16 @@ def _claim(standing: _Standing, batch: CandidateBatch | None) -> Assignment | No
     return None
 
 
-def _offers(member: Membership, queues: list[Q], batch: CandidateBatch | None) -> Iterator[int]:
-    """The keys of tasks that the member may have, each locked; the best first."""
+def _offers(member: Membership, queues: list[Q], batch: CandidateBatch | None) -> Iterator[Task]:
+    """Tasks that the member may have, each locked and with its prompt; the best first."""
     for queue in queues:
-        task_id = task_next_lock(membership=member, queue=queue) if batch is None else None
-        if task_id is not None:
-            yield task_id
-        tasks = _open(member, queue, batch)
-        locked = tasks.select_for_update(skip_locked=True, no_key=True)
-        task_id = locked.values_list("pk", flat=True).first()
-        if task_id is not None:
-            yield task_id
+        task = task_next_lock(membership=member, queue=queue) if batch is None else None
+        if task is not None:
+            yield task
+        tasks = _open(member, queue, batch).select_related("prompt")
+        task = tasks.select_for_update(skip_locked=True, no_key=True, of=("self",)).first()
+        if task is not None:
+            yield task
 
 
 def _open(member: Membership, queue: Q, batch: CandidateBatch | None) -> QuerySet[Task]:

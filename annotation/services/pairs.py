@@ -7,6 +7,7 @@ from annotation.models import Assignment, Candidate, Comparison, Degree, Submiss
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.task_forms import PairForm
 from modelhub.errors import ApplicationError
+from modelhub.prepared import Prepared, row_insert
 
 
 def pair_submit(
@@ -58,15 +59,25 @@ def _check(asked: Asked[PairForm], judgement: dict[str, Any]) -> dict[str, Any]:
 
 def _keep(submission: Submission, judgement: dict[str, Any]) -> None:
     chosen = judgement["better"] or min(submission.shown_order)
-    ids = dict(Candidate.objects.filter(uid__in=submission.shown_order).values_list("uid", "pk"))
     (other,) = (uid for uid in submission.shown_order if uid != chosen)
-    Comparison.objects.create(
-        submission=submission,
-        better_id=ids[chosen],
-        worse_id=ids[other],
-        degree=judgement["degree"],
-        unsafe=judgement["unsafe"],
+    ids = dict(_KEYS.rows(one=chosen, other=other))
+    row_insert(
+        Comparison(
+            submission=submission,
+            better_id=ids[chosen],
+            worse_id=ids[other],
+            degree=judgement["degree"],
+            unsafe=judgement["unsafe"],
+        )
     )
+
+
+_KEYS = Prepared(
+    lambda one, other: (
+        Candidate.objects.filter(uid__in=[one, other]).order_by().values_list("uid", "pk")
+    ),
+    texts=("one", "other"),
+)
 
 
 PAIR: JudgementKind[PairForm] = JudgementKind(

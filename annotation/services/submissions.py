@@ -20,7 +20,7 @@ from annotation.selectors.judgements import judgement_of
 from annotation.services.assignments import slot_return, slot_take
 from annotation.task_forms import Form, form_of
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.prepared import Prepared
+from modelhub.prepared import Prepared, PreparedObjects, PreparedUpdate, row_insert
 
 State = Assignment.State
 Status = Submission.Status
@@ -88,7 +88,8 @@ def submission_settle(
 
     # What can be refused was: no savepoint, and the rows are locked for the writing alone.
     with transaction.atomic(savepoint=False):
-        ((state,),) = _ASSIGNMENT.rows(assignment=assignment.pk)
+        (now_locked,) = _LOCKED.objects(assignment=assignment.pk)
+        state = now_locked.state
         # Only now: a query that had to wait for the lock would not see what the other one made.
         made = _SUBMISSION.rows(assignment=assignment.pk)
         rows_before = Submission.objects.select_related("task")
@@ -97,7 +98,7 @@ def submission_settle(
             return _submitted_again(before, judgement, rationale)
         now = timezone.now()
         given = {
-            "status": _status_settle(task.pk, held_slot=state in Assignment.HOLDING),
+            "status": _status_settle(now_locked.task, held_slot=state in Assignment.HOLDING),
             "source": assignment.annotator.source,
             "shown_order": shown,
             "active_s": active_s,
@@ -105,15 +106,13 @@ def submission_settle(
         }
         assignment.state, assignment.ended_at = State.SUBMITTED, now
         assignment.active_s, assignment.skip_reason = active_s, ""
-        assignment.save(update_fields=["state", "ended_at", "active_s", "skip_reason"])
+        _SUBMITTED.run(assignment=assignment.pk, now=now, active_s=active_s)
         if before is None:
-            submission = Submission.objects.create(
-                assignment=assignment,
-                task_id=assignment.task_id,
-                annotator_id=assignment.annotator_id,
-                **given,
+            submission = row_insert(
+                Submission(
+                    assignment=assignment, task=task, annotator_id=assignment.annotator_id, **given
+                )
             )
-            submission.task = task
         else:
             _revise(before, payload_of(before), {**judgement, "rationale": rationale})
             # The judgement that stands was made now.
@@ -196,27 +195,25 @@ def _common_check(form: Form, rationale: str, active_s: float) -> None:
         )
 
 
-# The first two lock their row, in this order.
-_ASSIGNMENT = Prepared(
+# An assignment and its task, as they are now; locked in this order.
+_LOCKED = PreparedObjects(
     lambda assignment: (
-        Assignment.objects.select_for_update(no_key=True)
+        Assignment.objects.select_for_update(no_key=True, of=("self", "task"))
         .filter(pk=assignment)
         .order_by("pk")
-        .values_list("state")
+        .select_related("task")
+        .only("state", "task__closed_at")
     ),
     numbers=("assignment",),
 )
-_TASK = Prepared(
-    lambda task: (
-        Task.objects.select_for_update(no_key=True)
-        .filter(pk=task)
-        .order_by("pk")
-        .values_list("closed_at")
+_SUBMITTED = PreparedUpdate(
+    lambda assignment, now, active_s: (
+        Assignment.objects.filter(pk=assignment),
+        {"state": State.SUBMITTED, "ended_at": now, "active_s": active_s, "skip_reason": ""},
     ),
-    numbers=("task",),
+    numbers=("assignment", "active_s"),
+    times=("now",),
 )
-
-
 _SUBMISSION = Prepared(
     lambda assignment: (
         Submission.objects.filter(assignment=assignment).order_by("pk").values_list("pk")
@@ -225,13 +222,12 @@ _SUBMISSION = Prepared(
 )
 
 
-def _status_settle(task_id: int, *, held_slot: bool) -> str:
+def _status_settle(task: Task, *, held_slot: bool) -> str:
     """accepted or surplus; a task keeps as many accepted submissions as slots were taken."""
-    ((closed_at,),) = _TASK.rows(task=task_id)
-    if closed_at is None and (held_slot or slot_take(task_id=task_id)):
+    if task.closed_at is None and (held_slot or slot_take(task_id=task.pk)):
         return Status.ACCEPTED
     if held_slot:
-        slot_return(task_id=task_id)
+        slot_return(task_id=task.pk)
     return Status.SURPLUS
 
 

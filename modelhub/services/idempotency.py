@@ -12,6 +12,7 @@ from django.utils import timezone
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.records import json_canonical
 from modelhub.models import IdempotentRequest
+from modelhub.prepared import PreparedObjects, row_insert
 
 KEPT = timedelta(hours=24)
 
@@ -32,8 +33,8 @@ def idempotent(*, user: User, key: str, body: Any, act: Callable[[], Any]) -> An
             given = _given(user, key)
             if given is None:
                 response = act()
-                IdempotentRequest.objects.create(
-                    user=user, key=key, request_sha256=digest, response=response
+                row_insert(
+                    IdempotentRequest(user=user, key=key, request_sha256=digest, response=response)
                 )
                 return response
     except (IntegrityError, ApplicationError):
@@ -54,8 +55,15 @@ def idempotent_requests_expire() -> int:
 
 def _given(user: User, key: str) -> IdempotentRequest | None:
     """The request that had this key, unless that was too long ago. One query, or two."""
-    given = IdempotentRequest.objects.filter(user=user, key=key).first()
+    given = _GIVEN.first(user=user.pk, key=key)
     if given is not None and given.created_at < timezone.now() - KEPT:
         given.delete()
         return None
     return given
+
+
+_GIVEN = PreparedObjects(
+    lambda user, key: IdempotentRequest.objects.filter(user=user, key=key).order_by(),
+    numbers=("user",),
+    texts=("key",),
+)
