@@ -17,7 +17,6 @@ django.setup()
 
 from django.contrib.auth import login
 from django.contrib.auth.models import User
-from config.sessions import SessionStore
 from django.core.management import call_command
 from django.db import connection, transaction
 from django.db.models import Count, F, Q
@@ -34,6 +33,7 @@ from annotation.models import (
     TaskCandidate,
 )
 from annotation.services.projects import guideline_publish
+from config.sessions import SessionStore
 
 OVERLAP = 3
 TEXTS = 500  # different ones, each made unique by a number

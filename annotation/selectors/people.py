@@ -20,8 +20,8 @@ from annotation.models import (
 from annotation.selectors.queue import (
     Counted,
     qualification_is_wanted,
+    tasks_in_front,
     tasks_open_count,
-    tasks_open_in_turn,
 )
 from modelhub.prepared import Prepared
 
@@ -81,11 +81,11 @@ def _desk(qualification: bool, order: Project.Order) -> Prepared:
         member = Membership(pk=annotator, project_id=project)
         member.project = Project(pk=project, queue_order=order)
         queue = QUALIFICATION if qualification else WORK
-        first = next(tasks_open_in_turn(membership=member, queue=queue, window=OPEN_AT_MOST))
+        first = tasks_in_front(membership=member, queue=queue, window=OPEN_AT_MOST)
         today = Submission.objects.filter(annotator=annotator, created_at__gte=midnight)
         unread = Notification.objects.filter(recipient=annotator, read_at=None)
         return Membership.objects.filter(pk=annotator).values_list(
-            Counted(today), Counted(first), Counted(unread)
+            Counted(today), first, Counted(unread)
         )
 
     return Prepared(build, numbers=("annotator", "project"), times=("midnight",))

@@ -96,6 +96,17 @@ def tasks_open_count(*, membership: Membership, queue: Q = WORK, most: int) -> i
     return tasks_open(membership=membership, queue=queue)[:most].count()
 
 
+def tasks_in_front(*, membership: Membership, queue: Q = WORK, window: int) -> Subquery:
+    """How many of the first `window` open tasks the member never had, as a part of another query.
+
+    Of the index and the member's own assignments alone: no task is read.
+    """
+    level, descending = _level(membership, queue)
+    front = _front(membership.project_id, queue, level, descending)
+    had = Exists(Assignment.objects.filter(task=OuterRef("pk"), annotator=membership.pk))
+    return _NotHad(front.values("pk", had=had)[:window])
+
+
 def _turns(membership: Membership, queue: Q, level: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The pieces of the queue to try for a member, one after the other, with their values."""
     who = {"project": membership.project_id, "annotator": membership.pk}
@@ -164,11 +175,7 @@ def _never_had(
 ) -> QuerySet[Task]:
     """The open tasks of a queue that a member never had, in its order."""
     had = Assignment.objects.filter(task=OuterRef("pk"), annotator=annotator)
-    return (
-        Task.objects.filter(~Exists(had), OPEN, queue, project=project)
-        .alias(covered=COVERED)
-        .order_by(f"-{level}" if descending else level, "id")
-    )
+    return _front(project, queue, level, descending).filter(~Exists(had))
 
 
 def _after(
@@ -190,17 +197,18 @@ def _window(
     each whether it is one of the window, and a member who had those would pay for the whole queue.
     """
     had = Assignment.objects.filter(task=OuterRef("pk"), annotator=annotator)
-    order = (f"-{level}" if descending else level, "id")
-    front = (
-        Task.objects.filter(OPEN, queue, project=project).alias(covered=COVERED).order_by(*order)
-    )
-    return (
-        Task.objects.filter(
-            ~Exists(had), pk__in=_Few(front.values("pk")[:window]), slots_free__gt=0
-        )
-        .alias(covered=COVERED)
-        .order_by(*order)
-    )
+    few = _Few(_front(project, queue, level, descending).values("pk")[:window])
+    tasks = Task.objects.filter(~Exists(had), pk__in=few, slots_free__gt=0)
+    return _ordered(tasks, level, descending)
+
+
+def _front(project: int, queue: Q, level: str, descending: bool) -> QuerySet[Task]:
+    """The open tasks of a queue, in its order, whoever had them."""
+    return _ordered(Task.objects.filter(OPEN, queue, project=project), level, descending)
+
+
+def _ordered(tasks: QuerySet[Task], level: str, descending: bool) -> QuerySet[Task]:
+    return tasks.alias(covered=COVERED).order_by(f"-{level}" if descending else level, "id")
 
 
 class Counted(Subquery):
@@ -211,6 +219,13 @@ class Counted(Subquery):
 
     def __init__(self, rows: QuerySet[Any]) -> None:
         super().__init__(rows.values("pk"))
+
+
+class _NotHad(Subquery):
+    """How many rows of a query do not say `had`."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) AS front WHERE NOT front.had)"
+    output_field = IntegerField()
 
 
 class _Few(Subquery):
