@@ -115,7 +115,8 @@ def assignment_for(user: Person, uid: str) -> Assignment:
     # Of one project, and one user: nothing is read twice.
     project = assignment.task.project = assignment.annotator.project
     assignment.annotator.user = user
-    project._prefetched_objects_cache = {"task_forms": _FORMS.objects(project=project.pk)}
+    # As prefetch_related would leave them, for form_of.
+    vars(project)["_prefetched_objects_cache"] = {"task_forms": _FORMS.objects(project=project.pk)}
     return assignment
 
 

@@ -120,7 +120,9 @@ class PreparedObjects(_Statement, Generic[ModelT]):
         columns = compiler.klass_info["select_fields"]
         start, end = columns[0], columns[-1] + 1
         names = [one[0].target.attname for one in compiler.select[start:end]]
-        related = get_related_populators(compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS)
+        related = get_related_populators(  # type: ignore[call-arg]  # stubs of a later Django
+            compiler.klass_info, compiler.select, DEFAULT_DB_ALIAS
+        )
         found: list[ModelT] = []
         for row in compiler.apply_converters(rows, compiled.converters):
             made = compiler.klass_info["model"].from_db(DEFAULT_DB_ALIAS, names, row[start:end])
@@ -173,11 +175,11 @@ def _insert(model: type[Model], vendor: str) -> tuple[str, list["Field[Any, Any]
     meta = model._meta
     pk = meta.pk
     fields = [field for field in meta.local_concrete_fields if not isinstance(field, AutoField)]
-    columns = ", ".join(quote(field.column) for field in fields)
+    columns = ", ".join(quote(str(field.column)) for field in fields)
     marks = ", ".join(["%s"] * len(fields))
     sql = (
         f"INSERT INTO {quote(meta.db_table)} ({columns}) VALUES ({marks})"  # noqa: S608
-        f" RETURNING {quote(pk.column)}"
+        f" RETURNING {quote(str(pk.column))}"
     )
     return sql, fields, pk.attname if isinstance(pk, AutoField) else None
 
@@ -190,7 +192,8 @@ def _cursor(connection: Any) -> Any:
 
     connection.ensure_connection()
     with connection.wrap_database_errors:
-        return connection._prepare_cursor(ServerBindingCursor(connection.connection))
+        cursor = ServerBindingCursor(connection.connection)  # type: ignore[call-arg]
+        return connection._prepare_cursor(cursor)
 
 
 def _written_out(

@@ -8,7 +8,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from annotation.models import Assignment, Membership, Project, Question, Task
-from annotation.selectors import open_count, shown_order, tasks_open
+from annotation.selectors import open_count, shown_order, tasks_open, tasks_open_in_turn
 from annotation.selectors.queue import WINDOW
 from annotation.services.assignments import (
     assignment_next,
@@ -111,6 +111,25 @@ def test_each_order_finds_its_first_task_by_an_index_and_sorts_nothing(
             plan = " | ".join(row[3] for row in cursor.fetchall())
         assert f"USING INDEX {name} " in plan
         assert "TEMP B-TREE" not in plan
+
+
+@pytest.mark.parametrize("order", Order.values)
+def test_a_member_who_had_all_that_is_in_front_does_not_pay_for_what_is_behind(
+    project: Project, ann: Membership, order: str
+) -> None:
+    """Each row of the front is found by its key; nothing is walked but the front's own index."""
+    ordered(project, order)
+    many(project, 5)
+    ann.refresh_from_db()
+    front = next(tasks_open_in_turn(membership=ann))
+    with CaptureQueriesContext(connection) as captured:
+        assert front.first() is not None
+    if connection.vendor == "sqlite":
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN QUERY PLAN {captured.captured_queries[0]['sql']}")
+            plan = [row[3] for row in cursor.fetchall()]
+        assert "SEARCH annotation_task USING INTEGER PRIMARY KEY (rowid=?)" in plan
+        assert sum("task_open" in step for step in plan) == 1
 
 
 def test_a_claim_costs_the_same_few_queries_however_many_tasks_there_are(
