@@ -93,16 +93,21 @@ def membership_for(user: Person, uid: str) -> Membership:
 
     A superuser who is no member has none: what is annotated, somebody of the project annotated.
     """
-    membership = None
-    if isinstance(user, User):
-        membership = (
-            Membership.objects.filter(project__uid=uid, user=user, removed_at=None)
-            .select_related("project")
-            .first()
-        )
+    membership = _MEMBERSHIP.first(uid=uid, user=user.pk) if isinstance(user, User) else None
     if membership is None:
         raise Http404("Not found.")
     return membership
+
+
+_MEMBERSHIP = PreparedObjects(
+    lambda uid, user: (
+        Membership.objects.filter(project__uid=uid, user=user, removed_at=None)
+        .order_by()
+        .select_related("project")
+    ),
+    texts=("uid",),
+    numbers=("user",),
+)
 
 
 def assignment_for(user: Person, uid: str) -> Assignment:

@@ -373,6 +373,9 @@ def web(
         workers = Workers(server.pid, postgres_pid)
         answer_wait(server, port, log)
         yield workers
+    except Exception:
+        note(f"the server, {server.poll()}:\n{log.read_text()[-4000:]}")
+        raise
     finally:
         server.terminate()
         try:
