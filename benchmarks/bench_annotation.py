@@ -82,8 +82,8 @@ class Answered:
 class Annotator:
     """One person's browser: a session, a connection that is kept, and no patience."""
 
-    def __init__(self, port: int, session: str, project: str) -> None:
-        self.port, self.project = port, project
+    def __init__(self, port: int, session: str, project: str, *, timeout_s: float = 60.0) -> None:
+        self.port, self.project, self.timeout_s = port, project, timeout_s
         token = secrets.token_hex(16)
         self.headers = (
             f"Host: 127.0.0.1:{port}\r\nX-Forwarded-Proto: https\r\n"
@@ -95,7 +95,7 @@ class Annotator:
 
     def connect(self) -> socket.socket:
         if self.socket is None:
-            self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            self.socket = socket.create_connection(("127.0.0.1", self.port), self.timeout_s)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.reader = self.socket.makefile("rb")
         return self.socket
@@ -115,12 +115,13 @@ class Annotator:
                     length = int(value)
                 closes |= name == b"connection" and value.strip() == b"close"
             reply = self.reader.read(length)
+            value = json.loads(reply) if length else None  # of half a reply: no JSON
         except (OSError, IndexError, ValueError):
             self.close()
             return 599, None
         if closes:
             self.close()
-        return status, json.loads(reply) if reply else None
+        return status, value
 
     def next(self, after: str = "") -> tuple[int, Any]:
         return self.post(f"projects/{self.project}/next/", {"after": after} if after else {})
@@ -297,6 +298,22 @@ def postgres(folder: Path) -> Iterator[str]:
         server.wait(timeout=60)
 
 
+def site_environment(folder: Path, address: str) -> dict[str, str]:
+    """A production site's, on the database of the address, with its files in the folder."""
+    (folder / "site").mkdir(mode=0o700)
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "RONDO_DATA_DIR": str(folder / "site"),
+        "RONDO_DATABASE_URL": address,
+        "RONDO_PRODUCTION": "1",
+        "RONDO_BEHIND_PROXY": "1",
+        "RONDO_ALLOWED_HOSTS": "127.0.0.1",
+        "RONDO_SECRET_KEY": secrets.token_urlsafe(64),
+        "RONDO_LOG_LEVEL": "WARNING",
+    }
+
+
 @contextlib.contextmanager
 def web(environment: dict[str, str], port: int, log: Path) -> Iterator[Workers]:
     """The site's own web process, as `manage.py up` starts it."""
@@ -354,18 +371,7 @@ def measured(db: str, tasks: int, options: argparse.Namespace) -> Iterator[dict[
             address = f"sqlite:///{folder}/rondo.sqlite3"
             if db == "postgres":
                 address = stack.enter_context(postgres(folder))
-            (folder / "site").mkdir(mode=0o700)
-            environment = {
-                **os.environ,
-                "DJANGO_SETTINGS_MODULE": "config.settings",
-                "RONDO_DATA_DIR": str(folder / "site"),
-                "RONDO_DATABASE_URL": address,
-                "RONDO_PRODUCTION": "1",
-                "RONDO_BEHIND_PROXY": "1",
-                "RONDO_ALLOWED_HOSTS": "127.0.0.1",
-                "RONDO_SECRET_KEY": secrets.token_urlsafe(64),
-                "RONDO_LOG_LEVEL": "WARNING",
-            }
+            environment = site_environment(folder, address)
             people = sum(NEXT_CALLS.get(n, 240) // 2 + n for n in options.clients) + 40
             filling = ("-m", "benchmarks.annotation_rows", "fill", str(tasks), str(people))
             filled = json.loads(managed(environment, *filling))
