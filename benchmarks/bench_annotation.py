@@ -101,7 +101,7 @@ class Annotator:
         return self.socket
 
     def post(self, path: str, body: Any, key: str = "") -> tuple[int, Any]:
-        """The status and the JSON of a reply; 599 where the connection broke."""
+        """The status and the JSON of a reply; 599 and why where the connection broke."""
         data = json.dumps(body).encode()
         extra = f"Idempotency-Key: {key}\r\n" if key else ""
         head = f"POST /api/v1/{path} HTTP/1.1\r\n{self.headers}{extra}Content-Length: {len(data)}"
@@ -116,9 +116,9 @@ class Annotator:
                 closes |= name == b"connection" and value.strip() == b"close"
             reply = self.reader.read(length)
             value = json.loads(reply) if length else None  # of half a reply: no JSON
-        except (OSError, IndexError, ValueError):
+        except (OSError, IndexError, ValueError) as error:
             self.close()
-            return 599, None
+            return 599, repr(error)
         if closes:
             self.close()
         return status, value

@@ -7,7 +7,7 @@ again, a submission under its own Idempotency-Key. HISTORY has a line of JSON fo
 happened, written before the next thing is done:
 
     {"op": "ask", "assignment", "better", "degree"}        about to submit; may or may not arrive
-    {"op": "retry", "of": "submit" or "next"}              no answer came: asked again
+    {"op": "retry", "of": "submit" or "next", "why"}       no answer came: asked again
     {"op": "ok", "assignment", "submission", "ms"}         acknowledged, so long after asking
     {"op": "refused", "status", "reply"}                   an answer that nobody should get
 """
@@ -23,8 +23,8 @@ from typing import Any
 
 from benchmarks.bench_annotation import Annotator
 
-TIMEOUT_S = 15.0  # of one request
-PATIENCE_S = 120.0  # with one thing, however often it is asked for
+TIMEOUT_S = 60.0  # of one request: a server that is only slow is not asked again
+PATIENCE_S = 180.0  # with one thing, however often it is asked for
 PAUSE_S = 0.05
 
 
@@ -47,7 +47,7 @@ def asked_until_answered(
         status, reply = ask()
         if status != 599:
             return status, reply
-        history.note("retry", of=of)
+        history.note("retry", of=of, why=reply)
         time.sleep(PAUSE_S)
     raise TimeoutError(f"no answer to {of} in {PATIENCE_S} s")
 

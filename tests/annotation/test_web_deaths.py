@@ -56,10 +56,10 @@ def test_nothing_acknowledged_is_lost_when_workers_are_killed(hurt_site: Site) -
 
 
 def test_a_rolling_restart_loses_nothing_and_nobody_asks_again_twice(hurt_site: Site) -> None:
-    """D13: HUP to the server, and SIGTERM to each worker in turn."""
+    """D13: HUP to the server, then SIGTERM to one worker."""
     found = workers_replaced(hurt_site, restarts=2, acknowledged_between=CLIENTS * 2)
     assert found["acknowledged"] >= 3 * CLIENTS * 2
-    assert found["retries_a_client"] <= 1
+    assert found["retries_a_client"] <= 1, found
     assert found["refused"] == 0
     assert hurt_site.checked() == AS_IT_WAS_TOLD
 
@@ -77,8 +77,9 @@ def test_a_large_import_and_export_keep_nobody_from_submitting(hurt_site: Site) 
 def test_every_line_of_the_log_is_one_event_whatever_is_sent(hurt_site: Site) -> None:
     """S32, after all of the above: the server's own lines, Django's, and their tracebacks."""
     for request in (
-        b"GET /a%0D%0A%1B[31mforged%E2%80%A8 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
-        b"GET /%s%n{0}{level} HTTP/1.1\r\nHost: forged\x1b[2J\r\n\r\n",
+        b"GET /a%0D%0A%1B[31mforged%E2%80%A8 HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        b"X-Forwarded-Proto: https\r\n\r\n",
+        b"GET /%s%n{0}{level} HTTP/1.1\r\nHost: forged\x1b[2J\r\nX-Forwarded-Proto: https\r\n\r\n",
         b"BROKEN\x1b[31m \xe2\x80\xa8\r\nforged\r\n\r\n",
     ):
         with socket.create_connection(("127.0.0.1", hurt_site.port), 15) as client:
