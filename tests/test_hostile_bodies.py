@@ -69,6 +69,7 @@ VALUES: list[Any] = [
 ]
 TEXTS = ["", "\x00", "a\x00b", "\udcff", "9" * 5000, str(10**20), "-1", "1e999", "NaN", "'\";--"]
 TEXTS += ["x" * 100_000, "\u202e\u2028", "{", "[" * 5000, "0001-01-01T00:00", "%00", "%", "\\"]
+ALONE = {"9" * 5000, str(10**20), "1e999", "x" * 100_000}
 ROUTE_LENGTHS = 4000
 
 
@@ -210,9 +211,11 @@ def test_no_form_and_no_query_is_a_fault_of_the_server(world: World, everybody: 
         for value in TEXTS:
             query = "&".join(f"{one}={quoted(value)}" for one in sorted(queries))
             jobs = [("GET", f"{path}?{query}", "", "text/plain")]
-            jobs += [("GET", f"{path}?{one}={quoted(value)}", "", "text/plain") for one in queries]
-            for one in sorted(fields):
-                form = dict.fromkeys(fields, "1") | {one: value}
+            # All fields at once, and those values that no form refuses by itself one by one.
+            forms = [dict.fromkeys(fields, value)] if fields else []
+            if value in ALONE:
+                forms += [dict.fromkeys(fields, "1") | {one: value} for one in sorted(fields)]
+            for form in forms:
                 body = "&".join(f"{quoted(key)}={quoted(held)}" for key, held in form.items())
                 jobs.append(("POST", path, body, "application/x-www-form-urlencoded"))
             for job in jobs:
