@@ -128,8 +128,8 @@ def test_no_body_is_a_fault_of_the_server(world: World, everybody: Client) -> No
             for kind in KINDS if len(body) < 100 else KINDS[:1]:
                 status = sent(everybody, verb, path, body, kind)
                 asked += 1
-                # Nothing is asked of some routes; with others any JSON is the body of a file.
-                if fault(status) or (what in REFUSED and status < 400):
+                unread = (name, verb) in NOTHING_ASKED
+                if fault(status) or (what in REFUSED and status < 400 and not unread):
                     wrong.append(f"{name} {verb} {what} as {kind}: {status}")
     assert not wrong, "\n".join(wrong)
     assert asked > 500
@@ -137,6 +137,8 @@ def test_no_body_is_a_fault_of_the_server(world: World, everybody: Client) -> No
 
 REFUSED = {"cut off", "NUL", "lone surrogate", "deep", "key twice", "1e999", "NaN", "10^20"}
 REFUSED |= {"5000 digits", "UTF-16", "not UTF-8", "5 MB"}
+# These read no body, whatever it is.
+NOTHING_ASKED = {("api_member", "DELETE"), ("api_renew", "POST")}
 
 
 def input_of(name: str) -> type[serializers.Serializer[Any]] | None:
@@ -249,7 +251,7 @@ def test_no_form_that_is_none_is_a_fault_of_the_server(world: World, everybody: 
     for name, verb, path in paths(world):
         if verb == "POST" and not path.startswith("/api/"):
             for body in bodies:
-                for kind in kinds:
+                for kind in kinds if len(body) < 20 else kinds[:1]:
                     status = sent(everybody, verb, path, body, kind)
                     if fault(status):
                         wrong.append(f"{name} {body[:20]!r} as {kind}: {status}")

@@ -101,8 +101,7 @@ def test_nothing_runs_on_any_page(open_page, live_server, transactional_db, trou
     superuser = world.a.manager.user
     superuser.is_staff = superuser.is_superuser = True
     superuser.save()
-    page = open_page(superuser, "/healthz")
-    page.set_default_timeout(60_000)
+    page = open_page(superuser, "/healthz", patience_ms=60_000)
     fields = poison([storable(one) for one in corpus("http://beacon.invalid")])
     assert len(fields) >= 25
     seen, harm = 0, []
