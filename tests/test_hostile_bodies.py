@@ -47,28 +47,14 @@ BODIES = {
     "5 MB": b'{"x": "' + b"a" * (5 << 20) + b'"}',
 }
 KINDS = ("application/json", "application/json; charset=utf-7", "application/json; charset=none")
+OTHERWISE = {"NUL", "not UTF-8"}  # sent under each charset
 # What one field may hold that another field of the same type would not.
 VALUES: list[Any] = [
-    *("", "a\x00b", "\u202e", "x" * 100_000, "=1+1", "../../etc", "10" * 30, "\ud83d"),
-    *(
-        -1,
-        0,
-        2**53,
-        10**20,
-        1.5,
-        1e308,
-        float("inf"),
-        True,
-        None,
-        [],
-        {},
-        [[[]]],
-        {"a": {"b": [1]}},
-    ),
-    *(["x"] * 100_000, {str(n): n for n in range(10_000)}),
+    *("", "a\x00b", "\u202e", "x" * 100_000, "10" * 30, "\ud83d", -1, 10**20, 1e308, float("inf")),
+    *(True, None, [[[]]], {"a": {"b": [1]}}, ["x"] * 100_000, {str(n): n for n in range(10_000)}),
 ]
-TEXTS = ["", "\x00", "a\x00b", "\udcff", "9" * 5000, str(10**20), "-1", "1e999", "NaN", "'\";--"]
-TEXTS += ["x" * 100_000, "\u202e\u2028", "{", "[" * 5000, "0001-01-01T00:00", "%00", "%", "\\"]
+TEXTS = ["", "a\x00b", "\udcff", "9" * 5000, str(10**20), "-1", "1e999", "NaN", "x" * 100_000]
+TEXTS += ["\u202e\u2028", "[" * 5000, "0001-01-01T00:00"]
 ALONE = {"9" * 5000, str(10**20), "1e999", "x" * 100_000}
 ROUTE_LENGTHS = 4000
 
@@ -125,14 +111,14 @@ def test_no_body_is_a_fault_of_the_server(world: World, everybody: Client) -> No
         if verb == "GET" or not path.startswith("/api/"):
             continue
         for what, body in BODIES.items():
-            for kind in KINDS if len(body) < 100 else KINDS[:1]:
+            for kind in KINDS if what in OTHERWISE else KINDS[:1]:
                 status = sent(everybody, verb, path, body, kind)
                 asked += 1
                 unread = (name, verb) in NOTHING_ASKED
                 if fault(status) or (what in REFUSED and status < 400 and not unread):
                     wrong.append(f"{name} {verb} {what} as {kind}: {status}")
     assert not wrong, "\n".join(wrong)
-    assert asked > 500
+    assert asked > 400
 
 
 REFUSED = {"cut off", "NUL", "lone surrogate", "deep", "key twice", "1e999", "NaN", "10^20"}
@@ -226,7 +212,7 @@ def test_no_form_and_no_query_is_a_fault_of_the_server(world: World, everybody: 
                 if fault(status):
                     wrong.append(f"{name} {job[0]} {job[1][:90]} {job[2][:60]}: {status}")
     assert not wrong, "\n".join(wrong[:40])
-    assert asked > 1000
+    assert asked > 700
 
 
 def quoted(text: str) -> str:
@@ -265,16 +251,7 @@ def test_no_address_is_a_fault_of_the_server(world: World, everybody: Client) ->
     for name, pattern in routes():
         names = parameters(pattern)
         for one in names:
-            for value in (
-                "a\x00b",
-                "\x00",
-                "x" * ROUTE_LENGTHS,
-                "\u202e",
-                "10" * 40,
-                "%00",
-                "..",
-                "'",
-            ):
+            for value in ("a\x00b", "x" * ROUTE_LENGTHS, "\u202e", "..", "'"):
                 kwargs = {other: values[other] for other in names} | {one: value}
                 for verb in ("GET", "POST", "DELETE"):
                     path = reverse(name, kwargs=kwargs)
@@ -299,11 +276,15 @@ def test_without_the_strict_parser_hostile_bodies_come_through(
         test_no_body_is_a_fault_of_the_server(world, everybody)
 
 
+# Bodies are refused before a database is asked; what they hold, and where they are sent, is not.
+POSTGRES = "no_value or no_form_and_no_query or no_address"
+
+
 @pytest.mark.postgres
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="this is the walk on PostgreSQL")
 def test_on_postgresql_too(request: pytest.FixtureRequest) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", "fault"],
+        [sys.executable, "-m", "pytest", "-q", __file__, "-k", POSTGRES],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "RONDO_DATABASE_URL": request.getfixturevalue("postgres_url")},
         capture_output=True,
@@ -311,4 +292,4 @@ def test_on_postgresql_too(request: pytest.FixtureRequest) -> None:
         timeout=280,
     )
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "5 passed" in done.stdout
+    assert "3 passed" in done.stdout
