@@ -105,18 +105,26 @@ def fault(status: int) -> bool:
     return status >= 500
 
 
-def test_no_body_is_a_fault_of_the_server(world: World, everybody: Client) -> None:
+def wrong_bodies(world: World, client: Client, only: str = "api_") -> tuple[list[str], int]:
+    """What was sent to the routes of this name and answered wrongly, and how much was sent."""
     wrong, asked = [], 0
     for name, verb, path in paths(world):
-        if verb == "GET" or not path.startswith("/api/"):
+        if verb == "GET" or not path.startswith("/api/") or not name.startswith(only):
             continue
         for what, body in BODIES.items():
+            if what == "5 MB" and name not in {"api_submit", "api_prompts_import"}:
+                continue
             for kind in KINDS if what in OTHERWISE else KINDS[:1]:
-                status = sent(everybody, verb, path, body, kind)
+                status = sent(client, verb, path, body, kind)
                 asked += 1
                 unread = (name, verb) in NOTHING_ASKED
                 if fault(status) or (what in REFUSED and status < 400 and not unread):
                     wrong.append(f"{name} {verb} {what} as {kind}: {status}")
+    return wrong, asked
+
+
+def test_no_body_is_a_fault_of_the_server(world: World, everybody: Client) -> None:
+    wrong, asked = wrong_bodies(world, everybody)
     assert not wrong, "\n".join(wrong)
     assert asked > 400
 
@@ -272,8 +280,8 @@ def test_without_the_strict_parser_hostile_bodies_come_through(
         "parse",
         lambda self, stream, media_type=None, parser_context=None: json.loads(stream.read()),
     )
-    with pytest.raises(AssertionError):
-        test_no_body_is_a_fault_of_the_server(world, everybody)
+    wrong, _ = wrong_bodies(world, everybody, only="api_submit")
+    assert wrong
 
 
 # Bodies are refused before a database is asked; what they hold, and where they are sent, is not.
