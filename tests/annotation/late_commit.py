@@ -17,12 +17,14 @@ LATE_S = 0.5
 
 
 class LateCommitMiddleware:
-    """One transaction a request, which ends some time after its answer was sent."""
+    """One transaction a submission, which ends some time after its answer was sent."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if not request.path.endswith("/submit/"):
+            return self.get_response(request)
         around = transaction.atomic()
         around.__enter__()
         response = self.get_response(request)
