@@ -13,7 +13,8 @@ _SEEN_EVERY_S = 600  # so exact is the idle time; a write to the session costs a
 class SessionLifetimeMiddleware:
     """Signs out whoever did nothing for SESSION_IDLE_S, or signed in SESSION_COOKIE_AGE ago.
 
-    Django alone counts from the last change of a session, so that one kept in use never ends.
+    Django alone counts from the last change of a session, so that one kept in use never ends. Both
+    times are written at sign-in (annotation/account_views.py); one without them has Django's end.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -25,6 +26,6 @@ class SessionLifetimeMiddleware:
             began, seen = session.get("began", now), session.get("seen", now)
             if now - began > settings.SESSION_COOKIE_AGE or now - seen > settings.SESSION_IDLE_S:
                 logout(request)
-            elif "began" not in session or now - seen > _SEEN_EVERY_S:
+            elif now - seen > _SEEN_EVERY_S:
                 session["began"], session["seen"] = began, now
         return self.get_response(request)

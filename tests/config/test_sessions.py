@@ -9,6 +9,8 @@ from django.contrib.sessions.models import Session
 from django.test import Client
 from django.urls import reverse
 
+from annotation.services.sign_in import sign_in_link_create
+
 HOUR_S = 3600
 
 
@@ -69,6 +71,16 @@ def test_a_sign_in_begins_a_new_session_that_scripts_and_other_sites_do_not_get(
     assert cookie["httponly"]
     assert cookie["samesite"] == "Lax"
     assert not Session.objects.filter(session_key="chosenbysomebodyelse").exists()
+    assert time.time() - client.session["began"] < 60
+    assert client.session["seen"] == client.session["began"]
+
+
+def test_a_link_begins_a_session_that_ends_too(alice: User) -> None:
+    client = Client()
+    client.post(reverse("sign_in_link", args=[sign_in_link_create(user=alice)]))
+    assert time.time() - client.session["began"] < 60
+    aged(client, seen=12.1)
+    assert not is_in(client)
 
 
 @pytest.mark.parametrize(
