@@ -26,6 +26,7 @@ from tests.postgres import postgres_url  # noqa: F401  (a fixture)
 from tests.test_authorization import RollbackError, parameters, routes, table_read
 from tests.world import World, make_world
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BODIES = {
     "empty": b"",
     "cut off": b"{",
@@ -292,12 +293,12 @@ POSTGRES = "no_value or no_form_and_no_query or no_address"
 @pytest.mark.skipif(connection.vendor == "postgresql", reason="this is the walk on PostgreSQL")
 def test_on_postgresql_too(request: pytest.FixtureRequest) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", __file__, "-k", POSTGRES],
+        [sys.executable, "-m", "pytest", "-q", "--timeout", "0", __file__, "-k", POSTGRES],
         cwd=Path(__file__).parents[1],
         env={**os.environ, "RONDO_DATABASE_URL": request.getfixturevalue("postgres_url")},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=850,
     )
     assert done.returncode == 0, done.stdout[-6000:]
     assert "3 passed" in done.stdout
