@@ -22,7 +22,8 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-annotation vendor words constraints clean
+.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-annotation \
+        bench-faults vendor words constraints clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 16
@@ -73,6 +74,9 @@ bench-training: setup ## each method beside TRL's: make bench-training BENCH="sc
 
 bench-annotation: setup system ## the queue over HTTP, on SQLite and PostgreSQL: BENCH="--db sqlite --tasks 10000"
 	$(BIN)/python -m benchmarks.bench_annotation $(BENCH)
+
+bench-faults: setup system ## kills, restarts, a large import: BENCH="--db sqlite --faults kill"
+	$(BIN)/python -m benchmarks.bench_faults $(BENCH)
 
 vendor: ## renew the vendored front-end libraries from npm
 	$(PYTHON) deploy/vendor.py

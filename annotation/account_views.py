@@ -1,10 +1,12 @@
 """Signing in and out: by password, or by a link that works once."""
 
+import time
+
 from django.contrib import messages
 from django.contrib.auth import login, logout
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.forms import PasswordChangeForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
@@ -18,6 +20,11 @@ class SignIn(auth_views.LoginView):
 
     template_name = "registration/sign_in.html"
     redirect_authenticated_user = True
+
+    def form_valid(self, form: AuthenticationForm) -> HttpResponse:
+        response = super().form_valid(form)
+        session_begin(self.request)
+        return response
 
 
 class SignOut(auth_views.LogoutView):
@@ -45,6 +52,7 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
         if person is not None:
             logout(request)
             login(request, person, backend="config.backends.PersonBackend")
+            session_begin(request)
             return redirect("home")
         response = render(request, "registration/sign_in_link.html", {"stale": True}, status=410)
     else:
@@ -52,3 +60,8 @@ def sign_in_link(request: HttpRequest, token: str) -> HttpResponse:
     # The address is the secret. Not "no-referrer": the form's Origin would be "null", and refused.
     response["Referrer-Policy"] = "strict-origin"
     return response
+
+
+def session_begin(request: HttpRequest) -> None:
+    """Note when somebody signed in, and was last seen: what ends the session counts from there."""
+    request.session["began"] = request.session["seen"] = int(time.time())

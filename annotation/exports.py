@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from django.http import StreamingHttpResponse
 
+from annotation.downloads import as_download
 from annotation.layouts import LAYOUTS, Layout, layouts_of
 from annotation.models import PreferenceDataset, Split
 from annotation.services.snapshot_rows import SNAPSHOT_KINDS
@@ -99,7 +100,7 @@ def dataset_export_response(
     stream = dataset_export_stream(dataset=dataset, layout=layout, format=format, split=split)
     name = dataset_export_name(dataset=dataset, layout=layout, format=format, split=split)
     response = StreamingHttpResponse(stream, content_type=CONTENT_TYPES[format])
-    response["Content-Disposition"] = f'attachment; filename="{name}"'
+    as_download(response, name)
     return response
 
 

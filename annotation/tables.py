@@ -8,6 +8,8 @@ from typing import Any
 
 from django.http import HttpResponse, JsonResponse
 
+from annotation.downloads import as_download
+
 FORMATS = ("csv", "json")
 # What a spreadsheet would take for a formula, also behind white space and full-width forms.
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n")
@@ -34,8 +36,7 @@ def table_response(table: Table, format: str) -> HttpResponse:
         writer.writerow(table.columns)
         writer.writerows([[cell_csv(value) for value in row] for row in table.rows])
         response = HttpResponse(file.getvalue(), content_type="text/csv; charset=utf-8")
-    response["Content-Disposition"] = f'attachment; filename="{table.name}.{format}"'
-    response["X-Content-Type-Options"] = "nosniff"
+    as_download(response, f"{table.name}.{format}")
     return response
 
 

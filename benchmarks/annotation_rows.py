@@ -2,12 +2,16 @@
 
 python -m benchmarks.annotation_rows fill TASKS PEOPLE     migrate, fill; prints JSON
 python -m benchmarks.annotation_rows check UIDS.json       prints {"duplicates", "lost"}
+python -m benchmarks.annotation_rows histories FOLDER      the same, of bench_faults' histories
+python -m benchmarks.annotation_rows dataset PROJECT ROWS  import rankings; prints the dataset's uid
 """
 
 import json
 import random
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ import django
 
 django.setup()
 
+from django.conf import settings
 from django.contrib.auth import login
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -25,6 +30,7 @@ from django.test import RequestFactory
 from annotation.models import (
     Assignment,
     Candidate,
+    Comparison,
     Membership,
     Project,
     Prompt,
@@ -32,8 +38,12 @@ from annotation.models import (
     Task,
     TaskCandidate,
 )
+from annotation.records import RankingRecord
+from annotation.services.datasets import preference_dataset_import
 from annotation.services.projects import guideline_publish
+from annotation.splits import group_hash, split_of
 from config.sessions import SessionStore
+from modelhub.ml.records import records_write
 
 OVERLAP = 3
 TEXTS = 500  # different ones, each made unique by a number
@@ -285,6 +295,8 @@ def fill(tasks: int, people: int) -> dict[str, Any]:
             cursor.execute("SET session_replication_role = origin")
     users = User.objects.bulk_create(User(username=f"p{n}", password="!") for n in range(people))
     Membership.objects.bulk_create(Membership(project=project, user=user) for user in users)
+    manager = User.objects.create(username="manager", password="!")
+    Membership.objects.create(project=project, user=manager, role=Membership.Role.MANAGER)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE" if connection.vendor == "postgresql" else "ANALYZE")
         if connection.vendor == "postgresql":
@@ -295,6 +307,7 @@ def fill(tasks: int, people: int) -> dict[str, Any]:
     return {
         "project": project.uid,
         "sessions": [signed_in(user) for user in users],
+        "manager": signed_in(manager),
         "seconds": round(time.monotonic() - began, 1),
         "size_mb": size >> 20,
     }
@@ -307,6 +320,88 @@ def signed_in(user: User) -> str:
     login(request, user, backend="config.backends.PersonBackend")
     request.session.save()
     return str(request.session.session_key)
+
+
+def dataset(project: str, rows: int) -> str:
+    """A frozen dataset of so many rankings of two answers, taken in from a file."""
+    draw = random.Random(0)
+    texts = [answer(draw) for _ in range(TEXTS)]
+
+    def rankings() -> Iterator[RankingRecord]:
+        for number in range(rows):
+            uids = [f"{number:031d}{letter}" for letter in "ab"]
+            messages = [{"role": "user", "content": f"Ranked question {number}?"}]
+            shown = [
+                {
+                    "id": uid,
+                    "text": f"{uid} {texts[(number + place) % TEXTS]}",
+                    "finish_reason": "stop",
+                    "token_count": 150,
+                    "model_version": None,
+                }
+                for place, uid in enumerate(uids)
+            ]
+            yield RankingRecord(
+                id=f"{number:032d}",
+                prompt_id=f"{number:032d}",
+                messages=messages,
+                split=split_of(group_hash(messages), settings.PROMPT_SPLIT_SHARES),
+                tags=[],
+                batch=None,
+                candidates=shown,
+                tiers=[[uid] for uid in uids],
+                unacceptable=[],
+                annotator="a",
+                is_simulated=False,
+                shown_order=uids,
+                active_s=1.0,
+                rationale="",
+                guideline=None,
+            )
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rankings.jsonl"
+        records_write(path, rankings())
+        with path.open("rb") as file:
+            taken_in = preference_dataset_import(
+                project=Project.objects.get(uid=project),
+                lines=file,
+                name=path.name,
+                created_by=None,
+            )
+    return taken_in.uid
+
+
+def histories_check(folder: Path) -> dict[str, int]:
+    """What the clients were told, against what is there.
+
+    What was sent and not acknowledged may be there or not; what is there was sent.
+    """
+    sent: dict[str, tuple[str, int]] = {}
+    acknowledged: dict[str, str] = {}
+    for history in sorted(folder.rglob("histories/*/*.jsonl")):
+        for line in map(json.loads, history.read_text().splitlines()):
+            if line["op"] == "ask":
+                sent[line["assignment"]] = (line["better"], line["degree"])
+            elif line["op"] == "ok":
+                acknowledged[line["submission"]] = line["assignment"]
+    stored = {
+        submission: (assignment, (better, degree))
+        for submission, assignment, better, degree in Comparison.objects.values_list(
+            "submission__uid", "submission__assignment__uid", "better__uid", "degree"
+        )
+    }
+    changed = sum(
+        stored[submission] != (assignment, sent[assignment])
+        for submission, assignment in acknowledged.items()
+        if submission in stored
+    )
+    found = check(list(acknowledged))
+    return {
+        "duplicates": found["duplicates"],
+        "lost": found["lost"] + changed,
+        "invented": sum(assignment not in sent for assignment, _ in stored.values()),
+    }
 
 
 def check(acknowledged: list[str]) -> dict[str, int]:
@@ -340,5 +435,9 @@ def check(acknowledged: list[str]) -> dict[str, int]:
 if __name__ == "__main__":
     if sys.argv[1] == "fill":
         print(json.dumps(fill(int(sys.argv[2]), int(sys.argv[3]))))
+    elif sys.argv[1] == "dataset":
+        print(dataset(sys.argv[2], int(sys.argv[3])))
+    elif sys.argv[1] == "histories":
+        print(json.dumps(histories_check(Path(sys.argv[2]))))
     else:
         print(json.dumps(check(json.loads(Path(sys.argv[2]).read_text()))))

@@ -96,8 +96,8 @@ class Answered:
 class Annotator:
     """One person's browser: a session, a connection that is kept, and no patience."""
 
-    def __init__(self, port: int, session: str, project: str) -> None:
-        self.port, self.project = port, project
+    def __init__(self, port: int, session: str, project: str, *, timeout_s: float = 60.0) -> None:
+        self.port, self.project, self.timeout_s = port, project, timeout_s
         token = secrets.token_hex(16)
         self.headers = (
             f"Host: 127.0.0.1:{port}\r\nX-Forwarded-Proto: https\r\n"
@@ -109,13 +109,13 @@ class Annotator:
 
     def connect(self) -> socket.socket:
         if self.socket is None:
-            self.socket = socket.create_connection(("127.0.0.1", self.port), timeout=60)
+            self.socket = socket.create_connection(("127.0.0.1", self.port), self.timeout_s)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.reader = self.socket.makefile("rb")
         return self.socket
 
     def post(self, path: str, body: Any, key: str = "") -> tuple[int, Any]:
-        """The status and the JSON of a reply; 599 where the connection broke."""
+        """The status and the JSON of a reply; 599 and why where the connection broke."""
         data = json.dumps(body).encode()
         extra = f"Idempotency-Key: {key}\r\n" if key else ""
         head = f"POST /api/v1/{path} HTTP/1.1\r\n{self.headers}{extra}Content-Length: {len(data)}"
@@ -129,12 +129,13 @@ class Annotator:
                     length = int(value)
                 closes |= name == b"connection" and value.strip() == b"close"
             reply = self.reader.read(length)
-        except (OSError, IndexError, ValueError):
+            value = json.loads(reply) if length else None  # of half a reply: no JSON
+        except (OSError, IndexError, ValueError) as error:
             self.close()
-            return 599, None
+            return 599, repr(error)
         if closes:
             self.close()
-        return status, json.loads(reply) if reply else None
+        return status, value
 
     def next(self, after: str = "") -> tuple[int, Any]:
         return self.post(f"projects/{self.project}/next/", {"after": after} if after else {})
@@ -356,7 +357,7 @@ def postgres(folder: Path, settings: list[str]) -> Iterator[Database]:
 
 @contextlib.contextmanager
 def web(
-    environment: dict[str, str], port: int, log: Path, postgres_pid: int | None
+    environment: dict[str, str], port: int, log: Path, postgres_pid: int | None = None
 ) -> Iterator[Workers]:
     """The site's own web process, as `manage.py up` starts it."""
     code = (
@@ -408,7 +409,7 @@ def managed(environment: dict[str, str], *arguments: str) -> str:
     return lines[-1] if lines else ""
 
 
-def environment_of(folder: Path, address: str) -> dict[str, str]:
+def site_environment(folder: Path, address: str) -> dict[str, str]:
     """The site's, in production, behind a proxy. Its secret stays with what was filled."""
     secret = folder / "secret"
     if not secret.exists():
@@ -434,7 +435,7 @@ def filled_ensure(db: str, tasks: int, folder: Path) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         with database(db, folder, FILLING) as served:
-            environment = environment_of(folder, served.address)
+            environment = site_environment(folder, served.address)
             filling = ("-m", "benchmarks.annotation_rows", "fill", str(tasks), str(PEOPLE))
             told.write_text(managed(environment, *filling))
         os.sync()
@@ -452,7 +453,7 @@ def measured(
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         port = port_free()
         served = stack.enter_context(database(db, folder, []))
-        environment = environment_of(folder, served.address)
+        environment = site_environment(folder, served.address)
         workers = stack.enter_context(web(environment, port, folder / "web.log", served.pid))
         annotators = queue.SimpleQueue[Annotator]()
         for session in filled["sessions"]:

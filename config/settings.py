@@ -11,6 +11,7 @@ from typing import Any
 import environ
 from csp.constants import NONCE, NONE, SELF
 
+from config.logs import format_of, logging_config
 from config.secrets import secret_key_read
 
 env = environ.Env()
@@ -57,7 +58,9 @@ MIDDLEWARE = [
     "django.middleware.locale.LocaleMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
+    "config.storable.StorableTextMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "config.session_lifetime.SessionLifetimeMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
@@ -92,7 +95,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["CONN_MAX_AGE"] = None
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
+        "timeout": 60,
         "init_command": (
             "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
             "PRAGMA temp_store=MEMORY;"
@@ -140,6 +143,7 @@ AXES_RESET_ON_SUCCESS = True
 AXES_LOCKOUT_TEMPLATE = "registration/locked_out.html"
 SESSION_ENGINE = "config.sessions"
 SESSION_COOKIE_AGE = 7 * 24 * 3600
+SESSION_IDLE_S = 12 * 3600
 SESSION_COOKIE_HTTPONLY = True
 SESSION_COOKIE_SAMESITE = "Lax"
 CSRF_COOKIE_SAMESITE = "Lax"
@@ -293,11 +297,7 @@ if PRODUCTION:
     if env.bool("RONDO_BEHIND_PROXY", default=False):
         SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
-    "root": {"handlers": ["console"], "level": env.str("RONDO_LOG_LEVEL", default="INFO")},
-    "loggers": {"axes": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
-}
+LOGGING = logging_config(
+    level=env.str("RONDO_LOG_LEVEL", default="INFO"),
+    format=format_of(given=env.str("RONDO_LOG_FORMAT", default=""), production=PRODUCTION),
+)

@@ -1,16 +1,20 @@
-"""RELIABILITY S01, S02, S14, S15: every URL, every verb, every role, against one table.
+"""RELIABILITY S01, S02, S05, S06, S14, S15: every URL, every verb, every role, against one table.
 
 tests/authorization.txt is the table: a line for each route and verb, a status for each role. What
 is not in it must be refused to everybody; a new route fails here until it has its line.
 The admin is walked too: only staff pass.
 """
 
+import math
 import re
+import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from django.contrib.admin import site
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver, reverse
@@ -151,6 +155,89 @@ def test_a_childs_uid_of_another_project_is_a_uid_that_does_not_exist(world: Wor
                 assert answers[0] in REFUSALS, (name, verb, child, answers)
                 tried += 1
     assert tried >= 20
+
+
+def body_and_headers(client: Client, path: str) -> tuple[bytes, dict[str, str]]:
+    """What an answer says, without what differs from any answer to the next."""
+    answer = client.get(path)
+    body = re.sub(rb'nonce="[^"]*"|[A-Za-z0-9]{32,}', b"*", answer.content)
+    headers = {name: re.sub(r"nonce-[^']+", "*", text) for name, text in answer.headers.items()}
+    return body, headers
+
+
+def rank_sum_p(one: list[float], other: list[float]) -> float:
+    """Two-sided p of the Mann-Whitney U test, normal approximation, ties as they come."""
+    order = sorted([(value, 0) for value in one] + [(value, 1) for value in other])
+    ranks = sum(place for place, (_, which) in enumerate(order, start=1) if which == 0)
+    n, m = len(one), len(other)
+    u = ranks - n * (n + 1) / 2
+    z = (u - n * m / 2) / math.sqrt(n * m * (n + m + 1) / 12)
+    return math.erfc(abs(z) / math.sqrt(2))
+
+
+def test_a_missing_and_a_forbidden_id_are_answered_alike_to_the_last_header(world: World) -> None:
+    """S05: status, body and headers of 200 pairs, and no telling from the time it takes."""
+    client = Client()
+    client.force_login(world.a.manager.user)
+    theirs = world.b.uids()
+    pairs = [
+        (name, parameter)
+        for name, pattern in routes()
+        for parameter in parameters(pattern)
+        if len(parameters(pattern)) == 1 and parameter in {"project_uid", "dataset_uid"}
+    ]
+    assert len(pairs) >= 10
+    for name, parameter in pairs:
+        foreign = reverse(name, kwargs={parameter: theirs[parameter]})
+        missing = reverse(name, kwargs={parameter: "f" * 32})
+        assert body_and_headers(client, foreign) == body_and_headers(client, missing), name
+    for _ in range(4):  # a busy machine may favour one side for a moment, and not four times
+        times: dict[str, list[float]] = {theirs["project_uid"]: [], "f" * 32: []}
+        for number in range(400):
+            uid = list(times)[(number // 2 + number) % 2]  # each first as often as second
+            began = time.perf_counter()
+            client.get(f"/projects/{uid}/")
+            times[uid].append(time.perf_counter() - began)
+        if rank_sum_p(*times.values()) > 0.01:
+            return
+    raise AssertionError(
+        f"told by the time: medians {list(map(statistics.median, times.values()))}"
+    )
+
+
+def test_a_role_is_raised_by_nobody_but_a_manager_and_the_last_one_stays(world: World) -> None:
+    """S06: twelve ways up, by page and by API, for oneself and for another."""
+    project, held = world.a.project, Membership.objects.filter(project=world.a.project)
+    before = dict(held.values_list("uid", "role"))
+    base = f"/api/v1/projects/{project.uid}/members/"
+    reviewer = held.get(role=Membership.Role.REVIEWER)
+    tried = 0
+    for role in ("annotator", "reviewer", "outsider"):
+        user = world.people[role]
+        client = Client()
+        client.force_login(user)
+        for member in (world.a.annotator, reviewer):
+            body, kind = {"role": "manager"}, "application/json"
+            assert client.patch(f"{base}{member.uid}/", body, kind).status_code == 404
+            page = reverse("member_role", args=[project.uid, member.uid])
+            assert client.post(page, {"role": "manager"}).status_code == 404
+            tried += 2
+        invited = {"username": "friend", "role": "manager"}
+        assert client.post(base, invited, "application/json").status_code == 404
+        client.post(reverse("password_change"), {"role": "manager", "is_staff": "1"})
+        tried += 2
+    manager = Client()
+    manager.force_login(world.a.manager.user)
+    own = f"{base}{world.a.manager.uid}/"
+    assert manager.delete(own).status_code in {400, 409}
+    demoted = manager.patch(own, {"role": "annotator"}, "application/json")
+    assert demoted.status_code in {400, 409}
+    raised = manager.patch(own, {"role": "superuser", "is_staff": True}, "application/json")
+    assert raised.status_code == 400
+    assert tried + 3 >= 12
+    assert dict(held.values_list("uid", "role")) == before
+    assert not User.objects.filter(username="friend").exists()
+    assert not User.objects.filter(is_superuser=True).exists()
 
 
 def admin_pages(world: World) -> dict[str, tuple[str, list[str]]]:

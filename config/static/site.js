@@ -106,6 +106,7 @@
     for (const time of document.querySelectorAll("time[data-ago]")) {
       const when = new Date(time.dateTime);
       const seconds = (when - Date.now()) / 1000;
+      if (Number.isNaN(seconds)) continue; // no time is known: the text stands as it is
       const [unit, size] = steps.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
       time.textContent = Math.abs(seconds) < 45 ? "just now" : words.format(Math.round(seconds / size), unit);
       if (!time.title) time.title = when.toLocaleString();

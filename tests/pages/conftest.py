@@ -45,7 +45,14 @@ def open_page(browser: Browser, live_server: LiveServer, troubles: list[str]) ->
     """`open_page(user, path, **context)` → the page, in a browser of the user's own."""
     contexts: list[BrowserContext] = []
 
-    def open_as(user: User | None, path: str, *, wide: bool = True, **options: object) -> Page:
+    def open_as(
+        user: User | None,
+        path: str,
+        *,
+        wide: bool = True,
+        patience_ms: float = 8000,
+        **options: object,
+    ) -> Page:
         size = {"width": 1440, "height": 900} if wide else {"width": 390, "height": 844}
         context = browser.new_context(
             viewport=size,
@@ -54,7 +61,7 @@ def open_page(browser: Browser, live_server: LiveServer, troubles: list[str]) ->
             reduced_motion="reduce",
             **options,
         )
-        context.set_default_timeout(8000)
+        context.set_default_timeout(patience_ms)
         contexts.append(context)
         if user is not None:
             sign_in(context, user, live_server)
