@@ -4,6 +4,7 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation import policy
@@ -56,5 +57,8 @@ def token_revoke(request: HttpRequest, project_uid: str, token_uid: str) -> Http
     if token is None:
         raise Http404("Not found.")
     project_token_revoke(token=token)
-    messages.success(request, f"{token.name} sends nothing any more. What it sent stays.")
+    messages.success(
+        request,
+        gettext("%(name)s sends nothing any more. What it sent stays.") % {"name": token.name},
+    )
     return redirect("project_tokens", project.uid)

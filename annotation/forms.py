@@ -3,6 +3,8 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Membership, Task
 from annotation.services.datasets import MAX_IMPORT_BYTES
@@ -22,23 +24,25 @@ class ProjectForm(forms.Form):
         required=False,
         max_length=5000,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="What the answers are judged for, in a sentence or two.",
+        help_text=_("What the answers are judged for, in a sentence or two."),
     )
     overlap = forms.IntegerField(
-        label="People for each task",
+        label=_("People for each task"),
         min_value=1,
         max_value=50,
         initial=1,
-        help_text="How many people judge the same answers. Two or more let you measure agreement.",
+        help_text=_(
+            "How many people judge the same answers. Two or more let you measure agreement."
+        ),
     )
 
 
 class PersonForm(forms.Form):
     username = forms.CharField(
-        label="User name",
+        label=_("User name"),
         max_length=150,
         widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
-        help_text="Somebody new gets a link that signs them in once.",
+        help_text=_("Somebody new gets a link that signs them in once."),
     )
     role = forms.ChoiceField(choices=Membership.Role.choices)
 
@@ -49,8 +53,8 @@ class RoleForm(forms.Form):
 
 class PromptsForm(forms.Form):
     file = forms.FileField(
-        label="JSON Lines file",
-        help_text="Each line: a “prompt” text, or “messages” with roles and contents.",
+        label=_("JSON Lines file"),
+        help_text=_("Each line: a “prompt” text, or “messages” with roles and contents."),
         widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,application/jsonl"}),
     )
 
@@ -64,14 +68,14 @@ class FreezeForm(forms.Form):
     ORIGINS = [("", "everyone’s"), ("people", "people’s alone"), ("simulated", "simulated alone")]
 
     kind = forms.ChoiceField(
-        choices=[(one.value, f"{one.label}s") for one in KINDS_FIRST_RANKING],
+        choices=[(one.value, one.label) for one in KINDS_FIRST_RANKING],
         required=False,
-        label="What was judged",
+        label=_("What was judged"),
     )
-    origin = forms.ChoiceField(choices=ORIGINS, required=False, label="Judgements")
+    origin = forms.ChoiceField(choices=ORIGINS, required=False, label=_("Judgements"))
     weighted = forms.BooleanField(
         required=False,
-        label="Weigh each row by how far its annotator agrees with the others",
+        label=_("Weigh each row by how far its annotator agrees with the others"),
     )
 
     def query(self) -> dict[str, Any]:
@@ -81,23 +85,28 @@ class FreezeForm(forms.Form):
 
 class RankingsForm(forms.Form):
     file = forms.FileField(
-        label="File of rankings",
-        help_text="JSON Lines or Parquet, in the layout “rankings” of an export.",
+        label=_("File of rankings"),
+        help_text=_("JSON Lines or Parquet, in the layout “rankings” of an export."),
         widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.parquet"}),
     )
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
         if file.size > MAX_IMPORT_BYTES:
-            raise forms.ValidationError(f"A file is at most {MAX_IMPORT_BYTES >> 20} MiB.")
+            raise forms.ValidationError(
+                gettext("A file is at most %(mebibytes)s MiB.")
+                % {"mebibytes": MAX_IMPORT_BYTES >> 20}
+            )
         return file
 
 
 class GuidelineForm(forms.Form):
     text = forms.CharField(
-        label="Guidelines",
+        label=_("Guidelines"),
         max_length=MAX_GUIDELINE_CHARS,
         strip=False,
         widget=forms.Textarea(attrs={"rows": 18}),
-        help_text="Markdown. Publishing makes a new version; annotators are told that it changed.",
+        help_text=_(
+            "Markdown. Publishing makes a new version; annotators are told that it changed."
+        ),
     )

@@ -26,6 +26,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext
 
 from annotation.models import (
     CandidateBatch,
@@ -128,7 +129,9 @@ def preference_dataset_freeze(
     """
     if kind not in SNAPSHOT_KINDS:
         raise ApplicationError(
-            f"There is no kind {kind!r}; there are {', '.join(SNAPSHOT_KINDS)}.", {"field": "kind"}
+            gettext("There is no kind %(kind)s; there are %(names)s.")
+            % {"kind": f"{kind!r}", "names": ", ".join(SNAPSHOT_KINDS)},
+            {"field": "kind"},
         )
     told = SNAPSHOT_KINDS[kind]
     asked = query_read(project=project, query=query or {})
@@ -139,7 +142,10 @@ def preference_dataset_freeze(
         folder = Path(name)
         rows = records_write(folder / told.file, _records(project, told, asked, weighed, counts))
         if not counts["used"]:
-            raise ApplicationError(f"There is no accepted {kind} to freeze.", {"counts": counts})
+            raise ApplicationError(
+                gettext("There is no accepted %(kind)s to freeze.") % {"kind": kind},
+                {"counts": counts},
+            )
         if rows != counts["used"]:
             counts["rows"] = rows
         query_told = asked.as_json() | ({"weights": weighed} if weighed else {})
@@ -195,7 +201,9 @@ def preference_dataset_import(
             where = {"file": error.file, "line": error.line, "field": error.field}
             raise ApplicationError(str(error), where) from error
         if not counts["used"]:
-            raise ApplicationError(f"{name} holds no rankings.", {"file": name})
+            raise ApplicationError(
+                gettext("%(name)s holds no rankings.") % {"name": name}, {"file": name}
+            )
         with (folder / RANKINGS_NAME).open("rb") as rows:
             rows_sha256 = hashlib.file_digest(rows, "sha256").hexdigest()
         origin = {"name": name, "sha256": sha256, "rows_sha256": rows_sha256}
@@ -312,7 +320,11 @@ def _weights_checked(weights: Mapping[str, float] | None) -> dict[str, float]:
     """The weights that are not 1, to a thousandth."""
     for uid, weight in (weights or {}).items():
         if not 0 <= weight <= 1:
-            raise ApplicationError(f"A weight is 0 to 1; {uid} has {weight}.", {"field": "weights"})
+            raise ApplicationError(
+                gettext("A weight is 0 to 1; %(uid)s has %(weight)s.")
+                % {"uid": uid, "weight": weight},
+                {"field": "weights"},
+            )
     told = {uid: round(weight, 3) for uid, weight in (weights or {}).items()}
     return {uid: weight for uid, weight in told.items() if weight != 1.0}
 
@@ -339,7 +351,10 @@ def _until(value: Any) -> datetime | None:
 
 
 def _refused(field: str, reason: str) -> ApplicationError:
-    return ApplicationError(f"Query, field {field}: {reason}.", {"field": field})
+    return ApplicationError(
+        gettext("Query, field %(field)s: %(reason)s.") % {"field": field, "reason": reason},
+        {"field": field},
+    )
 
 
 def _records(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django import template
+from django.utils.translation import gettext
 
 from annotation.agreement import Interval
 
@@ -28,7 +29,10 @@ def ends(interval: Any) -> str:
     """ "0.12 to 0.34"; empty for a figure without an interval."""
     if not isinstance(interval, Interval) or interval.low is None or interval.high is None:
         return ""
-    return f"{interval.low:.2f} to {interval.high:.2f}"
+    return gettext("%(low)s to %(high)s") % {
+        "low": f"{interval.low:.2f}",
+        "high": f"{interval.high:.2f}",
+    }
 
 
 @register.filter
@@ -37,4 +41,9 @@ def seconds(value: Any) -> str:
     if not isinstance(value, float | int):
         return "–"
     whole = round(value)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+    if whole < 60:
+        return gettext("%(seconds)s s") % {"seconds": whole}
+    return gettext("%(minutes)s min %(seconds)s s") % {
+        "minutes": whole // 60,
+        "seconds": whole % 60,
+    }

@@ -32,7 +32,7 @@ def rev(project: Project) -> Membership:
 def figures_of(project: Project, kind: str) -> dict[tuple[str, str], float]:
     report = quality_report(project=project)
     (found,) = [one for one in report.kinds if one.kind == kind]
-    return {(one.measure, one.of): one.interval.value for one in found.figures}
+    return {(one.measure_words, one.of_words): one.interval.value for one in found.figures}
 
 
 def test_rankings_agree_by_tau_b_alpha_and_pairs(
