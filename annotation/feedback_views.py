@@ -8,6 +8,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation import policy
+from annotation.frame import project_frame
 from annotation.models import Membership, ProjectToken
 from annotation.selectors.tokens import tokens_of
 from annotation.services.tokens import (
@@ -32,13 +33,7 @@ def project_tokens(request: HttpRequest, project_uid: str) -> HttpResponse:
             refused = error.message
         else:
             made, name = {"name": token.name, "secret": secret}, ""
-    context = {
-        "project": project,
-        "tab": "tokens",
-        "role": policy.role_of(request.user, project),
-        "is_manager": True,
-        "is_reviewer": True,
-        "membership": policy.membership_of(request.user, project),
+    context = project_frame(request, project, "tokens") | {
         "tokens": tokens_of(project=project),
         "made": made,
         "name": name,

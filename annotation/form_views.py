@@ -60,7 +60,7 @@ def project_form(
         else:
             messages.success(request, gettext("Kept. It holds from the next task that is shown."))
             return redirect("project_form", project.uid, kind)
-    context = project_frame(request, project, "settings") | {
+    context = project_frame(request, project, "tasks") | {
         "form": form,
         "kind": kind,
         "kinds": Task.Kind.choices,

@@ -105,6 +105,13 @@ def project_dashboard(request: HttpRequest, project_uid: str) -> HttpResponse:
     context = project_frame(request, project, "dashboard") | {
         "dashboard": dashboard,
         "days": _days_drawn(dashboard.days),
+        "agreement": chart_draw(
+            [
+                (one.label, *_spread(one.interval))
+                for one in (quality.agreement if quality else [])
+                if one.interval is not None
+            ]
+        ),
         "quality": quality,
         "gold_is_told": gold_is_told(quality),
     }

@@ -31,7 +31,8 @@ def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(request, gettext("Answered. The annotator gets the task back next."))
             return redirect("project_questions", project.uid)
-    context = project_frame(request, project, "questions") | {
+    context = project_frame(request, project, "quality") | {
+        "part": "questions",
         "questions": questions_of(project=project),
         "refused": refused,
         "most_chars": MAX_QUESTION_CHARS,

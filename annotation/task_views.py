@@ -55,7 +55,7 @@ def project_tasks(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(request, gettext("%(made)s tasks were made.") % {"made": made})
             return redirect("project_tasks", project.uid)
-    context = project_frame(request, project, "settings") | {
+    context = project_frame(request, project, "tasks") | {
         "form": form,
         "counts": task_counts(project=project),
     }

@@ -37,7 +37,7 @@ from annotation.models import (
     Submission,
 )
 from annotation.records import RANKINGS_NAME as RANKINGS_NAME
-from annotation.records import RankingRecord
+from annotation.records import SOURCES, RankingRecord
 from annotation.services.ranking_rows import jsonl_rows, rankings_checked
 from annotation.services.snapshot_rows import SNAPSHOT_KINDS, Record, SnapshotKind
 from annotation.task_forms import form_of
@@ -122,7 +122,7 @@ def preference_dataset_freeze(
     is relied on, 0 to 1, by their pseudonym; 1 for whoever is not named. Each row
     carries it, and the dataset's query all of them.
     The counts are of submissions and reconcile: total = used + the sum of `excluded` by reason;
-    `rows`, where a submission makes several, and `used_by_split` are of rows.
+    `rows`, where a submission makes several, `used_by_split` and `used_by_source` are of rows.
     Freezing what has not changed returns the dataset that is there. Reads one statement's snapshot
     and no lock, so people go on submitting; memory does not grow with the rows.
     Raises ApplicationError for a query that does not fit, or if nothing is left to freeze.
@@ -136,8 +136,7 @@ def preference_dataset_freeze(
     told = SNAPSHOT_KINDS[kind]
     asked = query_read(project=project, query=query or {})
     weighed = _weights_checked(weights)
-    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
-    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    counts = _counts_empty()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = records_write(folder / told.file, _records(project, told, asked, weighed, counts))
@@ -189,8 +188,7 @@ def preference_dataset_import(
     Parquet file's lines are its rows. What makes a row good: `ranking_rows.rankings_checked`.
     """
     name = "".join(c for c in Path(name).name if c.isprintable())[:120] or "rankings"
-    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
-    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    counts = _counts_empty()
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
         try:
@@ -252,11 +250,22 @@ def _rows_of(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
     return rows
 
 
+def _counts_empty() -> dict[str, Any]:
+    return {
+        "total": 0,
+        "used": 0,
+        "excluded": dict.fromkeys(REASONS, 0),
+        "used_by_split": dict.fromkeys(Split.values, 0),
+        "used_by_source": dict.fromkeys(SOURCES, 0),
+    }
+
+
 def _counted(records: Iterable[RankingRecord], counts: dict[str, Any]) -> Iterator[RankingRecord]:
     for record in records:
         counts["total"] += 1
         counts["used"] += 1
         counts["used_by_split"][record.split] += 1
+        counts["used_by_source"][record.judged_by] += 1
         yield record
 
 
@@ -398,4 +407,5 @@ def _records(
             continue
         counts["used"] += 1
         counts["used_by_split"][rows[0].split] += len(rows)
+        counts["used_by_source"][submission.source] += len(rows)
         yield from rows

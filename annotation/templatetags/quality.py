@@ -6,6 +6,7 @@ from django import template
 from django.utils.translation import gettext
 
 from annotation.agreement import Interval
+from annotation.models import Membership, Split, Task
 
 register = template.Library()
 
@@ -47,3 +48,34 @@ def seconds(value: Any) -> str:
         "minutes": whole // 60,
         "seconds": whole % 60,
     }
+
+
+@register.filter
+def kind_label(kind: str) -> str:
+    """The name of a kind of task; the word itself for one that there is no more."""
+    return str(Task.Kind(kind).label) if kind in Task.Kind.values else kind
+
+
+@register.filter
+def split_label(split: str) -> str:
+    """The name of a side of the split; "all" for all of them."""
+    return str(Split(split).label) if split in Split.values else gettext("all")
+
+
+@register.filter
+def role_label(role: str) -> str:
+    """Who says a turn of a conversation."""
+    known = {
+        "user": gettext("user"),
+        "assistant": gettext("assistant"),
+        "system": gettext("system"),
+    }
+    return known.get(role, role)
+
+
+@register.filter
+def sources_counted(counts: Any) -> list[tuple[str, int]]:
+    """(who judged, rows) of a dataset's counts, where there are any; none for old datasets."""
+    by_source = counts.get("used_by_source", {}) if isinstance(counts, dict) else {}
+    labels = dict(Membership.Source.choices)
+    return [(str(labels.get(name, name)), rows) for name, rows in by_source.items() if rows]
