@@ -26,6 +26,7 @@ from annotation.frame import project_frame
 from annotation.gold import GOLD_KINDS
 from annotation.models import KNOWN, Membership, Project, Review, Submission, Task
 from annotation.quality_tables import OWN_TABLES, PROGRESS_TABLES, QUALITY_TABLES
+from annotation.selectors.agreements import COMPARED, KindAgreement
 from annotation.selectors.dashboards import (
     Week,
     gold_is_told,
@@ -150,6 +151,7 @@ def project_quality(request: HttpRequest, project_uid: str) -> HttpResponse:
     context = project_frame(request, project, "quality") | {
         "part": "quality",
         "report": report,
+        "kinds": chart_draw(_kind_marks(report.kinds)),
         "weights": chart_draw(_weight_marks(report.people)),
         "unreviewed": submissions_for_review(project=project).count(),
         "disagreements": len(disagreements(project=project)),
@@ -409,6 +411,16 @@ def _weight_marks(people: list[PersonQuality]) -> list[tuple[str, float, float, 
             mean = sum(weights) / len(weights)
             marks.append((str(person.membership.user), mean, mean, mean))
     return sorted(marks, key=lambda mark: mark[1])[:16]
+
+
+def _kind_marks(kinds: list[KindAgreement]) -> list[tuple[str, float, float, float]]:
+    """The main coefficient of each kind that has one, for a chart."""
+    return [
+        (kind.label, *_spread(one.interval))
+        for kind in kinds
+        for one in kind.figures
+        if (one.measure, one.of) == (COMPARED[kind.kind].measure, COMPARED[kind.kind].of)
+    ]
 
 
 def _days_drawn(days: list[tuple[date, int]]) -> Bars | None:

@@ -15,7 +15,7 @@ from django.db.models.functions import TruncDate
 from django.utils import timezone
 from django.utils.translation import gettext, gettext_noop
 
-from annotation.agreement import Interval, bootstrap_interval, quantile
+from annotation.agreement import FEWEST_GROUPS, Interval, bootstrap_interval, quantile
 from annotation.models import (
     OPEN,
     WORK,
@@ -295,7 +295,8 @@ def weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[Week]:
 def kinds_weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[KindWeeks]:
     """The main coefficient of each kind by the week of a task's last judgement.
 
-    A week that has none, such as one in which everybody said the same of everything, is left out.
+    A week with fewer than FEWEST_GROUPS shared tasks is left out, and one that has no coefficient,
+    because everybody said the same of everything.
     """
     by_kind: dict[str, list[list[Judged]]] = defaultdict(list)
     for rows in tasks_shared(judged):
@@ -309,7 +310,7 @@ def kinds_weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[
         told = [
             Week(start=start, tasks=len(tasks), agreement=figure.interval)
             for start, tasks in sorted(by_week.items())[-weeks:]
-            if (figure := main_figure(kind, tasks)) is not None
+            if len(tasks) >= FEWEST_GROUPS and (figure := main_figure(kind, tasks)) is not None
         ]
         if whole is not None and told:
             found.append(KindWeeks(kind=kind, figure=whole, weeks=told))

@@ -52,6 +52,7 @@ from modelhub.ml.records import json_canonical
 SHOWCASE_NAME = "Showcase: weeks of work, all made up"
 EXAMPLES = Path(__file__).resolve().parent.parent / "sample" / "showcase.jsonl"
 OVERLAP = 3
+_LAPS = 3  # tasks of each kind and prompt
 DAYS = 40
 _SIDES = ("small", "large")
 _ANSWERS = {"ranking": 4, "pair": 2, "rating": 3, "edit": 3, "demonstration": 2, "dialogue": 0}
@@ -68,11 +69,11 @@ class Invented:
 
 
 PEOPLE = (
-    Invented(name="showcase-ada", noise=0.4),
-    Invented(name="showcase-bo", noise=0.7),
-    Invented(name="showcase-chen", noise=0.5, words_per_s=4.0),
-    Invented(name="showcase-dara", noise=3.0),
-    Invented(name="showcase-eli", noise=0.8, words_per_s=30.0, takes_the_first=0.6),
+    Invented(name="ada.showcase", noise=0.4),
+    Invented(name="bo.showcase", noise=0.7),
+    Invented(name="chen.showcase", noise=0.5, words_per_s=4.0),
+    Invented(name="dara.showcase", noise=3.0),
+    Invented(name="eli.showcase", noise=0.8, words_per_s=30.0, takes_the_first=0.6),
 )
 
 
@@ -98,7 +99,7 @@ def showcase_create(*, owner: User, seed: int = 0) -> Project:
     _forms_save(project)
     examples = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]
     _prompts_make(project, examples)
-    reviewer = _member_add(project, "showcase-rey", Membership.Role.REVIEWER)
+    reviewer = _member_add(project, "rey.showcase", Membership.Role.REVIEWER)
     people = {one: _member_add(project, one.name) for one in PEOPLE}
     draw = random.Random(seed)  # noqa: S311 (a showcase, not a secret)
     _tasks_make(project, draw)
@@ -130,14 +131,20 @@ def _prompts_make(project: Project, examples: Sequence[dict[str, Any]]) -> None:
 
 
 def _tasks_make(project: Project, draw: random.Random) -> None:
-    """A task of each kind for each prompt. Its answers belong to no batch: no model wrote them.
+    """Tasks of each kind for each prompt. Their answers belong to no batch: no model wrote
+    them.
 
     All kinds are mixed, but dialogues come in the first half: there is no model to talk to, so none
     is to be left open.
     """
-    wanted = [(kind, prompt) for kind in Task.Kind for prompt in project.prompts.all()]
+    wanted = [
+        (kind, prompt, lap)
+        for kind in Task.Kind
+        for prompt in project.prompts.all()
+        for lap in range(_LAPS)
+    ]
     place = {one: draw.random() * (0.5 if one[0] == Task.Kind.DIALOGUE else 1.0) for one in wanted}
-    for kind, prompt in sorted(wanted, key=place.__getitem__):
+    for kind, prompt, _ in sorted(wanted, key=place.__getitem__):
         task = Task.objects.create(
             project=project, kind=kind, prompt=prompt, overlap=OVERLAP, slots_free=OVERLAP
         )
@@ -162,13 +169,14 @@ def _judge_all(project: Project, people: dict[Invented, Membership], draw: rando
     now = timezone.now()
     waiting = list(people.items())
     total = OVERLAP * project.tasks.count()
-    for number in range(total * 5 // 6):
+    judged = total * 5 // 6
+    for number in range(judged):
         who, member = waiting[number % len(waiting)]
         assignment = assignment_next(membership=member)
         if assignment is None:
             continue
         submission = _JUDGE[assignment.task.kind](assignment, who, draw)
-        share = number / total
+        share = number / judged
         at = now - timedelta(
             days=DAYS * (1 - share) ** 1.3, minutes=draw.uniform(0, 600) * (1 - share)
         )
@@ -180,7 +188,9 @@ def _judge_all(project: Project, people: dict[Invented, Membership], draw: rando
 def _known_answers_make(project: Project) -> None:
     """What the most careful annotator said of a few tasks, mixed in from now on."""
     boss = project.memberships.get(role=Membership.Role.MANAGER)
-    careful = Submission.objects.filter(annotator__user__username=PEOPLE[0].name, task__gold=None)
+    careful = Submission.objects.filter(
+        annotator__user__username=PEOPLE[0].name, task__gold__isnull=True
+    )
     for kind in ("pair", "ranking", "rating"):
         for known in careful.filter(task__kind=kind).order_by("pk")[:2]:
             gold_task_create(

@@ -77,5 +77,10 @@ def role_label(role: str) -> str:
 def sources_counted(counts: Any) -> list[tuple[str, int]]:
     """(who judged, rows) of a dataset's counts, where there are any; none for old datasets."""
     by_source = counts.get("used_by_source", {}) if isinstance(counts, dict) else {}
-    labels = dict(Membership.Source.choices)
-    return [(str(labels.get(name, name)), rows) for name, rows in by_source.items() if rows]
+    words = {
+        Membership.Source.PERSON: gettext("people"),
+        Membership.Source.SIMULATED: gettext("simulated annotators"),
+        Membership.Source.MODEL: gettext("judge models"),
+        Membership.Source.PRODUCT: gettext("users of products"),
+    }
+    return [(words.get(name, name), rows) for name, rows in by_source.items() if rows]
