@@ -26,11 +26,14 @@ _OVERRIDES = ("generate", "reward", "rejection", "sft", "evaluate")
 
 class CampaignForm(forms.Form):
     project = forms.ModelChoiceField(
+        label=_("Project"),
         queryset=Project.objects.none(),
         to_field_name="uid",
         help_text=_("Whose prompts are answered, and whose people rank the answers."),
     )
-    name = forms.CharField(max_length=120, help_text=_("For example: Helpfulness, spring refresh."))
+    name = forms.CharField(
+        label=_("Name"), max_length=120, help_text=_("For example: Helpfulness, spring refresh.")
+    )
     base_version = forms.ModelChoiceField(
         queryset=ModelVersion.objects.none(),
         to_field_name="uid",
@@ -60,7 +63,7 @@ class CampaignForm(forms.Form):
 
 
 class ReasonForm(forms.Form):
-    reason = forms.CharField(max_length=1000, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=1000, required=False)
 
 
 class LadderField(forms.CharField):

@@ -19,8 +19,9 @@ def error_add(form: forms.BaseForm, error: ApplicationError) -> None:
 
 
 class ProjectForm(forms.Form):
-    name = forms.CharField(max_length=120)
+    name = forms.CharField(label=_("Name"), max_length=120)
     description = forms.CharField(
+        label=_("Description"),
         required=False,
         max_length=5000,
         widget=forms.Textarea(attrs={"rows": 3}),
@@ -44,11 +45,11 @@ class PersonForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
         help_text=_("Somebody new gets a link that signs them in once."),
     )
-    role = forms.ChoiceField(choices=Membership.Role.choices)
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
 
 
 class RoleForm(forms.Form):
-    role = forms.ChoiceField(choices=Membership.Role.choices)
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
 
 
 class PromptsForm(forms.Form):
@@ -65,7 +66,11 @@ KINDS_FIRST_RANKING = sorted(Task.Kind, key=lambda kind: kind != Task.Kind.RANKI
 class FreezeForm(forms.Form):
     """Which judgements a dataset takes."""
 
-    ORIGINS = [("", "everyone’s"), ("people", "people’s alone"), ("simulated", "simulated alone")]
+    ORIGINS = [
+        ("", _("everyone’s")),
+        ("people", _("people’s alone")),
+        ("simulated", _("simulated alone")),
+    ]
 
     kind = forms.ChoiceField(
         choices=[(one.value, one.label) for one in KINDS_FIRST_RANKING],

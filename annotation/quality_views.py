@@ -59,8 +59,11 @@ _REPORT_S = 300
 
 
 class ReviewForm(forms.Form):
-    verdict = forms.ChoiceField(choices=Review.Verdict.choices, widget=forms.RadioSelect)
+    verdict = forms.ChoiceField(
+        label=_("Verdict"), choices=Review.Verdict.choices, widget=forms.RadioSelect
+    )
     reason = forms.CharField(
+        label=_("Reason"),
         required=False,
         max_length=MAX_REASON_CHARS,
         widget=forms.Textarea(attrs={"rows": 3}),
@@ -70,15 +73,21 @@ class ReviewForm(forms.Form):
 
 class AdjudicationForm(forms.Form):
     submission = forms.CharField(
-        max_length=64, error_messages={"required": _("Choose the judgement that stands.")}
+        label=_("Submission"),
+        max_length=64,
+        error_messages={"required": _("Choose the judgement that stands.")},
     )
     reason = forms.CharField(
-        required=False, max_length=MAX_REASON_CHARS, widget=forms.Textarea(attrs={"rows": 3})
+        label=_("Reason"),
+        required=False,
+        max_length=MAX_REASON_CHARS,
+        widget=forms.Textarea(attrs={"rows": 3}),
     )
 
 
 class KnownForm(forms.Form):
     explanation = forms.CharField(
+        label=_("Explanation"),
         required=False,
         max_length=MAX_EXPLANATION_CHARS,
         widget=forms.Textarea(attrs={"rows": 2}),

@@ -32,7 +32,9 @@ class TasksForm(forms.Form):
         ),
     )
     overlap = forms.IntegerField(min_value=1, max_value=50, label=_("People for each task"))
-    priority = forms.IntegerField(initial=0, help_text=_("Higher comes first."))
+    priority = forms.IntegerField(
+        label=_("Priority"), initial=0, help_text=_("Higher comes first.")
+    )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

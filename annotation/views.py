@@ -267,7 +267,7 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
         "split": split if split in splits else "all",
         "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
-        "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
+        "excluded": [(name, n) for name, n in _excluded(dataset) if n],
     }
     return render(request, "annotation/dataset_detail.html", context)
 

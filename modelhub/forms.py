@@ -42,6 +42,7 @@ class ImportModelForm(forms.Form):
         ),
     )
     revision = forms.CharField(
+        label=_("Revision"),
         max_length=100,
         required=False,
         help_text=_("Of a hub id: a branch, tag or commit. Empty takes the default branch."),
@@ -52,6 +53,7 @@ class ImportModelForm(forms.Form):
         help_text=_("Letters, digits, - and _. An existing name gets a new version."),
     )
     role = forms.ChoiceField(
+        label=_("Role"),
         choices=[(role, role) for role in ("base", "policy", "reward")],
         initial=ModelVersion.Role.BASE,
     )
@@ -71,7 +73,7 @@ class ImportModelForm(forms.Form):
         if packaged:
             source, which = self.fields["source"], self.fields["packaged"]
             source.choices = [  # type: ignore[attr-defined]
-                (PACKAGED, "A model installed as a Python package"),
+                (PACKAGED, gettext("A model installed as a Python package")),
                 *source.choices,  # type: ignore[attr-defined]
             ]
             source.initial = PACKAGED
@@ -109,8 +111,9 @@ class AliasForm(forms.Form):
     """Point an alias at a version."""
 
     name = forms.SlugField(
+        label=_("Name"),
         max_length=40,
         help_text=_("For example champion."),
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
-    reason = forms.CharField(max_length=300, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=300, required=False)

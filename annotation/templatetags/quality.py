@@ -6,7 +6,7 @@ from django import template
 from django.utils.translation import gettext
 
 from annotation.agreement import Interval
-from annotation.models import Membership, Split, Task
+from annotation.models import Membership, Split, Submission, Task
 
 register = template.Library()
 
@@ -84,3 +84,17 @@ def sources_counted(counts: Any) -> list[tuple[str, int]]:
         Membership.Source.PRODUCT: gettext("users of products"),
     }
     return [(words.get(name, name), rows) for name, rows in by_source.items() if rows]
+
+
+@register.filter
+def left_out(reason: str) -> str:
+    """Why judgements are not in a dataset: what became of them, or what was not asked for."""
+    words = {
+        **{status.value: str(status.label) for status in Submission.Status},
+        "after_until": gettext("later than asked for"),
+        "other_batch": gettext("of another batch"),
+        "other_split": gettext("of another split"),
+        "other_origin": gettext("of another origin"),
+        "overruled": gettext("overruled by a reviewer"),
+    }
+    return words.get(reason, reason.replace("_", " "))

@@ -2,4 +2,4 @@
 
 DATE_FORMAT = "Y年n月j日"
 DATETIME_FORMAT = "Y年n月j日 H:i"
-MONTH_DAY_FORMAT = "n月j日"
+MONTH_DAY_FORMAT = "n/j"
