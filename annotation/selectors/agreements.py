@@ -137,16 +137,17 @@ ORDER, DEGREE, CHOICE, SAFETY, OVERALL, TAKEN_UP, STARTED, SIDE, SIDE_DEGREE, TE
     gettext_noop("texts"),
 )
 # The one figure of each kind that persons, weeks and summaries are told by.
+_COMPARED: tuple[tuple[str, Values, Metric, str], ...] = (
+    ("ranking", ranking_values, "ordinal", ORDER),
+    ("pair", pair_values, "ordinal", DEGREE),
+    ("rating", overall_values, "ordinal", OVERALL),
+    ("edit", edit_values, "nominal", TAKEN_UP),
+    ("demonstration", start_values, "nominal", STARTED),
+    ("dialogue", side_values, "ordinal", SIDE_DEGREE),
+)
 COMPARED: dict[str, Compared] = {
     kind: Compared(values=values, metric=metric, measure=ALPHA[metric], of=of)
-    for kind, values, metric, of in (
-        ("ranking", ranking_values, "ordinal", ORDER),
-        ("pair", pair_values, "ordinal", DEGREE),
-        ("rating", overall_values, "ordinal", OVERALL),
-        ("edit", edit_values, "nominal", TAKEN_UP),
-        ("demonstration", start_values, "nominal", STARTED),
-        ("dialogue", side_values, "ordinal", SIDE_DEGREE),
-    )
+    for kind, values, metric, of in _COMPARED
 }
 
 

@@ -332,7 +332,9 @@ def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
     if rows := by_kind["pair"]:
         degrees = Counter(one.judgement["degree"] for one in rows)
         found.append(
-            _distribution("pair", gettext_noop("degree"), [(d.label, degrees[d]) for d in Degree])
+            _distribution(
+                "pair", gettext_noop("degree"), [(str(d.label), degrees[d]) for d in Degree]
+            )
         )
         unsafe = Counter(len(one.judgement["unsafe"]) for one in rows)
         if set(unsafe) != {0}:
@@ -372,7 +374,7 @@ def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
         chosen = Counter(turn["degree"] for one in rows for turn in one.judgement["turns"])
         found.append(
             _distribution(
-                "dialogue", gettext_noop("degree"), [(d.label, chosen[d]) for d in Degree if d]
+                "dialogue", gettext_noop("degree"), [(str(d.label), chosen[d]) for d in Degree if d]
             )
         )
     return [one for one in found if any(count for _, count in one.counts)]
