@@ -83,8 +83,10 @@ vendor: ## renew the vendored front-end libraries from npm
 
 words: setup ## collect the words to translate into locale/, and compile the translations
 	for domain in django djangojs; do \
-	  $(BIN)/python manage.py makemessages -l zh_Hans -d $$domain --no-location --no-obsolete \
+	  $(BIN)/python manage.py makemessages -l zh_Hans -d $$domain --no-location --no-obsolete --no-wrap \
 	    -i tests -i benchmarks -i 'config/static/vendor/*' -i '.venv*' || exit 1; done
+	@# When it was collected would change with every collecting.
+	sed -i '/^"POT-Creation-Date:/d; /^"Report-Msgid-Bugs-To:/d' locale/zh_Hans/LC_MESSAGES/*.po
 	$(BIN)/python manage.py compilemessages -l zh_Hans
 
 constraints: setup ## renew constraints-cpu.txt from what is installed

@@ -8,8 +8,11 @@ from typing import Any
 from django import forms
 from django.contrib.auth.models import User
 from django.utils.crypto import get_random_string
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
-from alignment.models import Campaign
+from alignment.models import Campaign, Round
 from alignment.recipe import STAGES, Recipe, recipe_dump, recipe_load
 from alignment.services.campaigns import POLICY_ROLES
 from annotation.models import Project
@@ -23,23 +26,28 @@ _OVERRIDES = ("generate", "reward", "rejection", "sft", "evaluate")
 
 class CampaignForm(forms.Form):
     project = forms.ModelChoiceField(
+        label=_("Project"),
         queryset=Project.objects.none(),
         to_field_name="uid",
-        help_text="Whose prompts are answered, and whose people rank the answers.",
+        help_text=_("Whose prompts are answered, and whose people rank the answers."),
     )
-    name = forms.CharField(max_length=120, help_text="For example: Helpfulness, spring refresh.")
+    name = forms.CharField(
+        label=_("Name"), max_length=120, help_text=_("For example: Helpfulness, spring refresh.")
+    )
     base_version = forms.ModelChoiceField(
         queryset=ModelVersion.objects.none(),
         to_field_name="uid",
-        label="Start from",
-        help_text="The policy the first round improves. New versions join its model in the hub.",
+        label=_("Start from"),
+        help_text=_("The policy the first round improves. New versions join its model in the hub."),
     )
     champion_alias = forms.SlugField(
         max_length=40,
         initial="champion",
-        label="Alias of the champion",
-        help_text="This name of the model moves to each version that a round promotes. It is one"
-        " campaign's own: a second campaign on the same model takes another name.",
+        label=_("Alias of the champion"),
+        help_text=_(
+            "This name of the model moves to each version that a round promotes. It is one"
+            " campaign's own: a second campaign on the same model takes another name."
+        ),
     )
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
@@ -55,7 +63,7 @@ class CampaignForm(forms.Form):
 
 
 class ReasonForm(forms.Form):
-    reason = forms.CharField(max_length=1000, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=1000, required=False)
 
 
 class LadderField(forms.CharField):
@@ -72,9 +80,11 @@ class LadderField(forms.CharField):
         try:
             numbers = tuple(float(part) for part in text.split(",") if part.strip())
         except ValueError as error:
-            raise forms.ValidationError("Numbers with commas between, such as 0.7, 1.0.") from error
+            raise forms.ValidationError(
+                gettext("Numbers with commas between, such as 0.7, 1.0.")
+            ) from error
         if not all(math.isfinite(number) for number in numbers):
-            raise forms.ValidationError("Numbers with commas between, such as 0.7, 1.0.")
+            raise forms.ValidationError(gettext("Numbers with commas between, such as 0.7, 1.0."))
         return numbers
 
 
@@ -111,9 +121,11 @@ class OverridesField(forms.CharField):
         try:
             found = json_strict(text)
         except ValueError as error:
-            raise forms.ValidationError(f"Not JSON: {error}") from error
+            raise forms.ValidationError(
+                gettext("Not JSON: %(error)s") % {"error": error}
+            ) from error
         if not isinstance(found, dict):
-            raise forms.ValidationError('A JSON object, such as {"lr": 1e-5}.')
+            raise forms.ValidationError(gettext('A JSON object, such as {"lr": 1e-5}.'))
         return found
 
 
@@ -129,93 +141,106 @@ class RecipeForm(forms.Form):
     )
     prompt_limit = forms.IntegerField(
         min_value=0,
-        label="At most so many prompts",
-        help_text="Drawn so that each split keeps its share and none falls below what it needs,"
-        " which can make it a few more. 0 takes all.",
+        label=_("At most so many prompts"),
+        help_text=_(
+            "Drawn so that each split keeps its share and none falls below what it needs,"
+            " which can make it a few more. 0 takes all."
+        ),
     )
     engine = forms.ChoiceField(
         choices=[
-            ("auto", "vLLM where installed, else transformers"),
+            ("auto", _("vLLM where installed, else transformers")),
             ("vllm", "vLLM"),
             ("transformers", "transformers"),
         ],
-        label="Sampling engine",
+        label=_("Sampling engine"),
     )
     max_tokens = forms.IntegerField(
-        min_value=1, label="Longest answer", help_text="Tokens. Longer answers are cut off."
+        min_value=1, label=_("Longest answer"), help_text=_("Tokens. Longer answers are cut off.")
     )
     samples = forms.IntegerField(
         min_value=2,
         max_value=16,
-        label="Answers to rank per prompt",
-        help_text="K. Each ranking of K answers holds K(K−1)/2 comparisons.",
+        label=_("Answers to rank per prompt"),
+        help_text=_("K. Each ranking of K answers holds K(K−1)/2 comparisons."),
     )
     temperatures = LadderField(
         label="Their temperatures",
         help_text="A ladder: the answers take these in turn, so that they differ.",
     )
     overlap = forms.IntegerField(
-        min_value=1, max_value=50, label="People per task", help_text="How many rank each prompt."
+        min_value=1,
+        max_value=50,
+        label=_("People per task"),
+        help_text=_("How many rank each prompt."),
     )
     minimum_rankings = forms.IntegerField(
         min_value=1,
-        label="Fewest rankings",
-        help_text="Annotating cannot be closed with fewer accepted rankings than this.",
+        label=_("Fewest rankings"),
+        help_text=_("Annotating cannot be closed with fewer accepted rankings than this."),
     )
     reward_accuracy_floor = forms.FloatField(
         min_value=0,
         max_value=1,
-        label="Least held-out accuracy",
-        help_text="A reward model below it is not used: the round asks for more labels."
-        " 0.5 is chance; 0 sets no test.",
+        label=_("Least held-out accuracy"),
+        help_text=_(
+            "A reward model below it is not used: the round asks for more labels."
+            " 0.5 is chance; 0 sets no test."
+        ),
     )
     reward_above_chance = forms.BooleanField(
         required=False,
-        label="Its interval must lie above chance",
-        help_text="Strict with few held-out rankings.",
+        label=_("Its interval must lie above chance"),
+        help_text=_("Strict with few held-out rankings."),
     )
     improving_samples = forms.IntegerField(
         min_value=1,
         max_value=1024,
-        label="Fresh answers per train prompt",
-        help_text="N. The reward model keeps the best of them.",
+        label=_("Fresh answers per train prompt"),
+        help_text=_("N. The reward model keeps the best of them."),
     )
     improving_temperatures = LadderField(label="Their temperatures", help_text="A ladder, again.")
     keep = forms.IntegerField(
-        min_value=1, label="Kept of each prompt", help_text="The best so many are trained on."
+        min_value=1, label=_("Kept of each prompt"), help_text=_("The best so many are trained on.")
     )
     pool_earlier_rounds = forms.BooleanField(
         required=False,
-        label="The bests of earlier rounds compete too",
-        help_text="Without them a policy forgets what earlier rounds taught it (Llama 2).",
+        label=_("The bests of earlier rounds compete too"),
+        help_text=_("Without them a policy forgets what earlier rounds taught it (Llama 2)."),
     )
     evaluation_samples = forms.IntegerField(
         min_value=1,
         max_value=64,
-        label="Answers per held-out prompt",
-        help_text="Of the old policy and of the new, to compare them.",
+        label=_("Answers per held-out prompt"),
+        help_text=_("Of the old policy and of the new, to compare them."),
     )
     evaluation_temperature = forms.FloatField(
         min_value=0,
         max_value=5,
-        label="Their temperature",
-        help_text="The same for both. At 1 the KL is the policies’ own.",
+        label=_("Their temperature"),
+        help_text=_("The same for both. At 1 the KL is the policies’ own."),
     )
     kl_limit = forms.FloatField(
         min_value=0,
-        label="Largest KL",
-        help_text="Nats per answer between the policies. An automatic decision rejects above it;"
-        " 0 sets no limit.",
+        label=_("Largest KL"),
+        help_text=_(
+            "Nats per answer between the policies. An automatic decision rejects above it;"
+            " 0 sets no limit."
+        ),
     )
     human_gates = forms.MultipleChoiceField(
-        choices=[(stage, stage) for stage in STAGES],
+        choices=[(stage, Round.State(stage).label) for stage in STAGES],
         required=False,
         widget=forms.CheckboxSelectMultiple,
-        label="Wait for a person after",
-        help_text="Without “deciding”, the new policy is promoted by itself if its reward rose for"
-        " certain and the KL is within the limit.",
+        label=_("Wait for a person after"),
+        help_text=_(
+            "Without “deciding”, the new policy is promoted by itself if its reward rose for"
+            " certain and the KL is within the limit."
+        ),
     )
-    seed = forms.IntegerField(label="Seed", help_text="The same recipe and seed sample the same.")
+    seed = forms.IntegerField(
+        label=_("Seed"), help_text=_("The same recipe and seed sample the same.")
+    )
     generate = OverridesField(
         label="Sampling", help_text='Fields of GenerateConfig, for example {"top_p": 0.9}.'
     )
@@ -237,7 +262,10 @@ class RecipeForm(forms.Form):
 
     def groups(self) -> list[tuple[str, str, list[forms.BoundField]]]:
         """The fields as the page lays them: (title, what it is about, fields)."""
-        return [(title, about, [self[name] for name in names]) for title, about, names in _GROUPS]
+        return [
+            (str(title), str(about), [self[name] for name in names])
+            for title, about, names in _GROUPS
+        ]
 
     def overrides(self) -> list[forms.BoundField]:
         return [self[name] for name in _OVERRIDES]
@@ -259,26 +287,26 @@ class RecipeForm(forms.Form):
         return cleaned
 
 
-_GROUPS: list[tuple[str, str, tuple[str, ...]]] = [
+_GROUPS: list[tuple[Promise, Promise, tuple[str, ...]]] = [
     (
-        "Prompts and answers",
-        "What the policy answers, and how.",
+        _("Prompts and answers"),
+        _("What the policy answers, and how."),
         ("prompt_tags", "prompt_limit", "engine", "max_tokens", "samples", "temperatures"),
     ),
-    ("Annotating", "What people do.", ("overlap", "minimum_rankings")),
+    (_("Annotating"), _("What people do."), ("overlap", "minimum_rankings")),
     (
-        "Reward model",
-        "When it may be trusted.",
+        _("Reward model"),
+        _("When it may be trusted."),
         ("reward_accuracy_floor", "reward_above_chance"),
     ),
     (
-        "Improving",
-        "Rejection sampling, then fine-tuning on what was kept.",
+        _("Improving"),
+        _("Rejection sampling, then fine-tuning on what was kept."),
         ("improving_samples", "improving_temperatures", "keep", "pool_earlier_rounds"),
     ),
     (
-        "Evaluating and deciding",
-        "The new policy beside the old, on held-out prompts.",
+        _("Evaluating and deciding"),
+        _("The new policy beside the old, on held-out prompts."),
         ("evaluation_samples", "evaluation_temperature", "kl_limit", "seed", "human_gates"),
     ),
 ]

@@ -3,6 +3,7 @@
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import CandidateBatch, PreferenceDataset, Project
 from modelhub.models import Artifact, Identified, Model, ModelVersion, Run
@@ -36,18 +37,18 @@ class Round(Identified):
     """One refresh: sample, annotate, freeze, reward, improve, evaluate, decide."""
 
     class State(models.TextChoices):
-        PLANNED = "planned", "planned"
-        SAMPLING = "sampling", "sampling"
-        ANNOTATING = "annotating", "annotating"
-        FREEZING = "freezing", "freezing"
-        REWARD = "reward", "reward model"
-        IMPROVING = "improving", "improving"
-        EVALUATING = "evaluating", "evaluating"
-        DECIDING = "deciding", "deciding"
-        PROMOTED = "promoted", "promoted"
-        REJECTED = "rejected", "rejected"
-        FAILED = "failed", "failed"
-        CANCELLED = "cancelled", "cancelled"
+        PLANNED = "planned", _("planned")
+        SAMPLING = "sampling", _("sampling")
+        ANNOTATING = "annotating", _("annotating")
+        FREEZING = "freezing", _("freezing")
+        REWARD = "reward", _("reward model")
+        IMPROVING = "improving", _("improving")
+        EVALUATING = "evaluating", _("evaluating")
+        DECIDING = "deciding", _("deciding")
+        PROMOTED = "promoted", _("promoted")
+        REJECTED = "rejected", _("rejected")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
 
     ENDED = (State.PROMOTED, State.REJECTED, State.FAILED, State.CANCELLED)
 

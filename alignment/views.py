@@ -9,6 +9,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from alignment.forms import CampaignForm, ReasonForm, RecipeForm
@@ -210,17 +211,17 @@ def candidate_origin(request: HttpRequest, candidate_uid: str) -> HttpResponse:
 
 @require_POST
 def round_cancel_view(request: HttpRequest, round_uid: str) -> HttpResponse:
-    return _act(request, round_uid, round_cancel, "The round is cancelled.")
+    return _act(request, round_uid, round_cancel, gettext("The round is cancelled."))
 
 
 @require_POST
 def round_close_view(request: HttpRequest, round_uid: str) -> HttpResponse:
-    return _act(request, round_uid, round_annotation_close, "Annotating is closed.")
+    return _act(request, round_uid, round_annotation_close, gettext("Annotating is closed."))
 
 
 @require_POST
 def round_continue_view(request: HttpRequest, round_uid: str) -> HttpResponse:
-    return _act(request, round_uid, round_continue, "The round goes on.")
+    return _act(request, round_uid, round_continue, gettext("The round goes on."))
 
 
 @require_POST
@@ -228,7 +229,7 @@ def round_retry_view(request: HttpRequest, round_uid: str) -> HttpResponse:
     def retry(*, round: Round, actor: User, reason: str) -> Round:
         return round_retry(round=round, actor=actor)
 
-    return _act(request, round_uid, retry, "The round goes on where it failed.")
+    return _act(request, round_uid, retry, gettext("The round goes on where it failed."))
 
 
 @require_POST
@@ -237,21 +238,27 @@ def round_decide_view(request: HttpRequest, round_uid: str) -> HttpResponse:
 
     def decide(*, round: Round, actor: User, reason: str) -> Round:
         if decision not in ("promote", "reject"):
-            raise ApplicationError("Promote or reject?", {"field": "decision"})
+            raise ApplicationError(gettext("Promote or reject?"), {"field": "decision"})
         return round_decide(round=round, promote=decision == "promote", actor=actor, reason=reason)
 
-    done = "The new policy is the champion." if decision == "promote" else "The policy is rejected."
+    done = (
+        gettext("The new policy is the champion.")
+        if decision == "promote"
+        else gettext("The policy is rejected.")
+    )
     return _act(request, round_uid, decide, done)
 
 
 @require_POST
 def round_run_cancel_view(request: HttpRequest, round_uid: str, run_uid: str) -> HttpResponse:
-    return _run_act(request, round_uid, run_uid, round_run_cancel, "The run is stopping.")
+    return _run_act(request, round_uid, run_uid, round_run_cancel, gettext("The run is stopping."))
 
 
 @require_POST
 def round_run_retry_view(request: HttpRequest, round_uid: str, run_uid: str) -> HttpResponse:
-    return _run_act(request, round_uid, run_uid, round_run_retry, "The run is queued again.")
+    return _run_act(
+        request, round_uid, run_uid, round_run_retry, gettext("The run is queued again.")
+    )
 
 
 def _run_act(
@@ -277,7 +284,9 @@ def _act(
     given = ReasonForm(request.POST)
     try:
         if not given.is_valid():
-            raise ApplicationError("The reason is too long, or no plain text.", {"field": "reason"})
+            raise ApplicationError(
+                gettext("The reason is too long, or no plain text."), {"field": "reason"}
+            )
         service(round=round, actor=user_of(request), reason=given.cleaned_data["reason"])
     except ApplicationError as error:
         messages.error(request, error.message)

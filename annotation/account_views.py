@@ -10,6 +10,7 @@ from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
 from annotation.services.sign_in import sign_in_link_use
@@ -36,7 +37,9 @@ class PasswordChange(auth_views.PasswordChangeView):
     success_url = reverse_lazy("home")
 
     def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        messages.success(self.request, "Your password is changed; other sessions are signed out.")
+        messages.success(
+            self.request, gettext("Your password is changed; other sessions are signed out.")
+        )
         return super().form_valid(form)
 
 

@@ -142,12 +142,12 @@ def bootstrap_interval(
         return None
     draw = random.Random(seed)  # noqa: S311 (a resample, not a secret)
     drawn: list[float] = []
-    if len(groups) >= FEWEST_GROUPS:
+    if resamples and len(groups) >= FEWEST_GROUPS:
         for _ in range(resamples):
             one = statistic(draw.choices(groups, k=len(groups)))
             if one is not None:
                 drawn.append(one)
-    if len(drawn) * 2 < resamples:
+    if not drawn or len(drawn) * 2 < resamples:
         return Interval(value=value)
     drawn.sort()
     tail = (1.0 - level) / 2.0

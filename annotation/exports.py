@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import IO, Any
 
 from django.http import StreamingHttpResponse
+from django.utils.translation import gettext
 
 from annotation.downloads import as_download
 from annotation.layouts import LAYOUTS, Layout, layouts_of
@@ -46,7 +47,9 @@ def dataset_export(*, dataset: PreferenceDataset, layout: str, format: str, out:
     chosen = layout_of(layout, format, dataset.kind)
     out = out.absolute()
     if out.exists():
-        raise ApplicationError(f"{out} is there already; name a folder that is not.")
+        raise ApplicationError(
+            gettext("%(out)s is there already; name a folder that is not.") % {"out": out}
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
@@ -77,7 +80,9 @@ def dataset_export_stream(
     """
     chosen = layout_of(layout, format, dataset.kind)
     if split is not None and split not in Split.values:
-        raise ApplicationError(f"There is no split {split!r}.", {"field": "split"})
+        raise ApplicationError(
+            gettext("There is no split %(split)s.") % {"split": f"{split!r}"}, {"field": "split"}
+        )
     rows = _rows(dataset, chosen, split)
     if format == "jsonl":
         return (_line(row) for row in rows)
@@ -113,11 +118,17 @@ def layout_of(layout: str, format: str, kind: str) -> Layout:
     layout = layout or next(iter(found))
     if layout not in found:
         raise ApplicationError(
-            f"No layout {layout!r} of a {kind}; there are {', '.join(found)}.", {"field": "layout"}
+            gettext("No layout %(layout)s of a %(kind)s; there are %(names)s.")
+            % {"layout": f"{layout!r}", "kind": kind, "names": ", ".join(found)},
+            {"field": "layout"},
         )
     if format not in FORMATS:
         names = ", ".join(FORMATS)
-        raise ApplicationError(f"No format {format!r}; there are {names}.", {"field": "format"})
+        raise ApplicationError(
+            gettext("No format %(format)s; there are %(names)s.")
+            % {"format": f"{format!r}", "names": names},
+            {"field": "format"},
+        )
     return found[layout]
 
 
@@ -165,7 +176,10 @@ def _rows(
     try:
         storage.artifact_verify(dataset.artifact)
     except IntegrityError as error:
-        raise ApplicationError(f"{dataset} is not as it was frozen: {error}.") from error
+        raise ApplicationError(
+            gettext("%(dataset)s is not as it was frozen: %(error)s.")
+            % {"dataset": dataset, "error": error}
+        ) from error
     told = SNAPSHOT_KINDS[dataset.kind]
     path = storage.artifact_folder(dataset.artifact) / told.file
     return (

@@ -4,9 +4,11 @@ from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation import policy
+from annotation.frame import project_frame
 from annotation.models import Membership, ProjectToken
 from annotation.selectors.tokens import tokens_of
 from annotation.services.tokens import (
@@ -31,13 +33,7 @@ def project_tokens(request: HttpRequest, project_uid: str) -> HttpResponse:
             refused = error.message
         else:
             made, name = {"name": token.name, "secret": secret}, ""
-    context = {
-        "project": project,
-        "tab": "tokens",
-        "role": policy.role_of(request.user, project),
-        "is_manager": True,
-        "is_reviewer": True,
-        "membership": policy.membership_of(request.user, project),
+    context = project_frame(request, project, "tokens") | {
         "tokens": tokens_of(project=project),
         "made": made,
         "name": name,
@@ -56,5 +52,8 @@ def token_revoke(request: HttpRequest, project_uid: str, token_uid: str) -> Http
     if token is None:
         raise Http404("Not found.")
     project_token_revoke(token=token)
-    messages.success(request, f"{token.name} sends nothing any more. What it sent stays.")
+    messages.success(
+        request,
+        gettext("%(name)s sends nothing any more. What it sent stays.") % {"name": token.name},
+    )
     return redirect("project_tokens", project.uid)

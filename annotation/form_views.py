@@ -7,6 +7,8 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.urls import reverse
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
@@ -21,12 +23,12 @@ from annotation.task_forms import PRESETS, form_of
 from modelhub.errors import ApplicationError
 
 WORDS = {
-    Task.Kind.RANKING: "Answers in order, best first, with ties.",
-    Task.Kind.PAIR: "The better of two answers, and by how much.",
-    Task.Kind.RATING: "Each answer by itself, from 1 to 7, and what is wrong with it.",
-    Task.Kind.DEMONSTRATION: "The ideal answer, written by a person.",
-    Task.Kind.EDIT: "The best answer, made better by a person.",
-    Task.Kind.DIALOGUE: "A talk with live models, of two answers the better one each turn.",
+    Task.Kind.RANKING: _("Answers in order, best first, with ties."),
+    Task.Kind.PAIR: _("The better of two answers, and by how much."),
+    Task.Kind.RATING: _("Each answer by itself, from 1 to 7, and what is wrong with it."),
+    Task.Kind.DEMONSTRATION: _("The ideal answer, written by a person."),
+    Task.Kind.EDIT: _("The best answer, made better by a person."),
+    Task.Kind.DIALOGUE: _("A talk with live models, of two answers the better one each turn."),
 }
 PREVIEW_SCRIPTS = ("notices", "courier", "typeset", "difference", "answers", "form_preview")
 SAMPLE_PROMPT = "Why is the sky blue?"
@@ -56,9 +58,9 @@ def project_form(
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, "Kept. It holds from the next task that is shown.")
+            messages.success(request, gettext("Kept. It holds from the next task that is shown."))
             return redirect("project_form", project.uid, kind)
-    context = project_frame(request, project, "settings") | {
+    context = project_frame(request, project, "tasks") | {
         "form": form,
         "kind": kind,
         "kinds": Task.Kind.choices,

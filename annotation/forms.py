@@ -3,6 +3,8 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Membership, Task
 from annotation.services.datasets import MAX_IMPORT_BYTES
@@ -17,40 +19,43 @@ def error_add(form: forms.BaseForm, error: ApplicationError) -> None:
 
 
 class ProjectForm(forms.Form):
-    name = forms.CharField(max_length=120)
+    name = forms.CharField(label=_("Name"), max_length=120)
     description = forms.CharField(
+        label=_("Description"),
         required=False,
         max_length=5000,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="What the answers are judged for, in a sentence or two.",
+        help_text=_("What the answers are judged for, in a sentence or two."),
     )
     overlap = forms.IntegerField(
-        label="People for each task",
+        label=_("People for each task"),
         min_value=1,
         max_value=50,
         initial=1,
-        help_text="How many people judge the same answers. Two or more let you measure agreement.",
+        help_text=_(
+            "How many people judge the same answers. Two or more let you measure agreement."
+        ),
     )
 
 
 class PersonForm(forms.Form):
     username = forms.CharField(
-        label="User name",
+        label=_("User name"),
         max_length=150,
         widget=forms.TextInput(attrs={"autocomplete": "off", "autocapitalize": "none"}),
-        help_text="Somebody new gets a link that signs them in once.",
+        help_text=_("Somebody new gets a link that signs them in once."),
     )
-    role = forms.ChoiceField(choices=Membership.Role.choices)
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
 
 
 class RoleForm(forms.Form):
-    role = forms.ChoiceField(choices=Membership.Role.choices)
+    role = forms.ChoiceField(label=_("Role"), choices=Membership.Role.choices)
 
 
 class PromptsForm(forms.Form):
     file = forms.FileField(
-        label="JSON Lines file",
-        help_text="Each line: a “prompt” text, or “messages” with roles and contents.",
+        label=_("JSON Lines file"),
+        help_text=_("Each line: a “prompt” text, or “messages” with roles and contents."),
         widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,application/jsonl"}),
     )
 
@@ -61,17 +66,21 @@ KINDS_FIRST_RANKING = sorted(Task.Kind, key=lambda kind: kind != Task.Kind.RANKI
 class FreezeForm(forms.Form):
     """Which judgements a dataset takes."""
 
-    ORIGINS = [("", "everyone’s"), ("people", "people’s alone"), ("simulated", "simulated alone")]
+    ORIGINS = [
+        ("", _("everyone’s")),
+        ("people", _("people’s alone")),
+        ("simulated", _("simulated alone")),
+    ]
 
     kind = forms.ChoiceField(
-        choices=[(one.value, f"{one.label}s") for one in KINDS_FIRST_RANKING],
+        choices=[(one.value, one.label) for one in KINDS_FIRST_RANKING],
         required=False,
-        label="What was judged",
+        label=_("What was judged"),
     )
-    origin = forms.ChoiceField(choices=ORIGINS, required=False, label="Judgements")
+    origin = forms.ChoiceField(choices=ORIGINS, required=False, label=_("Judgements"))
     weighted = forms.BooleanField(
         required=False,
-        label="Weigh each row by how far its annotator agrees with the others",
+        label=_("Weigh each row by how far its annotator agrees with the others"),
     )
 
     def query(self) -> dict[str, Any]:
@@ -81,23 +90,28 @@ class FreezeForm(forms.Form):
 
 class RankingsForm(forms.Form):
     file = forms.FileField(
-        label="File of rankings",
-        help_text="JSON Lines or Parquet, in the layout “rankings” of an export.",
+        label=_("File of rankings"),
+        help_text=_("JSON Lines or Parquet, in the layout “rankings” of an export."),
         widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.parquet"}),
     )
 
     def clean_file(self) -> Any:
         file = self.cleaned_data["file"]
         if file.size > MAX_IMPORT_BYTES:
-            raise forms.ValidationError(f"A file is at most {MAX_IMPORT_BYTES >> 20} MiB.")
+            raise forms.ValidationError(
+                gettext("A file is at most %(mebibytes)s MiB.")
+                % {"mebibytes": MAX_IMPORT_BYTES >> 20}
+            )
         return file
 
 
 class GuidelineForm(forms.Form):
     text = forms.CharField(
-        label="Guidelines",
+        label=_("Guidelines"),
         max_length=MAX_GUIDELINE_CHARS,
         strip=False,
         widget=forms.Textarea(attrs={"rows": 18}),
-        help_text="Markdown. Publishing makes a new version; annotators are told that it changed.",
+        help_text=_(
+            "Markdown. Publishing makes a new version; annotators are told that it changed."
+        ),
     )

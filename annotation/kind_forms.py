@@ -7,6 +7,7 @@ from typing import Any, cast
 from django import forms
 from django.http import QueryDict
 from django.utils.text import slugify
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Task
 from annotation.task_forms import MAX_FLAGS, STARTS, Form, RatingForm
@@ -19,8 +20,12 @@ class KindForm(forms.Form):
     """What every kind may ask."""
 
     rationale = forms.ChoiceField(
-        label="A reason in words",
-        choices=[("none", "not asked"), ("optional", "optional"), ("required", "required")],
+        label=_("A reason in words"),
+        choices=[
+            ("none", _("not asked")),
+            ("optional", _("optional")),
+            ("required", _("required")),
+        ],
         widget=forms.RadioSelect,
     )
 
@@ -35,18 +40,18 @@ class KindForm(forms.Form):
 
 class RankingKindForm(KindForm):
     unacceptable = forms.BooleanField(
-        required=False, label="Answers may be marked as not acceptable"
+        required=False, label=_("Answers may be marked as not acceptable")
     )
 
 
 class PairKindForm(KindForm):
     ties = forms.BooleanField(
         required=False,
-        label="A tie may be chosen",
-        help_text="Without it, who is unsure says “negligibly better or unsure”.",
+        label=_("A tie may be chosen"),
+        help_text=_("Without it, who is unsure says “negligibly better or unsure”."),
     )
     safety_labels = forms.BooleanField(
-        required=False, label="Each answer may be marked as not safe"
+        required=False, label=_("Each answer may be marked as not safe")
     )
 
 
@@ -57,20 +62,24 @@ class RatingKindForm(KindForm):
         return {**self.cleaned_data, "flags": flags_read(self.data)}
 
 
-START_WORDS = {"nothing": "an empty page", "draft": "a model’s draft", "either": "either of them"}
+START_WORDS = {
+    "nothing": _("an empty page"),
+    "draft": _("a model’s draft"),
+    "either": _("either of them"),
+}
 
 
 class DemonstrationKindForm(KindForm):
     start = forms.ChoiceField(
-        label="Writing begins with",
+        label=_("Writing begins with"),
         choices=[(start, START_WORDS[start]) for start in STARTS],
         widget=forms.RadioSelect,
     )
     turns = forms.IntegerField(
-        label="Answers at most",
+        label=_("Answers at most"),
         min_value=1,
         max_value=20,
-        help_text="More than one makes a talk: the annotator writes both sides of what follows.",
+        help_text=_("More than one makes a talk: the annotator writes both sides of what follows."),
     )
 
 
@@ -81,25 +90,25 @@ class EditKindForm(KindForm):
 class DialogueKindForm(KindForm):
     """Two sides, each an endpoint of the hub and a temperature."""
 
-    endpoint_a = forms.ChoiceField(label="One answer from", required=False)
+    endpoint_a = forms.ChoiceField(label=_("One answer from"), required=False)
     temperature_a = forms.FloatField(
-        label="at temperature", min_value=0, max_value=2, required=False
+        label=_("at temperature"), min_value=0, max_value=2, required=False
     )
-    endpoint_b = forms.ChoiceField(label="The other from", required=False)
+    endpoint_b = forms.ChoiceField(label=_("The other from"), required=False)
     temperature_b = forms.FloatField(
-        label="at temperature", min_value=0, max_value=2, required=False
+        label=_("at temperature"), min_value=0, max_value=2, required=False
     )
     version_a = forms.CharField(required=False, widget=forms.HiddenInput)
     version_b = forms.CharField(required=False, widget=forms.HiddenInput)
-    max_turns = forms.IntegerField(label="Turns at most", min_value=1, max_value=50)
+    max_turns = forms.IntegerField(label=_("Turns at most"), min_value=1, max_value=50)
     max_tokens = forms.IntegerField(
-        label="Tokens of an answer at most", min_value=1, max_value=32_768
+        label=_("Tokens of an answer at most"), min_value=1, max_value=32_768
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         names = Endpoint.objects.order_by("name").values_list("name", flat=True)
-        choices = [("", "not chosen yet"), *((name, name) for name in names)]
+        choices = [("", _("not chosen yet")), *((name, name) for name in names)]
         for side in "ab":
             cast(forms.ChoiceField, self.fields[f"endpoint_{side}"]).choices = choices
 

@@ -1,4 +1,5 @@
-"""The rows of a snapshot → the rows that trainers read. Plain Python.
+"""The rows of a snapshot → the rows that trainers read. Plain Python, but for
+words marked to be translated where they are shown.
 
 TRL's dataset formats, conversational (lists of messages) and standard (texts): preference from what
 compares answers, unpaired preference from ratings, prompt-completion from demonstrations; each with
@@ -8,6 +9,8 @@ where it came from in further columns, which trainers pass over. And the rows as
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from django.utils.translation import gettext_noop as _
 
 from annotation.pairs import ranking_pairs
 from annotation.records import DemonstrationRecord, RankingRecord, RatingRecord, source_told
@@ -183,56 +186,58 @@ LAYOUTS = {
     for layout in (
         Layout(
             name="trl",
-            about="TRL preference, conversational: one row for each untied pair of answers.",
+            about=_("TRL preference, conversational: one row for each untied pair of answers."),
             kinds=COMPARING,
             rows=_pairs_conversational,
         ),
         Layout(
             name="trl-text",
-            about="TRL preference, standard: one row for each untied pair of answers, as text.",
+            about=_("TRL preference, standard: one row for each untied pair of answers, as text."),
             kinds=COMPARING,
             rows=_pairs_text,
         ),
         Layout(
             name="rankings",
-            about="Rankings as they were frozen: all answers to a prompt, in tiers, best first.",
+            about=_("Rankings as they were frozen: all answers to a prompt, in tiers, best first."),
             kinds=COMPARING,
             rows=_as_frozen,
         ),
         Layout(
             name="trl-unpaired",
-            about="TRL unpaired preference, conversational: one row for each answer rated "
-            f"{GOOD_FROM} or more (good) or {BAD_TO} or less (bad).",
+            about=_(
+                "TRL unpaired preference, conversational: one row for each answer rated 5 or more "
+                "(good) or 3 or less (bad)."
+            ),
             kinds=("rating",),
             rows=_unpaired_conversational,
         ),
         Layout(
             name="trl-unpaired-text",
-            about="TRL unpaired preference, standard: the same, as text.",
+            about=_("TRL unpaired preference, standard: the same, as text."),
             kinds=("rating",),
             rows=_unpaired_text,
         ),
         Layout(
             name="ratings",
-            about="Ratings as they were frozen: one row for each answer.",
+            about=_("Ratings as they were frozen: one row for each answer."),
             kinds=("rating",),
             rows=_as_frozen,
         ),
         Layout(
             name="trl-completion",
-            about="TRL prompt-completion, conversational: one row for each answer written.",
+            about=_("TRL prompt-completion, conversational: one row for each answer written."),
             kinds=("demonstration",),
             rows=_completions_conversational,
         ),
         Layout(
             name="trl-completion-text",
-            about="TRL prompt-completion, standard: one row for each answer written, as text.",
+            about=_("TRL prompt-completion, standard: one row for each answer written, as text."),
             kinds=("demonstration",),
             rows=_completions_text,
         ),
         Layout(
             name="demonstrations",
-            about="Demonstrations as they were frozen: one row for each submission.",
+            about=_("Demonstrations as they were frozen: one row for each submission."),
             kinds=("demonstration",),
             rows=_as_frozen,
         ),

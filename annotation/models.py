@@ -9,6 +9,8 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import ExpressionWrapper, F, Q
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from modelhub.models import Artifact, Identified, ModelVersion, Run
 
@@ -20,10 +22,10 @@ class Project(Identified):
     description = models.TextField(blank=True)
 
     class Order(models.TextChoices):
-        PRIORITY = "priority", "by priority, oldest first"
-        RANDOM = "random", "at random"
-        LEAST_COVERED = "least_covered", "those that fewest people have judged"
-        DOUBT = "doubt", "those the reward model is least sure of"
+        PRIORITY = "priority", _("by priority, oldest first")
+        RANDOM = "random", _("at random")
+        LEAST_COVERED = "least_covered", _("those that fewest people have judged")
+        DOUBT = "doubt", _("those the reward model is least sure of")
 
     queue_order = models.CharField(max_length=20, choices=Order.choices, default=Order.PRIORITY)
     gold_share = models.FloatField(
@@ -56,15 +58,15 @@ class Membership(Identified):
     """A person's role in a project. Its `uid` is the pseudonym that exports carry."""
 
     class Role(models.TextChoices):
-        ANNOTATOR = "annotator", "annotator"
-        REVIEWER = "reviewer", "reviewer"
-        MANAGER = "manager", "manager"
+        ANNOTATOR = "annotator", _("annotator")
+        REVIEWER = "reviewer", _("reviewer")
+        MANAGER = "manager", _("manager")
 
     class Source(models.TextChoices):
-        PERSON = "person", "a person"
-        SIMULATED = "simulated", "a simulated annotator"
-        MODEL = "model", "a judge model"
-        PRODUCT = "product", "the users of a product"
+        PERSON = "person", _("a person")
+        SIMULATED = "simulated", _("a simulated annotator")
+        MODEL = "model", _("a judge model")
+        PRODUCT = "product", _("the users of a product")
 
     PROGRAMS = (Source.SIMULATED, Source.MODEL)
 
@@ -134,9 +136,9 @@ class Guideline(Identified):
 
 
 class Split(models.TextChoices):
-    TRAIN = "train", "train"
-    VALIDATION = "validation", "validation"
-    HELD_OUT = "held_out", "held-out"
+    TRAIN = "train", _("train")
+    VALIDATION = "validation", _("validation")
+    HELD_OUT = "held_out", _("held-out")
 
 
 class Prompt(Identified):
@@ -188,9 +190,9 @@ class CandidateBatch(Identified):
     """A request that a version answer prompts, and the run that does it."""
 
     class Purpose(models.TextChoices):
-        RANKING = "ranking", "to be ranked"
-        IMPROVING = "improving", "to be selected from"
-        EVALUATING = "evaluating", "to be evaluated"
+        RANKING = "ranking", _("to be ranked")
+        IMPROVING = "improving", _("to be selected from")
+        EVALUATING = "evaluating", _("to be evaluated")
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="batches")
     purpose = models.CharField(max_length=20, choices=Purpose.choices)
@@ -265,12 +267,12 @@ class Task(Identified):
     """
 
     class Kind(models.TextChoices):
-        DEMONSTRATION = "demonstration", "demonstration"
-        RANKING = "ranking", "ranking"
-        PAIR = "pair", "pair"
-        RATING = "rating", "rating"
-        EDIT = "edit", "edit"
-        DIALOGUE = "dialogue", "dialogue"
+        DEMONSTRATION = "demonstration", _("demonstration")
+        RANKING = "ranking", _("ranking")
+        PAIR = "pair", _("pair")
+        RATING = "rating", _("rating")
+        EDIT = "edit", _("edit")
+        DIALOGUE = "dialogue", _("dialogue")
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="tasks")
     kind = models.CharField(max_length=20, choices=Kind.choices)
@@ -352,11 +354,11 @@ class Assignment(Identified):
     """One annotator on one task: lease, draft, seed of the shown order."""
 
     class State(models.TextChoices):
-        LIVE = "live", "live"
-        PAUSED = "paused", "paused by a question"
-        SUBMITTED = "submitted", "submitted"
-        SKIPPED = "skipped", "skipped"
-        EXPIRED = "expired", "expired"
+        LIVE = "live", _("live")
+        PAUSED = "paused", _("paused by a question")
+        SUBMITTED = "submitted", _("submitted")
+        SKIPPED = "skipped", _("skipped")
+        EXPIRED = "expired", _("expired")
 
     HOLDING = (State.LIVE, State.PAUSED)  # a slot of the task
 
@@ -404,10 +406,10 @@ class Submission(Identified):
     """A judgement. `accepted` counts; `surplus` came after the overlap was filled."""
 
     class Status(models.TextChoices):
-        ACCEPTED = "accepted", "accepted"
-        SURPLUS = "surplus", "surplus"
-        REJECTED = "rejected", "rejected"
-        WITHDRAWN = "withdrawn", "withdrawn"
+        ACCEPTED = "accepted", _("accepted")
+        SURPLUS = "surplus", _("surplus")
+        REJECTED = "rejected", _("rejected")
+        WITHDRAWN = "withdrawn", _("withdrawn")
 
     assignment = models.OneToOneField(
         Assignment, on_delete=models.PROTECT, related_name="submission"
@@ -471,11 +473,11 @@ class Demonstration(models.Model):
 class Degree(models.IntegerChoices):
     """How much better one answer is than another: Llama 2's four steps, and a tie."""
 
-    TIE = 0, "a tie"
-    NEGLIGIBLY = 1, "negligibly better or unsure"
-    SLIGHTLY = 2, "slightly better"
-    BETTER = 3, "better"
-    SIGNIFICANTLY = 4, "significantly better"
+    TIE = 0, _("a tie")
+    NEGLIGIBLY = 1, _("negligibly better or unsure")
+    SLIGHTLY = 2, _("slightly better")
+    BETTER = 3, _("better")
+    SIGNIFICANTLY = 4, _("significantly better")
 
 
 class Comparison(models.Model):
@@ -619,9 +621,9 @@ class Review(Identified):
     """What a reviewer said of somebody else's submission. The newest decides."""
 
     class Verdict(models.TextChoices):
-        ACCEPT = "accept", "accepted"
-        REJECT = "reject", "rejected"
-        SEND_BACK = "send_back", "sent back"
+        ACCEPT = "accept", _("accepted")
+        REJECT = "reject", _("rejected")
+        SEND_BACK = "send_back", _("sent back")
 
     submission = models.ForeignKey(Submission, on_delete=models.CASCADE, related_name="reviews")
     reviewer = models.ForeignKey(Membership, on_delete=models.PROTECT, related_name="reviews")
@@ -655,7 +657,10 @@ class Notification(Identified):
     recipient = models.ForeignKey(
         Membership, on_delete=models.CASCADE, related_name="notifications"
     )
-    text = models.CharField(max_length=300)
+    text = models.CharField(
+        max_length=300, help_text="in English, with %(name)s where a value stands"
+    )
+    values = models.JSONField(default=dict, blank=True)
     path = models.CharField(max_length=300, help_text="the page it is about, from /")
     read_at = models.DateTimeField(null=True, blank=True)
 
@@ -668,7 +673,12 @@ class Notification(Identified):
         ]
 
     def __str__(self) -> str:
-        return self.text
+        return self.line
+
+    @property
+    def line(self) -> str:
+        """What it says, in the language of its reader; as it was written where it has no values."""
+        return gettext(self.text) % self.values if self.values else self.text
 
 
 class ProjectToken(Identified):

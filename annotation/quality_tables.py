@@ -1,4 +1,7 @@
-"""The figures of the quality pages and dashboards as tables to take away."""
+"""The figures of the quality pages and dashboards as tables to take away.
+
+In English whoever asks: a file is read by programs, which know its words.
+"""
 
 from collections.abc import Callable
 
@@ -16,7 +19,10 @@ def agreement_table(report: QualityReport) -> Table:
         name="agreement",
         columns=("kind", "tasks", "judgements", "measure", "of", *_INTERVAL),
         rows=[
-            (kind.kind, kind.tasks, kind.judgements, one.measure, one.of, *_ends(one.interval))
+            (
+                *(kind.kind, kind.tasks, kind.judgements),
+                *(one.measure_words, one.of_words, *_ends(one.interval)),
+            )
             for kind in report.kinds
             for one in kind.figures
         ],
@@ -102,12 +108,45 @@ def weeks_table(dashboard: ProgressDashboard) -> Table:
     )
 
 
+def kind_weeks_table(dashboard: ProgressDashboard) -> Table:
+    return Table(
+        name="agreement-by-kind-and-week",
+        columns=("kind", "measure", "of", "week_from", "tasks", *_INTERVAL),
+        rows=[
+            (
+                *(kind.kind, kind.figure.measure_words, kind.figure.of_words),
+                *(one.start.isoformat(), one.tasks, *_ends(one.agreement)),
+            )
+            for kind in dashboard.kind_weeks
+            for one in kind.weeks
+        ],
+    )
+
+
+def feedback_table(dashboard: OwnDashboard) -> Table:
+    return Table(
+        name="feedback",
+        columns=("at", "what", "text"),
+        rows=[(one.at.isoformat(), one.what, one.text) for one in dashboard.feedback],
+    )
+
+
+def own_agreement_table(dashboard: OwnDashboard) -> Table:
+    """How a person agrees with the others; what it weighs is for reviewers alone."""
+    own = dashboard.quality.agreement if dashboard.quality else []
+    return Table(
+        name="agreement",
+        columns=("kind", "shared_tasks", "measure", *_INTERVAL),
+        rows=[(one.kind, one.tasks, one.measure, *_ends(one.interval)) for one in own],
+    )
+
+
 def labels_table(dashboard: ProgressDashboard) -> Table:
     return Table(
         name="labels",
         columns=("kind", "what", "label", "count"),
         rows=[
-            (one.kind, one.title, label, count)
+            (one.kind, one.what, label, count)
             for one in dashboard.labels
             for label, count in one.counts
         ],
@@ -118,11 +157,17 @@ QUALITY_TABLES: dict[str, Callable[[QualityReport], Table]] = {
     "people": people_table,
     "agreement": agreement_table,
 }
+OWN_TABLES: dict[str, Callable[[OwnDashboard], Table]] = {
+    "days": days_table,
+    "agreement": own_agreement_table,
+    "feedback": feedback_table,
+}
 PROGRESS_TABLES: dict[str, Callable[[ProgressDashboard], Table]] = {
     "days": days_table,
     "times": times_table,
     "coverage": coverage_table,
     "weeks": weeks_table,
+    "kind_weeks": kind_weeks_table,
     "labels": labels_table,
 }
 

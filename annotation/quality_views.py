@@ -3,6 +3,8 @@
 No rule is made here: policy admits, selectors read, services write.
 """
 
+from contextlib import AbstractContextManager, nullcontext
+from datetime import date
 from typing import Any
 
 from django import forms
@@ -12,6 +14,9 @@ from django.core.paginator import Paginator
 from django.db.models import F
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.formats import date_format
+from django.utils.translation import gettext, override
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotation import policy
@@ -20,8 +25,14 @@ from annotation.forms import error_add
 from annotation.frame import project_frame
 from annotation.gold import GOLD_KINDS
 from annotation.models import KNOWN, Membership, Project, Review, Submission, Task
-from annotation.quality_tables import PROGRESS_TABLES, QUALITY_TABLES, days_table
-from annotation.selectors.dashboards import gold_is_told, own_dashboard, progress_dashboard
+from annotation.quality_tables import OWN_TABLES, PROGRESS_TABLES, QUALITY_TABLES
+from annotation.selectors.agreements import COMPARED, KindAgreement
+from annotation.selectors.dashboards import (
+    Week,
+    gold_is_told,
+    own_dashboard,
+    progress_dashboard,
+)
 from annotation.selectors.quality import (
     PersonQuality,
     QualityReport,
@@ -36,7 +47,7 @@ from annotation.services.gold import MAX_EXPLANATION_CHARS, gold_task_close, gol
 from annotation.services.qualification import membership_qualify
 from annotation.services.reviews import MAX_REASON_CHARS, review_submit, submissions_accept
 from annotation.tables import FORMATS, table_response
-from modelhub.charts import bars_draw, chart_draw
+from modelhub.charts import Bars, Chart, bars_draw, chart_draw
 from modelhub.errors import ApplicationError
 
 MANAGER = Membership.Role.MANAGER
@@ -48,33 +59,42 @@ _REPORT_S = 300
 
 
 class ReviewForm(forms.Form):
-    verdict = forms.ChoiceField(choices=Review.Verdict.choices, widget=forms.RadioSelect)
+    verdict = forms.ChoiceField(
+        label=_("Verdict"), choices=Review.Verdict.choices, widget=forms.RadioSelect
+    )
     reason = forms.CharField(
+        label=_("Reason"),
         required=False,
         max_length=MAX_REASON_CHARS,
         widget=forms.Textarea(attrs={"rows": 3}),
-        help_text="The annotator reads it. Rejecting and sending back need one.",
+        help_text=_("The annotator reads it. Rejecting and sending back need one."),
     )
 
 
 class AdjudicationForm(forms.Form):
     submission = forms.CharField(
-        max_length=64, error_messages={"required": "Choose the judgement that stands."}
+        label=_("Submission"),
+        max_length=64,
+        error_messages={"required": _("Choose the judgement that stands.")},
     )
     reason = forms.CharField(
-        required=False, max_length=MAX_REASON_CHARS, widget=forms.Textarea(attrs={"rows": 3})
+        label=_("Reason"),
+        required=False,
+        max_length=MAX_REASON_CHARS,
+        widget=forms.Textarea(attrs={"rows": 3}),
     )
 
 
 class KnownForm(forms.Form):
     explanation = forms.CharField(
+        label=_("Explanation"),
         required=False,
         max_length=MAX_EXPLANATION_CHARS,
         widget=forms.Textarea(attrs={"rows": 2}),
-        help_text="Why this is the answer: shown after a task of the test.",
+        help_text=_("Why this is the answer: shown after a task of the test."),
     )
     is_qualification = forms.BooleanField(
-        required=False, label="Part of the test before real work, not mixed in secretly"
+        required=False, label=_("Part of the test before real work, not mixed in secretly")
     )
 
 
@@ -87,13 +107,21 @@ def project_dashboard(request: HttpRequest, project_uid: str) -> HttpResponse:
     membership = policy.membership_for(request.user, project_uid)
     project = membership.project
     report = report_of(project)
-    dashboard = own_dashboard(membership=membership, report=report)
+    with _file_language(request):
+        dashboard = own_dashboard(membership=membership, report=report)
     if (format := _format(request)) is not None:
-        return table_response(days_table(dashboard), format)
+        return _table(OWN_TABLES, request, dashboard, format)
     quality = dashboard.quality
     context = project_frame(request, project, "dashboard") | {
         "dashboard": dashboard,
-        "days": bars_draw([(f"{day:%-d %b}", count) for day, count in dashboard.days]),
+        "days": _days_drawn(dashboard.days),
+        "agreement": chart_draw(
+            [
+                (one.label, *_spread(one.interval))
+                for one in (quality.agreement if quality else [])
+                if one.interval is not None
+            ]
+        ),
         "quality": quality,
         "gold_is_told": gold_is_told(quality),
     }
@@ -104,15 +132,15 @@ def project_dashboard(request: HttpRequest, project_uid: str) -> HttpResponse:
 def project_progress(request: HttpRequest, project_uid: str) -> HttpResponse:
     """Throughput, time, coverage, agreement over time and labels. `?table=&format=` as a file."""
     project = policy.project_for(request.user, project_uid, MANAGER)
-    dashboard = progress_dashboard(project=project)
+    with _file_language(request):
+        dashboard = progress_dashboard(project=project)
     if (format := _format(request)) is not None:
-        return table_response(_chosen(PROGRESS_TABLES, request)(dashboard), format)
+        return _table(PROGRESS_TABLES, request, dashboard, format)
     context = project_frame(request, project, "progress") | {
         "dashboard": dashboard,
-        "days": bars_draw([(f"{day:%-d %b}", count) for day, count in dashboard.days]),
-        "weeks": chart_draw(
-            [(f"{one.start:%-d %b}", *_spread(one.agreement)) for one in dashboard.weeks]
-        ),
+        "days": _days_drawn(dashboard.days),
+        "weeks": _weeks_drawn(dashboard.weeks),
+        "kind_weeks": [(one.title, _weeks_drawn(one.weeks)) for one in dashboard.kind_weeks],
         "labels": [
             (one.title, bars_draw([(label, count) for label, count in one.counts]), one.counts)
             for one in dashboard.labels
@@ -128,10 +156,11 @@ def project_quality(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid, REVIEWER)
     report = report_of(project)
     if (format := _format(request)) is not None:
-        return table_response(_chosen(QUALITY_TABLES, request)(report), format)
+        return _table(QUALITY_TABLES, request, report, format)
     context = project_frame(request, project, "quality") | {
         "part": "quality",
         "report": report,
+        "kinds": chart_draw(_kind_marks(report.kinds)),
         "weights": chart_draw(_weight_marks(report.people)),
         "unreviewed": submissions_for_review(project=project).count(),
         "disagreements": len(disagreements(project=project)),
@@ -163,11 +192,16 @@ def project_reviews(request: HttpRequest, project_uid: str) -> HttpResponse:
             task__project=project, uid__in=request.POST.getlist("submission")
         ).select_related("task__project", "annotator")
         done = submissions_accept(submissions=chosen[:ON_A_PAGE], reviewer=reviewer)
-        messages.success(request, f"{done.accepted} accepted.")
+        messages.success(request, gettext("%(accepted)s accepted.") % {"accepted": done.accepted})
         if done.own:
-            messages.warning(request, f"{done.own} are your own: somebody else reviews those.")
+            messages.warning(
+                request,
+                gettext("%(own)s are your own: somebody else reviews those.") % {"own": done.own},
+            )
         if done.gone:
-            messages.warning(request, f"{done.gone} were taken back meanwhile.")
+            messages.warning(
+                request, gettext("%(gone)s were taken back meanwhile.") % {"gone": done.gone}
+            )
         return redirect("project_reviews", project.uid)
     status = request.GET.get("status", "")
     status = status if status in STATUSES else "unreviewed"
@@ -211,7 +245,10 @@ def review_detail(request: HttpRequest, project_uid: str, submission_uid: str) -
                 error_add(form, error)
                 status = error.status
             else:
-                messages.success(request, f"It is {review.get_verdict_display()}.")
+                messages.success(
+                    request,
+                    gettext("It is %(verdict)s.") % {"verdict": review.get_verdict_display()},
+                )
                 return _after_review(project, submission, reviewer)
         else:
             status = 400
@@ -286,7 +323,7 @@ def disagreement_detail(request: HttpRequest, project_uid: str, task_uid: str) -
                 error_add(form, error)
                 status = error.status
             else:
-                messages.success(request, "Decided.")
+                messages.success(request, gettext("Decided."))
                 return redirect("project_disagreements", project.uid)
         else:
             status = 400
@@ -320,7 +357,7 @@ def project_known(request: HttpRequest, project_uid: str) -> HttpResponse:
         task = policy.task_for(request.user, project_uid, request.POST.get("task", ""))
         try:
             gold_task_close(task=task)
-            messages.success(request, "It is handed out no more.")
+            messages.success(request, gettext("It is handed out no more."))
         except ApplicationError as error:
             messages.error(request, error.message)
         return redirect("project_known", project.uid)
@@ -352,14 +389,14 @@ def known_new(request: HttpRequest, project_uid: str, submission_uid: str) -> Ht
     reviewer = policy.reviewer_for(request.user, project_uid)
     form = KnownForm(request.POST)
     if not form.is_valid():
-        messages.error(request, "The explanation is too long.")
+        messages.error(request, gettext("The explanation is too long."))
         return redirect("review_detail", project_uid, submission_uid)
     try:
         gold_task_create(submission=submission, reviewer=reviewer, **form.cleaned_data)
     except ApplicationError as error:
         messages.error(request, error.message)
         return redirect("review_detail", project_uid, submission_uid)
-    messages.success(request, "There is a task with this known answer now.")
+    messages.success(request, gettext("There is a task with this known answer now."))
     return redirect("project_known", project_uid)
 
 
@@ -368,7 +405,9 @@ def member_qualify(request: HttpRequest, project_uid: str, membership_uid: str) 
     """Let a member in without the test."""
     member = policy.member_for(request.user, project_uid, membership_uid)
     membership_qualify(membership=member)
-    messages.success(request, f"{member.user} is let in to the real work.")
+    messages.success(
+        request, gettext("%(user)s is let in to the real work.") % {"user": member.user}
+    )
     return redirect("project_members", project_uid)
 
 
@@ -381,6 +420,26 @@ def _weight_marks(people: list[PersonQuality]) -> list[tuple[str, float, float, 
             mean = sum(weights) / len(weights)
             marks.append((str(person.membership.user), mean, mean, mean))
     return sorted(marks, key=lambda mark: mark[1])[:16]
+
+
+def _kind_marks(kinds: list[KindAgreement]) -> list[tuple[str, float, float, float]]:
+    """The main coefficient of each kind that has one, for a chart."""
+    return [
+        (kind.label, *_spread(one.interval))
+        for kind in kinds
+        for one in kind.figures
+        if (one.measure, one.of) == (COMPARED[kind.kind].measure, COMPARED[kind.kind].of)
+    ]
+
+
+def _days_drawn(days: list[tuple[date, int]]) -> Bars | None:
+    return bars_draw([(date_format(day, "MONTH_DAY_FORMAT"), count) for day, count in days])
+
+
+def _weeks_drawn(weeks: list[Week]) -> Chart | None:
+    return chart_draw(
+        [(date_format(one.start, "MONTH_DAY_FORMAT"), *_spread(one.agreement)) for one in weeks]
+    )
 
 
 def _spread(interval: Interval) -> tuple[float, float, float]:
@@ -397,9 +456,15 @@ def _format(request: HttpRequest) -> str | None:
     return format
 
 
-def _chosen(tables: dict[str, Any], request: HttpRequest) -> Any:
+def _table(tables: dict[str, Any], request: HttpRequest, figures: Any, format: str) -> HttpResponse:
     """The table that was asked for, the first if none was; Http404 for one there is not."""
     name = request.GET.get("table", next(iter(tables)))
     if name not in tables:
         raise Http404("Not found.")
-    return tables[name]
+    with _file_language(request):
+        return table_response(tables[name](figures), format)
+
+
+def _file_language(request: HttpRequest) -> AbstractContextManager[None]:
+    """English for a file, which programs read; the reader's language for a page."""
+    return override("en") if "format" in request.GET else nullcontext()

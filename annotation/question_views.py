@@ -3,6 +3,7 @@
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
@@ -28,9 +29,10 @@ def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             refused = {"uid": question.uid, "message": error.message, "text": text}
         else:
-            messages.success(request, "Answered. The annotator gets the task back next.")
+            messages.success(request, gettext("Answered. The annotator gets the task back next."))
             return redirect("project_questions", project.uid)
-    context = project_frame(request, project, "questions") | {
+    context = project_frame(request, project, "quality") | {
+        "part": "questions",
         "questions": questions_of(project=project),
         "refused": refused,
         "most_chars": MAX_QUESTION_CHARS,

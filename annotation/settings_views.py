@@ -4,6 +4,8 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
@@ -22,23 +24,23 @@ class SettingsForm(forms.Form):
     """Shares are asked for in per cent."""
 
     overlap = forms.IntegerField(
-        label="People for each task",
+        label=_("People for each task"),
         min_value=1,
         max_value=MAX_OVERLAP,
-        help_text="Of the tasks made from now on. Two or more let you measure agreement.",
+        help_text=_("Of the tasks made from now on. Two or more let you measure agreement."),
     )
-    queue_order = forms.ChoiceField(label="What comes next", choices=Project.Order.choices)
+    queue_order = forms.ChoiceField(label=_("What comes next"), choices=Project.Order.choices)
     gold_percent = forms.FloatField(
-        label="Known answers mixed in, %",
+        label=_("Known answers mixed in, %"),
         min_value=0,
         max_value=100 * MAX_GOLD_SHARE,
-        help_text="Of what each person gets. 0 mixes none in.",
+        help_text=_("Of what each person gets. 0 mixes none in."),
     )
     pass_percent = forms.FloatField(
-        label="Score that passes the test, %",
+        label=_("Score that passes the test, %"),
         min_value=0,
         max_value=100,
-        help_text="0 asks for no test. Tasks of the test are made under Quality, Reviews.",
+        help_text=_("0 asks for no test. Tasks of the test are made under Quality, Reviews."),
     )
 
 
@@ -65,7 +67,9 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, "Kept. It holds for the next task that is handed out.")
+            messages.success(
+                request, gettext("Kept. It holds for the next task that is handed out.")
+            )
             return redirect("project_settings", project.uid)
     context = project_frame(request, project, "settings") | {"form": form}
     status = 400 if form.is_bound and form.errors else 200

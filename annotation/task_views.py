@@ -6,6 +6,8 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
@@ -18,17 +20,21 @@ from modelhub.errors import ApplicationError
 
 
 class TasksForm(forms.Form):
-    kind = forms.ChoiceField(choices=Task.Kind.choices, label="Kind of task")
+    kind = forms.ChoiceField(choices=Task.Kind.choices, label=_("Kind of task"))
     batch = forms.ModelChoiceField(
         queryset=CandidateBatch.objects.none(),
         to_field_name="uid",
         required=False,
-        empty_label="the project’s prompts",
-        label="Made of",
-        help_text="A batch’s answers, or every prompt with what was sampled for it to be judged.",
+        empty_label=_("the project’s prompts"),
+        label=_("Made of"),
+        help_text=_(
+            "A batch’s answers, or every prompt with what was sampled for it to be judged."
+        ),
     )
-    overlap = forms.IntegerField(min_value=1, max_value=50, label="People for each task")
-    priority = forms.IntegerField(initial=0, help_text="Higher comes first.")
+    overlap = forms.IntegerField(min_value=1, max_value=50, label=_("People for each task"))
+    priority = forms.IntegerField(
+        label=_("Priority"), initial=0, help_text=_("Higher comes first.")
+    )
 
     def __init__(self, *args: Any, project: Project, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,9 +55,9 @@ def project_tasks(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, f"{made} tasks were made.")
+            messages.success(request, gettext("%(made)s tasks were made.") % {"made": made})
             return redirect("project_tasks", project.uid)
-    context = project_frame(request, project, "settings") | {
+    context = project_frame(request, project, "tasks") | {
         "form": form,
         "counts": task_counts(project=project),
     }

@@ -8,6 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotation import exports, overviews, policy
@@ -63,7 +64,9 @@ def project_new(request: HttpRequest) -> HttpResponse:
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, "The project is there. Next: guidelines, prompts, people.")
+            messages.success(
+                request, gettext("The project is there. Next: guidelines, prompts, people.")
+            )
             return redirect("project_detail", project.uid)
     return render(request, "annotation/project_new.html", {"form": form}, status=_status(form))
 
@@ -97,7 +100,8 @@ def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                f"{counts.new} prompts imported; {counts.existing} were already here.",
+                gettext("%(new)s prompts imported; %(existing)s were already here.")
+                % {"new": counts.new, "existing": counts.existing},
             )
             return redirect("project_prompts", project.uid)
     split, words = request.GET.get("split", ""), request.GET.get("q", "").strip()[:200]
@@ -142,7 +146,10 @@ def project_members(request: HttpRequest, project_uid: str) -> HttpResponse:
             error_add(form, error)
         else:
             if not token:
-                messages.success(request, f"{user} is in; they have an account already.")
+                messages.success(
+                    request,
+                    gettext("%(user)s is in; they have an account already.") % {"user": user},
+                )
                 return redirect("project_members", project.uid)
             link = {"name": user.get_username(), "url": _link(request, token)}
             form = PersonForm()
@@ -159,7 +166,11 @@ def member_role(request: HttpRequest, project_uid: str, membership_uid: str) -> 
         except ApplicationError as error:
             messages.error(request, error.message)
         else:
-            messages.success(request, f"{membership.user} is {membership.get_role_display()} now.")
+            messages.success(
+                request,
+                gettext("%(user)s is %(role)s now.")
+                % {"user": membership.user, "role": membership.get_role_display()},
+            )
     return redirect("project_members", project.uid)
 
 
@@ -171,7 +182,10 @@ def member_remove(request: HttpRequest, project_uid: str, membership_uid: str) -
     except ApplicationError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, f"{membership.user} has left; their judgements stay.")
+        messages.success(
+            request,
+            gettext("%(user)s has left; their judgements stay.") % {"user": membership.user},
+        )
     # Whoever removed themselves can no longer see the page.
     gone = policy.role_of(request.user, project) != MANAGER
     return redirect("home") if gone else redirect("project_members", project.uid)
@@ -211,7 +225,8 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                f"Dataset {dataset.number} holds {dataset.counts['used']} {dataset.kind}s.",
+                gettext("Dataset %(number)s holds %(used)s judgements.")
+                % {"number": dataset.number, "used": dataset.counts["used"], "kind": dataset.kind},
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, form, RankingsForm())
@@ -232,7 +247,9 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
             error_add(form, error)
         else:
             messages.success(
-                request, f"Dataset {dataset.number} holds {dataset.counts['used']} rankings."
+                request,
+                gettext("Dataset %(number)s holds %(used)s rankings.")
+                % {"number": dataset.number, "used": dataset.counts["used"]},
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, FreezeForm(), form)
@@ -250,7 +267,7 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
         "split": split if split in splits else "all",
         "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
-        "excluded": [(name.replace("_", " "), n) for name, n in _excluded(dataset) if n],
+        "excluded": [(name, n) for name, n in _excluded(dataset) if n],
     }
     return render(request, "annotation/dataset_detail.html", context)
 
@@ -294,7 +311,9 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, f"Guidelines {published.number} are out.")
+            messages.success(
+                request, gettext("Guidelines %(number)s are out.") % {"number": published.number}
+            )
             return redirect("project_guidelines", project.uid)
     context |= {
         "form": form,

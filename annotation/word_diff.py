@@ -6,6 +6,7 @@ its own, and so does each character of the scripts that are written without spac
 """
 
 import re
+from collections import Counter
 from itertools import groupby
 from operator import itemgetter
 
@@ -51,6 +52,21 @@ def changed_share(diff: list[list[str]]) -> float:
         words[sign] += sum(1 for part in _PARTS.findall(text) if not part.isspace())
     changed = words["-"] + words["+"]
     return changed / (changed + 2 * words["="]) if changed else 0.0
+
+
+def words_shared(one: str, other: str) -> float | None:
+    """What two texts have in common: twice the words in both, of all words of both, 0 to 1.
+
+    Dice 1945 (Measures of the Amount of Ecologic Association Between Species, Ecology 26), over
+    words as often as they occur, upper and lower case the same. None of two empty texts.
+    """
+    first, second = _words(one), _words(other)
+    total = first.total() + second.total()
+    return 2 * (first & second).total() / total if total else None
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(part for part in _PARTS.findall(text.casefold()) if not part.isspace())
 
 
 def _changes(old: list[str], new: list[str]) -> list[tuple[str, str]]:

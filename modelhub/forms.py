@@ -3,6 +3,8 @@
 from typing import Any
 
 from django import forms
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from modelhub.ml.configs import ConfigError, ImportModelConfig
 from modelhub.models import ModelVersion, uid_new
@@ -16,46 +18,51 @@ class ImportModelForm(forms.Form):
 
     key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
     source = forms.ChoiceField(
-        label="Where it is",
+        label=_("Where it is"),
         choices=[
-            ("directory", "A folder in Hugging Face's layout, on this server"),
-            ("gguf", "A GGUF file, on this server"),
-            ("hub", "The Hugging Face hub"),
+            ("directory", _("A folder in Hugging Face's layout, on this server")),
+            ("gguf", _("A GGUF file, on this server")),
+            ("hub", _("The Hugging Face hub")),
         ],
         widget=forms.RadioSelect,
         initial="directory",
     )
     packaged = forms.ChoiceField(
-        label="Which package", required=False, help_text="Only for a model that is a package."
+        label=_("Which package"), required=False, help_text=_("Only for a model that is a package.")
     )
     location = forms.CharField(
-        label="Folder, file or hub id",
+        label=_("Folder, file or hub id"),
         max_length=400,
         required=False,
         help_text=(
-            "A path below an import folder, or an id such as HuggingFaceTB/SmolLM2-135M-Instruct."
+            _(
+                "A path below an import folder, or an id such as "
+                "HuggingFaceTB/SmolLM2-135M-Instruct."
+            )
         ),
     )
     revision = forms.CharField(
+        label=_("Revision"),
         max_length=100,
         required=False,
-        help_text="Of a hub id: a branch, tag or commit. Empty takes the default branch.",
+        help_text=_("Of a hub id: a branch, tag or commit. Empty takes the default branch."),
     )
     model = forms.SlugField(
-        label="Name in the hub",
+        label=_("Name in the hub"),
         max_length=80,
-        help_text="Letters, digits, - and _. An existing name gets a new version.",
+        help_text=_("Letters, digits, - and _. An existing name gets a new version."),
     )
     role = forms.ChoiceField(
+        label=_("Role"),
         choices=[(role, role) for role in ("base", "policy", "reward")],
         initial=ModelVersion.Role.BASE,
     )
     card = forms.CharField(
-        label="Card",
+        label=_("Card"),
         widget=forms.Textarea(attrs={"rows": 4}),
         required=False,
         max_length=20_000,
-        help_text="What a reader should know before using it: origin, licence, limits.",
+        help_text=_("What a reader should know before using it: origin, licence, limits."),
     )
 
     config: ImportModelConfig
@@ -66,7 +73,7 @@ class ImportModelForm(forms.Form):
         if packaged:
             source, which = self.fields["source"], self.fields["packaged"]
             source.choices = [  # type: ignore[attr-defined]
-                (PACKAGED, "A model installed as a Python package"),
+                (PACKAGED, gettext("A model installed as a Python package")),
                 *source.choices,  # type: ignore[attr-defined]
             ]
             source.initial = PACKAGED
@@ -81,7 +88,8 @@ class ImportModelForm(forms.Form):
             source, location = "gguf", str(packaged_models().get(given.get("packaged", ""), ""))
         if source and not location:
             self.add_error(
-                "packaged" if given.get("source") == PACKAGED else "location", "Say where it is."
+                "packaged" if given.get("source") == PACKAGED else "location",
+                gettext("Say where it is."),
             )
         if self.errors:
             return given
@@ -103,8 +111,9 @@ class AliasForm(forms.Form):
     """Point an alias at a version."""
 
     name = forms.SlugField(
+        label=_("Name"),
         max_length=40,
-        help_text="For example champion.",
+        help_text=_("For example champion."),
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
-    reason = forms.CharField(max_length=300, required=False)
+    reason = forms.CharField(label=_("Reason"), max_length=300, required=False)

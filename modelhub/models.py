@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
 
 
 def uid_new() -> str:
@@ -30,14 +31,14 @@ class Artifact(models.Model):
     """An immutable folder of files, named by the sha256 of its manifest (file → sha256, bytes)."""
 
     class Kind(models.TextChoices):
-        MODEL = "model", "model"
-        ADAPTER = "adapter", "adapter"
-        PROMPTS = "prompts", "prompts"
-        CANDIDATES = "candidates", "candidates"
-        RANKINGS = "rankings", "rankings"
-        RATINGS = "ratings", "ratings"
-        DEMONSTRATIONS = "demonstrations", "demonstrations"
-        EVALUATION = "evaluation", "evaluation"
+        MODEL = "model", _("model")
+        ADAPTER = "adapter", _("adapter")
+        PROMPTS = "prompts", _("prompts")
+        CANDIDATES = "candidates", _("candidates")
+        RANKINGS = "rankings", _("rankings")
+        RATINGS = "ratings", _("ratings")
+        DEMONSTRATIONS = "demonstrations", _("demonstrations")
+        EVALUATION = "evaluation", _("evaluation")
 
     sha256 = models.CharField(max_length=64, unique=True)
     kind = models.CharField(max_length=20, choices=Kind.choices)
@@ -70,11 +71,11 @@ class ModelVersion(Identified):
     """One set of weights: what it is, what it came from, and the run that made it."""
 
     class Role(models.TextChoices):
-        BASE = "base", "base"
-        POLICY = "policy", "policy"
-        REWARD = "reward", "reward"
-        CRITIC = "critic", "critic"
-        ADAPTER = "adapter", "adapter"
+        BASE = "base", _("base")
+        POLICY = "policy", _("policy")
+        REWARD = "reward", _("reward")
+        CRITIC = "critic", _("critic")
+        ADAPTER = "adapter", _("adapter")
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()
@@ -161,11 +162,11 @@ class Run(Identified):
     """
 
     class Status(models.TextChoices):
-        QUEUED = "queued", "queued"
-        RUNNING = "running", "running"
-        SUCCEEDED = "succeeded", "succeeded"
-        FAILED = "failed", "failed"
-        CANCELLED = "cancelled", "cancelled"
+        QUEUED = "queued", _("queued")
+        RUNNING = "running", _("running")
+        SUCCEEDED = "succeeded", _("succeeded")
+        FAILED = "failed", _("failed")
+        CANCELLED = "cancelled", _("cancelled")
 
     ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 

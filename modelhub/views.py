@@ -10,6 +10,7 @@ from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.loader import render_to_string
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from modelhub import storage, tasks
@@ -88,8 +89,15 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
     if size > VERIFY_BYTES:
         messages.warning(
             request,
-            f"Its lineage is {size / (1 << 30):.0f} GiB: run"
-            f" manage.py verify {version.model.name}@{version.number} on the server.",
+            gettext(
+                "Its lineage is %(gibibytes)s GiB: run manage.py verify %(name)s@%(number)s on the "
+                "server."
+            )
+            % {
+                "gibibytes": f"{size / (1 << 30):.0f}",
+                "name": version.model.name,
+                "number": version.number,
+            },
         )
         return redirect("version_detail", version.uid)
     differences = lineage.lineage_verify(version=version)
@@ -110,7 +118,10 @@ def version_alias(request: HttpRequest, version_uid: str) -> HttpResponse:
         except ApplicationError as error:
             form.add_error(None, error.message)
         else:
-            messages.success(request, f"{alias} is {version} now.")
+            messages.success(
+                request,
+                gettext("%(alias)s is %(version)s now.") % {"alias": alias, "version": version},
+            )
             return redirect("version_detail", version.uid)
     return _version_page(request, version, form, status=422)
 
@@ -187,7 +198,10 @@ def run_cancel_view(request: HttpRequest, run_uid: str) -> HttpResponse:
         messages.error(request, error.message)
     else:
         stopping = run.status == Run.Status.RUNNING
-        messages.success(request, "The run is stopping." if stopping else "The run is cancelled.")
+        messages.success(
+            request,
+            gettext("The run is stopping.") if stopping else gettext("The run is cancelled."),
+        )
         if run.is_ended:
             tasks.run_ended_ring()
     return redirect("run_detail", run.uid)
@@ -202,7 +216,7 @@ def run_retry_view(request: HttpRequest, run_uid: str) -> HttpResponse:
     except ApplicationError as error:
         messages.error(request, error.message)
     else:
-        messages.success(request, "The run is queued again.")
+        messages.success(request, gettext("The run is queued again."))
         tasks.ring_queued_runs.delay_on_commit()
     return redirect("run_detail", run.uid)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django.db.models import Prefetch, QuerySet
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from alignment.gates import figure_mean
 from alignment.models import Campaign, Evaluation, Round, RoundRun, StageEvent
@@ -27,25 +28,25 @@ from modelhub.storage import artifact_folder
 State = Round.State
 
 STAGE_TITLES = {
-    "planned": "Planned",
-    "sampling": "Sampling",
-    "annotating": "Annotating",
-    "freezing": "Freezing",
-    "reward": "Reward model",
-    "improving": "Improving",
-    "evaluating": "Evaluating",
-    "deciding": "Deciding",
+    "planned": _("Planned"),
+    "sampling": _("Sampling"),
+    "annotating": _("Annotating"),
+    "freezing": _("Freezing"),
+    "reward": _("Reward model"),
+    "improving": _("Improving"),
+    "evaluating": _("Evaluating"),
+    "deciding": _("Deciding"),
 }
 RUN_TITLES = {
-    ("sampling", "candidates"): "Writes the answers people rank",
-    ("annotating", "candidates"): "Writes fresh answers to rank",
-    ("reward", "reward"): "Trains the reward model",
-    ("improving", "candidates"): "Draws fresh answers to choose from",
-    ("improving", "rejection"): "Scores them and keeps the best",
-    ("improving", "sft"): "Fine-tunes the policy on the best",
-    ("evaluating", "candidates_before"): "The old policy answers held-out prompts",
-    ("evaluating", "candidates_after"): "The new policy answers held-out prompts",
-    ("evaluating", "evaluation"): "Compares the two",
+    ("sampling", "candidates"): _("Writes the answers people rank"),
+    ("annotating", "candidates"): _("Writes fresh answers to rank"),
+    ("reward", "reward"): _("Trains the reward model"),
+    ("improving", "candidates"): _("Draws fresh answers to choose from"),
+    ("improving", "rejection"): _("Scores them and keeps the best"),
+    ("improving", "sft"): _("Fine-tunes the policy on the best"),
+    ("evaluating", "candidates_before"): _("The old policy answers held-out prompts"),
+    ("evaluating", "candidates_after"): _("The new policy answers held-out prompts"),
+    ("evaluating", "evaluation"): _("Compares the two"),
 }
 # The metric of a training run that its small curve shows.
 _CURVES = ("loss", "train_loss")
@@ -147,7 +148,7 @@ def _stages(round: Round, events: list[StageEvent], links: list[RoundRun]) -> li
         views.append(
             StageView(
                 name=name,
-                title=STAGE_TITLES[name],
+                title=str(STAGE_TITLES[name]),
                 standing=standing,
                 entered_at=entered.get(name),
                 seconds=seconds.get(name),
@@ -169,7 +170,7 @@ def _run_view(round: Round, link: RoundRun) -> RunView:
     return RunView(
         run=link.run,
         role=link.role,
-        title=RUN_TITLES.get((link.stage, link.role), link.role),
+        title=str(RUN_TITLES.get((link.stage, link.role), link.role)),
         lap=link.lap,
         seconds=(
             (link.run.ended_at - link.run.started_at).total_seconds()
@@ -230,12 +231,12 @@ class FigureRow:
 
 
 _FIGURES = (
-    ("Reward", "reward", "score"),
-    ("Length, tokens", "length", "tokens"),
-    ("Finished by itself", "finished", "share"),
-    ("Repeats itself", "repetition", "share"),
-    ("Different token pairs", "distinct_2", "share"),
-    ("Log-probability per token", "mean_logprob", "score"),
+    (_("Reward"), "reward", "score"),
+    (_("Length, tokens"), "length", "tokens"),
+    (_("Finished by itself"), "finished", "share"),
+    (_("Repeats itself"), "repetition", "share"),
+    (_("Different token pairs"), "distinct_2", "share"),
+    (_("Log-probability per token"), "mean_logprob", "score"),
 )
 
 
@@ -243,7 +244,7 @@ def evaluation_rows(*, metrics: Mapping[str, Any]) -> list[FigureRow]:
     """The figures that were taken of both policies."""
     return [
         FigureRow(
-            label=label,
+            label=str(label),
             before=metrics.get(f"{name}_before"),
             after=metrics.get(f"{name}_after"),
             difference=_difference(metrics, name),

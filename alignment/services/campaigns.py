@@ -3,6 +3,7 @@
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils.text import slugify
+from django.utils.translation import gettext
 
 from alignment.models import Campaign
 from annotation.models import Project
@@ -33,16 +34,17 @@ def campaign_create(
     """
     name = name.strip()
     if not name:
-        raise ApplicationError("A campaign needs a name.", {"field": "name"})
+        raise ApplicationError(gettext("A campaign needs a name."), {"field": "name"})
     if base_version.role not in POLICY_ROLES:
         raise ApplicationError(
-            f"{base_version} is a {base_version.role} model; a campaign starts from a policy.",
+            gettext("%(base_version)s is a %(role)s model; a campaign starts from a policy.")
+            % {"base_version": base_version, "role": base_version.role},
             {"field": "base_version"},
         )
     alias = slugify(champion_alias)
     if not alias or alias != champion_alias:
         raise ApplicationError(
-            "An alias is made of lower-case letters, digits, hyphens and underscores.",
+            gettext("An alias is made of lower-case letters, digits, hyphens and underscores."),
             {"field": "champion_alias"},
         )
     policy_model = policy_model or base_version.model
@@ -51,7 +53,11 @@ def campaign_create(
     taken = Campaign.objects.filter(policy_model=policy_model, champion_alias=alias).first()
     if taken is not None:
         raise ApplicationError(
-            f"The alias {alias} of {policy_model} is another campaign's. Choose another alias.",
+            gettext(
+                "The alias %(alias)s of %(policy_model)s is another campaign's. Choose another "
+                "alias."
+            )
+            % {"alias": alias, "policy_model": policy_model},
             {"field": "champion_alias"},
         )
     if reward_model is None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
+from django.utils.translation import gettext
 
 from alignment.models import Campaign, Round, RoundRun, StageEvent
 from alignment.recipe import Recipe, recipe_dump
@@ -55,7 +56,9 @@ def round_start(
     project's prompts do not fit.
     """
     if not 1 <= len(launch_key) <= _LAUNCH_KEY_CHARS or not launch_key.isprintable():
-        raise ApplicationError("A launch key has 1 to 64 characters.", {"field": "launch_key"})
+        raise ApplicationError(
+            gettext("A launch key has 1 to 64 characters."), {"field": "launch_key"}
+        )
     # Held until the end: of two who start a round at once, one waits for the other.
     campaign = Campaign.objects.select_for_update().get(pk=campaign.pk)
     started = campaign.rounds.filter(launch_key=launch_key).first()
@@ -64,14 +67,15 @@ def round_start(
     open_round = round_open(campaign=campaign)
     if open_round is not None:
         raise ConflictError(
-            f"Round {open_round.number} is still {open_round.get_state_display()}."
-            " A campaign has one open round at a time.",
+            gettext("Round %(number)s is still %(state)s. A campaign has one open round at a time.")
+            % {"number": open_round.number, "state": open_round.get_state_display()},
             {"round": open_round.uid},
         )
     policy_in = campaign_policy(campaign=campaign)
     if policy_in.role not in POLICY_ROLES:
         raise ApplicationError(
-            f"The champion, {policy_in}, is a {policy_in.role} model, not a policy."
+            gettext("The champion, %(policy_in)s, is a %(role)s model, not a policy.")
+            % {"policy_in": policy_in, "role": policy_in.role}
         )
     _prompts_check(campaign, recipe)
     for failed in campaign.rounds.filter(state=State.FAILED):
@@ -97,15 +101,32 @@ def _prompts_check(campaign: Campaign, recipe: Recipe) -> None:
     ):
         if found[split] < least:
             raise ApplicationError(
-                f"Of the {len(prompts)} selected prompts {found[split]} are {Split(split).label};"
-                f" at least {least} is wanted {why}. Import more prompts or select more of them.",
+                gettext(
+                    "Of the %(number)s selected prompts %(found)s are %(label)s; at least "
+                    "%(least)s is wanted %(why)s. Import more prompts or select more of them."
+                )
+                % {
+                    "number": len(prompts),
+                    "found": found[split],
+                    "label": Split(split).label,
+                    "least": least,
+                    "why": why,
+                },
                 {"field": "prompt_tags" if recipe.prompt_tags else "prompt_limit"},
             )
     wanted = len(prompts) * recipe.overlap
     if wanted < recipe.minimum_rankings:
         raise ApplicationError(
-            f"{len(prompts)} prompts ranked by {recipe.overlap} each give {wanted} rankings;"
-            f" the recipe asks for at least {recipe.minimum_rankings}.",
+            gettext(
+                "%(number)s prompts ranked by %(overlap)s each give %(wanted)s rankings; the "
+                "recipe asks for at least %(minimum_rankings)s."
+            )
+            % {
+                "number": len(prompts),
+                "overlap": recipe.overlap,
+                "wanted": wanted,
+                "minimum_rankings": recipe.minimum_rankings,
+            },
             {"field": "minimum_rankings"},
         )
 
@@ -196,13 +217,17 @@ def round_continue(
         with transaction.atomic():
             round = _locked(round.pk)
             if round.state == State.DECIDING:
-                raise ApplicationError("Promote or reject: the round waits for a decision.")
+                raise ApplicationError(
+                    gettext("Promote or reject: the round waits for a decision.")
+                )
             if round.is_ended or round.state not in round.recipe["human_gates"]:
-                raise ConflictError("The round does not wait for anybody.", {"state": round.state})
+                raise ConflictError(
+                    gettext("The round does not wait for anybody."), {"state": round.state}
+                )
             stage = Stage(round, files.frozen)
             arrow = STAGE_WORK[round.state](stage)
             if arrow is None:
-                raise ApplicationError("The stage has not done its work yet.")
+                raise ApplicationError(gettext("The stage has not done its work yet."))
             _follow(round, arrow, actor=actor, reason=reason)
             return round
     except StageError as error:
@@ -219,15 +244,20 @@ def round_annotation_close(*, round: Round, actor: User | None, reason: str = ""
     round = _locked(round.pk)
     if round.state != State.ANNOTATING:
         raise ConflictError(
-            f"The round is {round.get_state_display()}, not annotating.", {"state": round.state}
+            gettext("The round is %(state)s, not annotating.")
+            % {"state": round.get_state_display()},
+            {"state": round.state},
         )
     accepted = round_annotation_progress(round=round).accepted
     minimum = round.recipe["minimum_rankings"]
     if round.batch_id is None:
-        raise ApplicationError("New candidates are still being written for this round.")
+        raise ApplicationError(gettext("New candidates are still being written for this round."))
     if accepted < minimum:
         raise ApplicationError(
-            f"{accepted} rankings were accepted; the recipe asks for at least {minimum}.",
+            gettext(
+                "%(accepted)s rankings were accepted; the recipe asks for at least %(minimum)s."
+            )
+            % {"accepted": accepted, "minimum": minimum},
             {"accepted": accepted, "minimum": minimum},
         )
     _follow(
@@ -251,7 +281,8 @@ def round_decide(*, round: Round, promote: bool, actor: User | None, reason: str
         return round
     if round.state != State.DECIDING:
         raise ConflictError(
-            f"The round is {round.get_state_display()}, not deciding.", {"state": round.state}
+            gettext("The round is %(state)s, not deciding.") % {"state": round.get_state_display()},
+            {"state": round.state},
         )
     _follow(round, Arrow(to=to), actor=actor, reason=reason)
     return round
@@ -267,7 +298,10 @@ def round_cancel(*, round: Round, actor: User | None, reason: str = "") -> Round
     if round.state == State.CANCELLED:
         return round
     if round.state in _FINAL:
-        raise ConflictError(f"The round is {round.state} already.", {"state": round.state})
+        raise ConflictError(
+            gettext("The round is %(state)s already.") % {"state": round.state},
+            {"state": round.state},
+        )
     for run in Run.objects.filter(round_run__round=round).exclude(status__in=Run.ENDED):
         # It may have ended since it was read: then there is nothing to stop.
         with suppress(ConflictError):
@@ -286,12 +320,14 @@ def round_retry(*, round: Round, actor: User | None) -> Round:
     round = _locked(round.pk)
     if round.state != State.FAILED:
         raise ConflictError(
-            f"The round is {round.get_state_display()}, not failed.", {"state": round.state}
+            gettext("The round is %(state)s, not failed.") % {"state": round.get_state_display()},
+            {"state": round.state},
         )
     open_round = round_open(campaign=round.campaign)
     if open_round is not None:
         raise ConflictError(
-            f"Round {open_round.number} is open. A campaign has one open round at a time.",
+            gettext("Round %(number)s is open. A campaign has one open round at a time.")
+            % {"number": open_round.number},
             {"round": open_round.uid},
         )
     ended_badly = RoundRun.objects.filter(
@@ -313,7 +349,7 @@ def round_retry(*, round: Round, actor: User | None) -> Round:
                 error="",
             )
     except IntegrityError as error:  # a round was started in the meantime
-        raise ConflictError("Another round of the campaign is open.") from error
+        raise ConflictError(gettext("Another round of the campaign is open.")) from error
     return round
 
 
@@ -335,7 +371,7 @@ def round_run_retry(*, link: RoundRun, actor: User | None) -> Round:
     """
     round = _locked(link.round_id)
     if (link.lap, link.stage) != (round.lap, round.failed_in or round.state):
-        raise ConflictError("The round has gone on from the stage of this run.")
+        raise ConflictError(gettext("The round has gone on from the stage of this run."))
     if round.state == State.FAILED:
         return round_retry(round=round, actor=actor)
     run_retry(run=link.run, actor=actor)

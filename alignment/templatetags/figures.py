@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import template
+from django.utils.translation import gettext
 
 from alignment.selectors.overview import RoundFigures
 from modelhub.charts import Chart, Curve, chart_draw, curve_draw
@@ -13,7 +14,6 @@ _FORMS = {
     "score": "{:.3f}",
     "signed": "{:+.3f}",
     "share": "{:.1%}",
-    "signed_share": "{:+.1f} points",
     "tokens": "{:.1f}",
     "signed_tokens": "{:+.1f}",
     "nats": "{:.2f}",
@@ -32,12 +32,15 @@ def interval(value: Any, form: str = "score") -> str:
     """ "0.12 to 0.34" of {"mean", "low", "high"}; empty for a figure without an interval."""
     if not isinstance(value, Mapping) or value.get("low") is None:
         return ""
-    return f"{_written(value['low'], form)} to {_written(value['high'], form)}"
+    low, high = _written(value["low"], form), _written(value["high"], form)
+    return gettext("%(low)s to %(high)s") % {"low": low, "high": high}
 
 
 def _written(value: float, form: str) -> str:
     # Shares differ by points of a hundred; "+8 %" of a share would be something else.
-    return _FORMS[form].format(100 * value if form == "signed_share" else value)
+    if form == "signed_share":
+        return gettext("%(number)s points") % {"number": f"{100 * value:+.1f}"}
+    return _FORMS[form].format(value)
 
 
 @register.filter
@@ -54,12 +57,15 @@ def duration(seconds: float | None) -> str:
     whole = round(seconds)
     minutes, hours = whole // 60, whole // 3600
     if whole < 60:
-        return f"{whole} s"
+        return gettext("%(seconds)s s") % {"seconds": whole}
     if whole < 3600:
-        return f"{minutes} min {whole % 60} s"
+        return gettext("%(minutes)s min %(seconds)s s") % {
+            "minutes": minutes,
+            "seconds": whole % 60,
+        }
     if hours < 48:
-        return f"{hours} h {minutes % 60} min"
-    return f"{hours // 24} days"
+        return gettext("%(hours)s h %(minutes)s min") % {"hours": hours, "minutes": minutes % 60}
+    return gettext("%(days)s days") % {"days": hours // 24}
 
 
 @register.simple_tag
@@ -72,12 +78,16 @@ def reward_chart(figures: list[RoundFigures]) -> Chart | None:
     """The paired reward difference of each round, with its interval."""
     return chart_draw(
         [
-            (f"Round {one.round.number}", one.reward["mean"], one.reward["low"], one.reward["high"])
+            (_round_name(one), one.reward["mean"], one.reward["low"], one.reward["high"])
             for one in figures
         ]
     )
 
 
+def _round_name(figures: RoundFigures) -> str:
+    return gettext("Round %(number)s") % {"number": figures.round.number}
+
+
 @register.simple_tag
 def kl_chart(figures: list[RoundFigures]) -> Chart | None:
-    return chart_draw([(f"Round {one.round.number}", one.kl, one.kl, one.kl) for one in figures])
+    return chart_draw([(_round_name(one), one.kl, one.kl, one.kl) for one in figures])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -85,5 +86,7 @@ def _batch_of(project: Project, uid: str | None) -> CandidateBatch | None:
         return None
     batch = CandidateBatch.objects.filter(project=project, uid=uid).first()
     if batch is None:
-        raise ApplicationError(f"There is no batch {uid} in this project.", {"field": "batch"})
+        raise ApplicationError(
+            gettext("There is no batch %(uid)s in this project.") % {"uid": uid}, {"field": "batch"}
+        )
     return batch

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from itertools import chain, combinations
 from statistics import fmean
 
+from django.utils.translation import gettext, gettext_noop
+
 from annotation.agreement import (
+    RESAMPLES,
     Interval,
     Metric,
     bootstrap_interval,
@@ -29,10 +32,13 @@ from annotation.selectors.judged import (
     overall_values,
     pair_values,
     ranking_values,
+    side_values,
     sign,
+    start_values,
     units,
     unsafe_values,
 )
+from annotation.word_diff import words_shared
 
 # A page waits for these figures: enough to tell people apart, not to the last digit.
 MAX_COMPARISONS = 20_000
@@ -43,11 +49,26 @@ Tasks = Sequence[Sequence[Judged]]  # judgements by task, of tasks that two or m
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One measure of agreement: its name, what it is of, and its value with an interval."""
+    """One measure of agreement: its name, what it is of, and its value with an interval.
+
+    Names are kept in English, because a report outlives the language it was asked in.
+    """
 
     measure: str
     of: str
     interval: Interval
+    people: int = 0  # where the measure wants equally many a task: how many
+    flag: str = ""  # where it is of one flag: which
+
+    @property
+    def measure_words(self) -> str:
+        if self.people:
+            return gettext("Fleiss’ κ, %(people)s people") % {"people": self.people}
+        return gettext(self.measure)
+
+    @property
+    def of_words(self) -> str:
+        return gettext("flag “%(flag)s”") % {"flag": self.flag} if self.flag else gettext(self.of)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +76,13 @@ class KindAgreement:
     """How far people agree on one kind of task, over the tasks that two or more judged."""
 
     kind: str
-    label: str
     tasks: int
     judgements: int
     figures: list[Figure]
+
+    @property
+    def label(self) -> str:
+        return str(Task.Kind(self.kind).label)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,22 +90,82 @@ class PersonAgreement:
     """How far one person agrees with the others on one kind of task."""
 
     kind: str
-    label: str
     tasks: int
     measure: str
     interval: Interval | None
     weight: float | None
+
+    @property
+    def label(self) -> str:
+        return str(Task.Kind(self.kind).label)
+
+    @property
+    def measure_words(self) -> str:
+        return gettext(self.measure)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compared:
+    """By what two people's judgements of a kind are compared, and on which scale."""
+
+    values: Values
+    metric: Metric
+    measure: str
+    of: str
+
+
+ALPHA: dict[Metric, str] = {
+    "nominal": gettext_noop("Krippendorff’s α, nominal"),
+    "ordinal": gettext_noop("Krippendorff’s α, ordinal"),
+    "interval": gettext_noop("Krippendorff’s α, interval"),
+}
+TAU, SAME, WORDS = (
+    gettext_noop("Kendall’s τ-b"),
+    gettext_noop("Same judgement"),
+    gettext_noop("Words in common"),
+)
+ORDER, DEGREE, CHOICE, SAFETY, OVERALL, TAKEN_UP, STARTED, SIDE, SIDE_DEGREE, TEXT = (
+    gettext_noop("order of answers"),
+    gettext_noop("choice with degree"),
+    gettext_noop("choice"),
+    gettext_noop("safety of each side"),
+    gettext_noop("overall, 1 to 7"),
+    gettext_noop("answer taken up"),
+    gettext_noop("draft begun with"),
+    gettext_noop("better model"),
+    gettext_noop("better model, with degree"),
+    gettext_noop("texts"),
+)
+# The one figure of each kind that persons, weeks and summaries are told by.
+_COMPARED: tuple[tuple[str, Values, Metric, str], ...] = (
+    ("ranking", ranking_values, "ordinal", ORDER),
+    ("pair", pair_values, "ordinal", DEGREE),
+    ("rating", overall_values, "ordinal", OVERALL),
+    ("edit", edit_values, "nominal", TAKEN_UP),
+    ("demonstration", start_values, "nominal", STARTED),
+    ("dialogue", side_values, "ordinal", SIDE_DEGREE),
+)
+COMPARED: dict[str, Compared] = {
+    kind: Compared(values=values, metric=metric, measure=ALPHA[metric], of=of)
+    for kind, values, metric, of in _COMPARED
+}
 
 
 def kind_agreement(kind: str, shared: Tasks) -> KindAgreement:
     """Every figure that says something of this kind. `shared`: judgements by task."""
     return KindAgreement(
         kind=kind,
-        label=str(Task.Kind(kind).label),
         tasks=len(shared),
         judgements=sum(len(rows) for rows in shared),
         figures=[one for one in _FIGURES[kind](shared) if one is not None],
     )
+
+
+def main_figure(kind: str, shared: Tasks, *, resamples: int = _PERSON_RESAMPLES) -> Figure | None:
+    """The one figure of a kind that can be compared from week to week."""
+    compared = COMPARED[kind]
+    groups = [units(rows, compared.values) for rows in shared]
+    return _alpha(compared.of, groups, compared.metric, resamples)
 
 
 def _ranking_figures(shared: Tasks) -> list[Figure | None]:
@@ -89,36 +173,54 @@ def _ranking_figures(shared: Tasks) -> list[Figure | None]:
     tau = [mean_of(_taus(rows)) for rows in shared]
     order = [mean_of(agreements("ranking", rows)) for rows in shared]
     return [
-        _alpha("order of answers", ranks, "ordinal"),
-        _figure("Kendall’s τ-b", "order of answers", [one for one in tau if one is not None]),
-        _figure("Same judgement", "pairs and marks", [one for one in order if one is not None]),
+        _alpha(ORDER, ranks, "ordinal"),
+        _figure(TAU, ORDER, tau),
+        _figure(SAME, gettext_noop("pairs and marks"), order),
     ]
 
 
 def _pair_figures(shared: Tasks) -> list[Figure | None]:
     degrees = [units(rows, pair_values) for rows in shared]
-    choices = [[tuple(sign(one) for one in unit) for unit in group] for group in degrees]
+    choices = _signs(degrees)
     unsafe = [units(rows, unsafe_values) for rows in shared]
     return [
-        _alpha("choice with degree", degrees, "ordinal"),
-        _alpha("choice", choices, "nominal"),
-        _kappa("choice", choices),
-        _alpha("safety of each side", unsafe, "nominal"),
+        _alpha(DEGREE, degrees, "ordinal"),
+        _alpha(CHOICE, choices, "nominal"),
+        _kappa(CHOICE, choices),
+        _alpha(SAFETY, unsafe, "nominal"),
+        _kappa(SAFETY, unsafe),
     ]
 
 
 def _rating_figures(shared: Tasks) -> list[Figure | None]:
     overall = [units(rows, overall_values) for rows in shared]
-    figures = [_alpha("overall, 1 to 7", overall, "ordinal")]
+    figures = [_alpha(OVERALL, overall, "ordinal")]
     for flag in flags_of(shared):
         groups = [units(rows, flag_values(flag)) for rows in shared]
-        figures += [_alpha(f"flag “{flag}”", groups, "nominal"), _kappa(f"flag “{flag}”", groups)]
+        figures += [_alpha("flag", groups, "nominal", flag=flag), _kappa("flag", groups, flag=flag)]
     return figures
 
 
 def _edit_figures(shared: Tasks) -> list[Figure | None]:
-    groups = [[tuple(one.judgement["original"] for one in rows)] for rows in shared]
-    return [_alpha("answer taken up", groups, "nominal")]
+    taken = [units(rows, edit_values) for rows in shared]
+    return [_alpha(TAKEN_UP, taken, "nominal"), _kappa(TAKEN_UP, taken), _texts(shared)]
+
+
+def _demonstration_figures(shared: Tasks) -> list[Figure | None]:
+    """What people write has no right answer to agree on: how near their words come is told."""
+    started = [units(rows, start_values) for rows in shared]
+    return [_alpha(STARTED, started, "nominal"), _kappa(STARTED, started), _texts(shared)]
+
+
+def _dialogue_figures(shared: Tasks) -> list[Figure | None]:
+    """Two people's talks have no answer in common, but the two models behind them are the same."""
+    sides = [units(rows, side_values) for rows in shared]
+    better = _signs(sides)
+    return [
+        _alpha(SIDE_DEGREE, sides, "ordinal"),
+        _alpha(SIDE, better, "nominal"),
+        _kappa(SIDE, better),
+    ]
 
 
 _FIGURES: dict[str, Callable[[Tasks], list[Figure | None]]] = {
@@ -126,20 +228,50 @@ _FIGURES: dict[str, Callable[[Tasks], list[Figure | None]]] = {
     "pair": _pair_figures,
     "rating": _rating_figures,
     "edit": _edit_figures,
+    "demonstration": _demonstration_figures,
+    "dialogue": _dialogue_figures,
 }
 
 
-def _alpha(of: str, groups: Sequence[Group], metric: Metric) -> Figure | None:
+def _signs(groups: Sequence[Group]) -> list[Group]:
+    return [[tuple(sign(one) for one in unit) for unit in group] for group in groups]
+
+
+def _texts(shared: Tasks) -> Figure | None:
+    """Dice's coefficient of the words of two people's texts, the mean over the pairs of a task."""
+    return _figure(
+        WORDS,
+        TEXT,
+        [
+            mean_of(
+                words_shared(one.judgement["text"], other.judgement["text"])
+                for one, other in combinations(rows, 2)
+            )
+            for rows in shared
+        ],
+    )
+
+
+def _alpha(
+    of: str,
+    groups: Sequence[Group],
+    metric: Metric,
+    resamples: int = RESAMPLES,
+    *,
+    flag: str = "",
+) -> Figure | None:
     def alpha(drawn: Sequence[Group]) -> float | None:
         return krippendorff_alpha(chain.from_iterable(drawn), metric=metric)
 
-    interval = bootstrap_interval(groups, alpha)
-    return _told(f"Krippendorff’s α, {metric}", of, interval)
+    interval = bootstrap_interval(groups, alpha, resamples=resamples)
+    if interval is None:
+        return None
+    return Figure(measure=ALPHA[metric], of=of, interval=interval, flag=flag)
 
 
-def _kappa(of: str, groups: Sequence[Group]) -> Figure | None:
+def _kappa(of: str, groups: Sequence[Group], *, flag: str = "") -> Figure | None:
     """Fleiss' kappa over the tasks with the most common number of judgements."""
-    sizes = [len(unit) for group in groups for unit in group]
+    sizes = [len(unit) for group in groups for unit in group if len(unit) > 1]
     if not sizes:
         return None
     people = max(sorted(set(sizes)), key=sizes.count)
@@ -149,14 +281,14 @@ def _kappa(of: str, groups: Sequence[Group]) -> Figure | None:
         return fleiss_kappa(chain.from_iterable(drawn))
 
     interval = bootstrap_interval([group for group in same if group], kappa)
-    return _told(f"Fleiss’ κ, {people} people", of, interval)
+    if interval is None:
+        return None
+    return Figure(measure="Fleiss’ κ", of=of, interval=interval, people=people, flag=flag)
 
 
-def _figure(measure: str, of: str, values: Sequence[float]) -> Figure | None:
-    return _told(measure, of, bootstrap_interval(values, mean))
-
-
-def _told(measure: str, of: str, interval: Interval | None) -> Figure | None:
+def _figure(measure: str, of: str, values: Sequence[float | None]) -> Figure | None:
+    told = [value for value in values if value is not None]
+    interval = bootstrap_interval(told, mean)
     return None if interval is None else Figure(measure=measure, of=of, interval=interval)
 
 
@@ -184,14 +316,6 @@ def agreements(kind: str, rows: Sequence[Judged]) -> Iterator[float | None]:
         yield judgements_agree(kind, one.judgement, other.judgement)
 
 
-# The values by which a person is compared with the others, kind by kind, and by which measure.
-_COMPARED: dict[str, tuple[Values, Metric]] = {
-    "pair": (pair_values, "ordinal"),
-    "rating": (overall_values, "ordinal"),
-    "edit": (edit_values, "nominal"),
-}
-
-
 def people_agreement(
     kind: str, shared: Tasks, weights: dict[int, float]
 ) -> dict[int, PersonAgreement]:
@@ -201,9 +325,8 @@ def people_agreement(
         tasks = [rows for rows in shared if any(one.annotator == person for one in rows)]
         found[person] = PersonAgreement(
             kind=kind,
-            label=str(Task.Kind(kind).label),
             tasks=len(tasks),
-            measure="Kendall’s τ-b" if kind == "ranking" else "Krippendorff’s α",
+            measure=TAU if kind == "ranking" else COMPARED[kind].measure,
             interval=_person_interval(kind, person, tasks),
             weight=weights.get(person),
         )
@@ -220,7 +343,7 @@ def _person_interval(kind: str, person: int, tasks: Tasks) -> Interval | None:
         ]
         told = [one for one in taus if one is not None]
         return bootstrap_interval(told, mean, resamples=_PERSON_RESAMPLES)
-    values, metric = _COMPARED[kind]
+    values, metric = COMPARED[kind].values, COMPARED[kind].metric
     groups: list[Group] = []
     for my, rest in zip(mine, others, strict=True):
         said = values(my)
@@ -258,7 +381,7 @@ def kind_weights(kind: str, shared: Tasks) -> dict[int, float]:
         return {who: crowd.weight(who) for who in crowd.reliability if isinstance(who, int)}
     if kind == "pair":
         return _label_weights(shared, choice_values, classes=(-1, 0, 1))
-    if kind == "edit":
+    if kind != "rating":
         return {}
     by_flag = [
         _label_weights(shared, flag_values(flag), classes=(False, True))

@@ -13,8 +13,9 @@ from statistics import median
 from django.db.models import Count, F, Q
 from django.db.models.functions import TruncDate
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 
-from annotation.agreement import Interval, bootstrap_interval, quantile
+from annotation.agreement import FEWEST_GROUPS, Interval, bootstrap_interval, quantile
 from annotation.models import (
     OPEN,
     WORK,
@@ -27,7 +28,7 @@ from annotation.models import (
     Submission,
     Task,
 )
-from annotation.selectors.agreements import agreements, mean, mean_of
+from annotation.selectors.agreements import Figure, agreements, main_figure, mean, mean_of
 from annotation.selectors.judged import Judged, judgements_newest, tasks_shared
 from annotation.selectors.qualification import Qualification, qualification_of
 from annotation.selectors.quality import FEWEST_TASKS, PersonQuality, QualityReport
@@ -47,8 +48,14 @@ class Feedback:
     """Something a reviewer said to an annotator."""
 
     at: datetime
-    what: str
+    what: str  # a verdict, or "answered"
     text: str
+
+    @property
+    def words(self) -> str:
+        if self.what in Review.Verdict.values:
+            return str(Review.Verdict(self.what).label)
+        return gettext("answered")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +105,7 @@ def _feedback(membership: Membership) -> list[Feedback]:
     )
     answers = Question.objects.filter(assignment__annotator=membership, answered_at__isnull=False)
     found = [
-        Feedback(at=one.created_at, what=str(one.get_verdict_display()), text=one.reason)
+        Feedback(at=one.created_at, what=one.verdict, text=one.reason)
         for one in reviews[:FEEDBACK_SHOWN]
     ]
     found += [
@@ -143,8 +150,13 @@ class Distribution:
     """How often each label of a kind was given."""
 
     kind: str
-    title: str
+    what: str  # in English, for a file; `title` is in the reader's language
     counts: list[tuple[str, int]]
+
+    @property
+    def title(self) -> str:
+        words = {"kind": _kind_label(self.kind).capitalize(), "what": gettext(self.what)}
+        return gettext("%(kind)s: %(what)s") % words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +169,20 @@ class Week:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KindWeeks:
+    """How far people agreed on one kind of task, beyond chance, week by week."""
+
+    kind: str
+    figure: Figure  # over all weeks shown: names the measure
+    weeks: list[Week]
+
+    @property
+    def title(self) -> str:
+        words = {"kind": _kind_label(self.kind).capitalize(), "measure": self.figure.measure_words}
+        return gettext("%(kind)s: %(measure)s") % words
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProgressDashboard:
     """A project's progress, for who manages it."""
 
@@ -164,6 +190,7 @@ class ProgressDashboard:
     times: list[KindTime]
     coverage: list[KindCoverage]
     weeks: list[Week]
+    kind_weeks: list[KindWeeks]
     labels: list[Distribution]
     unreviewed: int
     waiting: int  # for an answer to a question
@@ -178,6 +205,7 @@ def progress_dashboard(*, project: Project) -> ProgressDashboard:
         times=_times(judged),
         coverage=coverage(project=project),
         weeks=weeks_agreement(judged),
+        kind_weeks=kinds_weeks_agreement(judged),
         labels=label_distributions(judged),
         unreviewed=submissions.filter(reviews=None).count(),
         waiting=Question.objects.filter(
@@ -255,14 +283,44 @@ def weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[Week]:
     for rows in tasks_shared(judged):
         agreement = mean_of(agreements(rows[0].kind, rows))
         if agreement is not None:
-            day = max(one.at for one in rows).astimezone(UTC).date()
-            by_week[day - timedelta(days=day.weekday())].append(agreement)
+            by_week[_week_of(rows)].append(agreement)
     found = []
     for start, values in sorted(by_week.items())[-weeks:]:
         interval = bootstrap_interval(values, mean)
         if interval is not None:
             found.append(Week(start=start, tasks=len(values), agreement=interval))
     return found
+
+
+def kinds_weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[KindWeeks]:
+    """The main coefficient of each kind by the week of a task's last judgement.
+
+    A week with fewer than FEWEST_GROUPS shared tasks is left out, and one that has no coefficient,
+    because everybody said the same of everything.
+    """
+    by_kind: dict[str, list[list[Judged]]] = defaultdict(list)
+    for rows in tasks_shared(judged):
+        by_kind[rows[0].kind].append(rows)
+    found = []
+    for kind, shared in sorted(by_kind.items()):
+        whole = main_figure(kind, shared, resamples=0)
+        by_week: dict[date, list[list[Judged]]] = defaultdict(list)
+        for rows in shared:
+            by_week[_week_of(rows)].append(rows)
+        told = [
+            Week(start=start, tasks=len(tasks), agreement=figure.interval)
+            for start, tasks in sorted(by_week.items())[-weeks:]
+            if len(tasks) >= FEWEST_GROUPS and (figure := main_figure(kind, tasks)) is not None
+        ]
+        if whole is not None and told:
+            found.append(KindWeeks(kind=kind, figure=whole, weeks=told))
+    return found
+
+
+def _week_of(rows: Sequence[Judged]) -> date:
+    """The Monday, UTC, of the week in which a task was last judged."""
+    day = max(one.at for one in rows).astimezone(UTC).date()
+    return day - timedelta(days=day.weekday())
 
 
 def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
@@ -273,21 +331,29 @@ def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
     found = []
     if rows := by_kind["pair"]:
         degrees = Counter(one.judgement["degree"] for one in rows)
-        found.append(_distribution("pair", "degree", [(d.label, degrees[d]) for d in Degree]))
+        found.append(
+            _distribution(
+                "pair", gettext_noop("degree"), [(str(d.label), degrees[d]) for d in Degree]
+            )
+        )
         unsafe = Counter(len(one.judgement["unsafe"]) for one in rows)
         if set(unsafe) != {0}:
-            names = ("both safe", "one unsafe", "both unsafe")
+            names = (gettext("both safe"), gettext("one unsafe"), gettext("both unsafe"))
             found.append(
-                _distribution("pair", "safety", [(n, unsafe[i]) for i, n in enumerate(names)])
+                _distribution(
+                    "pair", gettext_noop("safety"), [(n, unsafe[i]) for i, n in enumerate(names)]
+                )
             )
     if rows := by_kind["rating"]:
         rated = [each for one in rows for each in one.judgement["ratings"].values()]
         overall = Counter(each.get("overall") for each in rated)
         found.append(
-            _distribution("rating", "overall", [(str(n), overall[n]) for n in range(1, 8)])
+            _distribution(
+                "rating", gettext_noop("overall"), [(str(n), overall[n]) for n in range(1, 8)]
+            )
         )
         flags = Counter(flag for each in rated for flag in each.get("flags", ()))
-        found.append(_distribution("rating", "flags", flags.most_common()))
+        found.append(_distribution("rating", gettext_noop("flags"), flags.most_common()))
     if rows := by_kind["ranking"]:
         tied = sum(any(len(tier) > 1 for tier in one.judgement["tiers"]) for one in rows)
         bad = sum(bool(one.judgement["unacceptable"]) for one in rows)
@@ -295,26 +361,27 @@ def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
         found.append(
             _distribution(
                 "ranking",
-                "what they hold",
+                gettext_noop("what they hold"),
                 [
-                    ("all in order", len(rows) - tied),
-                    ("with a tie", tied),
-                    ("something unacceptable", bad),
-                    ("nothing acceptable", none),
+                    (gettext("all in order"), len(rows) - tied),
+                    (gettext("with a tie"), tied),
+                    (gettext("something unacceptable"), bad),
+                    (gettext("nothing acceptable"), none),
                 ],
             )
         )
     if rows := by_kind["dialogue"]:
         chosen = Counter(turn["degree"] for one in rows for turn in one.judgement["turns"])
         found.append(
-            _distribution("dialogue", "degree", [(d.label, chosen[d]) for d in Degree if d])
+            _distribution(
+                "dialogue", gettext_noop("degree"), [(str(d.label), chosen[d]) for d in Degree if d]
+            )
         )
     return [one for one in found if any(count for _, count in one.counts)]
 
 
 def _distribution(kind: str, what: str, counts: list[tuple[str, int]]) -> Distribution:
-    title = f"{_kind_label(kind).capitalize()}: {what}"
-    return Distribution(kind=kind, title=title, counts=[(str(n), c) for n, c in counts])
+    return Distribution(kind=kind, what=what, counts=[(str(n), c) for n, c in counts])
 
 
 def _kind_label(kind: str) -> str:

@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from django.db.models import QuerySet
 
 from annotation.gold import pair_degree
-from annotation.models import Project, Submission
+from annotation.models import Candidate, Project, Submission, Task
 from annotation.selectors.judgements import judgement_of
 
 MAX_SUBMISSIONS = 2000
@@ -35,12 +36,17 @@ class Judged:
     shown_order: list[str]
     active_s: float
     at: datetime
+    # Of a dialogue: which of the two models wrote an answer, by the answer's uid.
+    sides: dict[str, str] = field(default_factory=dict)
 
 
 def judgements_newest(
     *, project: Project, limit: int = MAX_SUBMISSIONS, kind: str = ""
 ) -> list[Judged]:
-    """The newest judgements of real work that count, the newest first. One query."""
+    """The newest judgements of real work that count, the newest first.
+
+    One query, and one more where there are dialogues among them.
+    """
     submissions = Submission.objects.filter(
         task__project=project,
         task__gold__isnull=True,
@@ -53,7 +59,9 @@ def judgements_newest(
 
 
 def _judged(submissions: QuerySet[Submission]) -> Iterator[Judged]:
-    for one in submissions.select_related("task", *JUDGEMENT_ROWS):
+    rows = list(submissions.select_related("task", *JUDGEMENT_ROWS))
+    sides = _sides(rows)
+    for one in rows:
         yield Judged(
             uid=one.uid,
             task=one.task_id,
@@ -63,7 +71,26 @@ def _judged(submissions: QuerySet[Submission]) -> Iterator[Judged]:
             shown_order=one.shown_order,
             active_s=one.active_s,
             at=one.created_at,
+            sides=sides if one.task.kind == Task.Kind.DIALOGUE else {},
         )
+
+
+def _sides(submissions: Sequence[Submission]) -> dict[str, str]:
+    """Answer of a dialogue → model, endpoint and temperature that wrote it. One query or none."""
+    uids = {
+        uid
+        for one in submissions
+        if one.task.kind == Task.Kind.DIALOGUE
+        for turn in one.dialogue.turns
+        for uid in turn["candidates"]
+    }
+    if not uids:
+        return {}
+    rows = Candidate.objects.filter(uid__in=uids).values_list("uid", "version", "decoding")
+    return {
+        uid: f"{version} {decoding.get('endpoint')} {decoding.get('temperature')}"
+        for uid, version, decoding in rows
+    }
 
 
 def tasks_shared(judged: Iterable[Judged]) -> list[list[Judged]]:
@@ -142,9 +169,35 @@ def flag_values(flag: str) -> Values:
 
 
 def edit_values(one: Judged) -> dict[str, Any]:
-    """Which answer was taken up."""
-    return {"": one.judgement["original"]}
+    """Which answer was taken up: its place among the task's, by uid.
+
+    A place and not the answer itself: each task has its own answers, and a class that occurs in one
+    task alone would make chance as good as nothing.
+    """
+    return {"": sorted(one.shown_order).index(one.judgement["original"])}
 
 
-def sign(degree: int) -> int:
+def start_values(one: Judged) -> dict[str, Any]:
+    """Where a written answer began: the place of the draft, or -1 for an empty page."""
+    started = one.judgement["started_from"]
+    drafts = sorted(one.shown_order)
+    return {"": drafts.index(started) if started in drafts else -1} if drafts else {}
+
+
+def side_values(one: Judged) -> dict[str, Any]:
+    """Which of a dialogue's two models was better, by how much: -4 to 4, the mean over turns."""
+    named = [
+        (one.sides[turn["chosen"]], turn)
+        for turn in one.judgement["turns"]
+        if all(uid in one.sides for uid in turn["candidates"])
+    ]
+    both = sorted({one.sides[uid] for _, turn in named for uid in turn["candidates"]})
+    if len(both) != 2:
+        return {}
+    return {
+        "": fmean(turn["degree"] if side == both[0] else -turn["degree"] for side, turn in named)
+    }
+
+
+def sign(degree: float) -> int:
     return (degree > 0) - (degree < 0)

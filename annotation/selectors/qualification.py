@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from statistics import fmean
 
+from django.utils.translation import gettext
+
 from annotation.gold import gold_score
 from annotation.models import QUALIFICATION, Membership, Submission, Task
 from annotation.selectors.judgements import judgement_of
@@ -55,7 +57,11 @@ def qualification_notice(*, submission: Submission) -> str:
     score = gold_score(task.kind, task.gold, judgement_of(submission))
     letters = {uid: letter_of(place) for place, uid in enumerate(submission.shown_order)}
     line, notes = judgement_words(task.kind, task.gold, letters)
-    told = "That is the known answer." if score == 1 else f"The known answer is: {line}."
+    told = (
+        gettext("That is the known answer.")
+        if score == 1
+        else gettext("The known answer is: %(line)s.") % {"line": line}
+    )
     return " ".join([told, *(f"({note})" for note in notes), task.gold_explanation]).strip()
 
 

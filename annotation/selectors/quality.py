@@ -13,6 +13,7 @@ from datetime import datetime
 from django.db.models import Sum
 from django.db.models.functions import Length
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.agreement import Interval, bootstrap_interval
 from annotation.behaviour import PositionBias, Speed, position_bias, speed
@@ -77,15 +78,15 @@ class PersonQuality:
             if one.weight is not None and one.weight < HELP_WEIGHT and one.tasks >= FEWEST_TASKS
         ]
         if low:
-            found.append(f"differs from the others ({', '.join(low)})")
+            found.append(gettext("differs from the others (%(kinds)s)") % {"kinds": ", ".join(low)})
         if self.gold and self.gold_tasks >= FEWEST_TASKS and self.gold.value < HELP_GOLD:
-            found.append("misses known answers")
+            found.append(gettext("misses known answers"))
         if self.position and self.position.is_biased:
-            found.append("takes an answer for its place")
+            found.append(gettext("takes an answer for its place"))
         if self.speed and self.speed.is_outlier:
-            found.append("faster than one can read")
+            found.append(gettext("faster than one can read"))
         if self.reviewed >= FEWEST_TASKS and self.rejected > HELP_REJECTED * self.reviewed:
-            found.append("often rejected")
+            found.append(gettext("often rejected"))
         return found
 
 
@@ -120,7 +121,7 @@ def quality_report(*, project: Project) -> QualityReport:
     kinds = []
     for kind, rows in sorted(by_kind.items()):
         shared = tasks_shared(rows)
-        if kind not in GOLD_KINDS or not shared:
+        if not shared:
             continue
         kinds.append(kind_agreement(kind, shared))
         weights = kind_weights(kind, shared)

@@ -1,15 +1,16 @@
 """What waits for a reviewer."""
 
 from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, Review, Submission
 
 STATUSES = {
-    "unreviewed": "not reviewed yet",
-    "accepted": "accepted",
-    "rejected": "rejected",
-    "withdrawn": "sent back",
-    "all": "all",
+    "unreviewed": _("not reviewed yet"),
+    "accepted": _("accepted"),
+    "rejected": _("rejected"),
+    "withdrawn": _("sent back"),
+    "all": _("all"),
 }
 
 

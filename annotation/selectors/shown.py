@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.gold import Judgement
 from annotation.models import Candidate, Degree, Submission, Task, TaskCandidate
 from annotation.rendering import markdown_render, messages_render, words_count
@@ -82,8 +84,8 @@ def judgement_shown(*, submission: Submission, letters: Mapping[str, str]) -> Ju
     kind = submission.task.kind
     if kind == Task.Kind.DEMONSTRATION:
         return JudgementShown(
-            line="A written answer",
-            notes=["started from a draft"] if judgement["started_from"] else [],
+            line=gettext("A written answer"),
+            notes=[gettext("started from a draft")] if judgement["started_from"] else [],
             written_html=markdown_render(judgement["text"]),
             turns=[
                 {"user": turn["user"], "html": markdown_render(turn["text"])}
@@ -91,12 +93,15 @@ def judgement_shown(*, submission: Submission, letters: Mapping[str, str]) -> Ju
             ],
         )
     if kind == Task.Kind.DIALOGUE:
-        return JudgementShown(line="A dialogue", turns=_turns(judgement["turns"]))
+        return JudgementShown(line=gettext("A dialogue"), turns=_turns(judgement["turns"]))
     if kind == Task.Kind.EDIT:
         edit = submission.edit
         return JudgementShown(
-            line=f"{letters.get(judgement['original'], '?')} made better",
-            notes=[f"{round(100 * edit.changed_share)} % of its words changed"],
+            line=_made_better(letters, judgement),
+            notes=[
+                gettext("%(percent)s %% of its words changed")
+                % {"percent": round(100 * edit.changed_share)}
+            ],
             written_html=markdown_render(judgement["text"]),
             diff=[(sign, text) for sign, text in edit.diff],
         )
@@ -117,14 +122,17 @@ def judgement_words(
             " = ".join(sorted(letters.get(uid, "?") for uid in tier)) for tier in judgement["tiers"]
         ]
         bad = judgement.get("unacceptable")
-        return " > ".join(tiers), [f"not acceptable: {named(bad)}"] if bad else []
+        return " > ".join(tiers), (
+            [gettext("not acceptable: %(letters)s") % {"letters": named(bad)}] if bad else []
+        )
     if kind == Task.Kind.PAIR:
         unsafe = judgement.get("unsafe")
-        notes = [f"not safe: {named(unsafe)}"] if unsafe else []
+        notes = [gettext("not safe: %(letters)s") % {"letters": named(unsafe)}] if unsafe else []
         if judgement.get("better") is None:
-            return "A tie", notes
+            return gettext("A tie"), notes
         degree = Degree(judgement.get("degree") or Degree.BETTER).label
-        return f"{letters.get(judgement['better'], '?')} is {degree}", notes
+        words = {"letter": letters.get(judgement["better"], "?"), "degree": degree}
+        return gettext("%(letter)s is %(degree)s") % words, notes
     if kind == Task.Kind.RATING:
         rated = sorted(judgement["ratings"].items(), key=lambda one: letters.get(one[0], "?"))
         line = " · ".join(
@@ -138,7 +146,13 @@ def judgement_words(
             if one.get("flags")
         ]
         return line, notes
-    return f"{letters.get(judgement.get('original', ''), '?')} made better", []
+    return _made_better(letters, judgement), []
+
+
+def _made_better(letters: Mapping[str, str], judgement: Judgement) -> str:
+    return gettext("%(letter)s made better") % {
+        "letter": letters.get(judgement.get("original", ""), "?")
+    }
 
 
 def _turns(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:

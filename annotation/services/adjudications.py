@@ -1,6 +1,7 @@
 """Adjudications: where people disagreed, a reviewer says whose judgement stands."""
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import Adjudication, Membership, Submission, Task
 from annotation.services.reviews import MAX_REASON_CHARS, reviewer_check
@@ -21,17 +22,20 @@ def adjudication_submit(
     """
     reviewer_check(reviewer=reviewer, project_id=task.project_id)
     if Submission.objects.filter(task=task, annotator__user_id=reviewer.user_id).exists():
-        raise RefusedError("You judged this task yourself: somebody else decides it.")
+        raise RefusedError(gettext("You judged this task yourself: somebody else decides it."))
     reason = reason.strip()
     if len(reason) > MAX_REASON_CHARS:
         raise ApplicationError(
-            f"A reason is at most {MAX_REASON_CHARS} characters.", {"field": "reason"}
+            gettext("A reason is at most %(max_reason_chars)s characters.")
+            % {"max_reason_chars": MAX_REASON_CHARS},
+            {"field": "reason"},
         )
     Task.objects.select_for_update(no_key=True).get(pk=task.pk)
     submission.refresh_from_db(fields=["status"])
     if submission.task_id != task.pk or submission.status not in STANDING:
         raise ApplicationError(
-            "Choose one of the judgements of this task that count.", {"field": "submission"}
+            gettext("Choose one of the judgements of this task that count."),
+            {"field": "submission"},
         )
     adjudication, _ = Adjudication.objects.update_or_create(
         task=task, defaults={"reviewer": reviewer, "submission": submission, "reason": reason}

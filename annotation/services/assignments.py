@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import (
     GOLD,
@@ -146,10 +147,16 @@ def draft_save(*, assignment: Assignment, draft: dict[str, Any], sequence: int) 
     """
     if not 0 < sequence <= MAX_SEQUENCE:
         raise ApplicationError(
-            f"sequence is a whole number from 1; got {sequence}.", {"field": "sequence"}
+            gettext("sequence is a whole number from 1; got %(sequence)s.")
+            % {"sequence": sequence},
+            {"field": "sequence"},
         )
     if len(json.dumps(draft, ensure_ascii=False).encode()) > MAX_DRAFT_BYTES:
-        raise ApplicationError(f"A draft is at most {MAX_DRAFT_BYTES} bytes.", {"field": "draft"})
+        raise ApplicationError(
+            gettext("A draft is at most %(max_draft_bytes)s bytes.")
+            % {"max_draft_bytes": MAX_DRAFT_BYTES},
+            {"field": "draft"},
+        )
     kept = Assignment.objects.filter(
         pk=assignment.pk,
         state__in=[State.LIVE, State.PAUSED, State.EXPIRED],
@@ -178,7 +185,9 @@ def assignment_skip(*, assignment: Assignment, reason: str) -> Assignment:
     reason = reason.strip()
     if not reason or len(reason) > MAX_REASON_CHARS:
         raise ApplicationError(
-            f"Say why, in 1 to {MAX_REASON_CHARS} characters.", {"field": "reason"}
+            gettext("Say why, in 1 to %(max_reason_chars)s characters.")
+            % {"max_reason_chars": MAX_REASON_CHARS},
+            {"field": "reason"},
         )
     ended = {"state": State.SKIPPED, "skip_reason": reason, "ended_at": timezone.now()}
     mine = Assignment.objects.filter(pk=assignment.pk)
@@ -187,7 +196,7 @@ def assignment_skip(*, assignment: Assignment, reason: str) -> Assignment:
     elif not mine.filter(state=State.EXPIRED).update(**ended):
         assignment.refresh_from_db()
         if assignment.state == State.SUBMITTED:
-            raise ConflictError("This task was already submitted and cannot be skipped.")
+            raise ConflictError(gettext("This task was already submitted and cannot be skipped."))
     assignment.refresh_from_db()
     return assignment
 
@@ -205,7 +214,10 @@ def assignment_pause(*, assignment: Assignment) -> Assignment:
         assignment.state = State.PAUSED
         assignment.save(update_fields=["state", "ended_at"])
     if assignment.state != State.PAUSED:
-        raise ConflictError(f"This task is {assignment.get_state_display()}: it cannot wait.")
+        raise ConflictError(
+            gettext("This task is %(state)s: it cannot wait.")
+            % {"state": assignment.get_state_display()}
+        )
     return assignment
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import (
     Candidate,
@@ -58,16 +59,23 @@ def candidate_batch_request(
     Raises ApplicationError without prompts, or for one of another project.
     """
     if purpose not in CandidateBatch.Purpose.values:
-        raise ApplicationError(f"There is no purpose {purpose!r}.", {"field": "purpose"})
+        raise ApplicationError(
+            gettext("There is no purpose %(purpose)s.") % {"purpose": f"{purpose!r}"},
+            {"field": "purpose"},
+        )
     if not 0 <= overlap <= 50:
-        raise ApplicationError(f"overlap is 0 to 50 people; got {overlap}.", {"field": "overlap"})
+        raise ApplicationError(
+            gettext("overlap is 0 to 50 people; got %(overlap)s.") % {"overlap": overlap},
+            {"field": "overlap"},
+        )
     asked = {prompt.uid: prompt for prompt in prompts}
     if not asked:
-        raise ApplicationError("There are no prompts to answer.", {"field": "prompts"})
+        raise ApplicationError(gettext("There are no prompts to answer."), {"field": "prompts"})
     for prompt in asked.values():
         if prompt.project_id != project.pk:
             raise ApplicationError(
-                f"Prompt {prompt.uid} is not of this project.", {"field": "prompts"}
+                gettext("Prompt %(uid)s is not of this project.") % {"uid": prompt.uid},
+                {"field": "prompts"},
             )
     with tempfile.TemporaryDirectory() as folder:
         records_write(
@@ -109,7 +117,10 @@ def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
     if batch.ingested_at is not None:
         return 0
     if batch.run.status != Run.Status.SUCCEEDED:
-        raise ApplicationError(f"The run of {batch} is {batch.run.status}: it has no answers yet.")
+        raise ApplicationError(
+            gettext("The run of %(batch)s is %(status)s: it has no answers yet.")
+            % {"batch": batch, "status": batch.run.status}
+        )
     samples = config_load(GenerateConfig, batch.run.config).samples
     try:
         asked = {
@@ -119,7 +130,10 @@ def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
         answers = _artifact_file(batch, "candidates")
         _answers_check(answers, asked, samples)
     except (RecordError, IntegrityError) as error:
-        raise ApplicationError(f"The answers of {batch} were refused: {error}") from error
+        raise ApplicationError(
+            gettext("The answers of %(batch)s were refused: %(error)s")
+            % {"batch": batch, "error": error}
+        ) from error
 
     with transaction.atomic():
         first = CandidateBatch.objects.filter(pk=batch.pk, ingested_at=None)

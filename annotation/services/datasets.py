@@ -26,6 +26,7 @@ from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext
 
 from annotation.models import (
     CandidateBatch,
@@ -36,7 +37,7 @@ from annotation.models import (
     Submission,
 )
 from annotation.records import RANKINGS_NAME as RANKINGS_NAME
-from annotation.records import RankingRecord
+from annotation.records import SOURCES, RankingRecord
 from annotation.services.ranking_rows import jsonl_rows, rankings_checked
 from annotation.services.snapshot_rows import SNAPSHOT_KINDS, Record, SnapshotKind
 from annotation.task_forms import form_of
@@ -121,25 +122,29 @@ def preference_dataset_freeze(
     is relied on, 0 to 1, by their pseudonym; 1 for whoever is not named. Each row
     carries it, and the dataset's query all of them.
     The counts are of submissions and reconcile: total = used + the sum of `excluded` by reason;
-    `rows`, where a submission makes several, and `used_by_split` are of rows.
+    `rows`, where a submission makes several, `used_by_split` and `used_by_source` are of rows.
     Freezing what has not changed returns the dataset that is there. Reads one statement's snapshot
     and no lock, so people go on submitting; memory does not grow with the rows.
     Raises ApplicationError for a query that does not fit, or if nothing is left to freeze.
     """
     if kind not in SNAPSHOT_KINDS:
         raise ApplicationError(
-            f"There is no kind {kind!r}; there are {', '.join(SNAPSHOT_KINDS)}.", {"field": "kind"}
+            gettext("There is no kind %(kind)s; there are %(names)s.")
+            % {"kind": f"{kind!r}", "names": ", ".join(SNAPSHOT_KINDS)},
+            {"field": "kind"},
         )
     told = SNAPSHOT_KINDS[kind]
     asked = query_read(project=project, query=query or {})
     weighed = _weights_checked(weights)
-    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
-    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    counts = _counts_empty()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = records_write(folder / told.file, _records(project, told, asked, weighed, counts))
         if not counts["used"]:
-            raise ApplicationError(f"There is no accepted {kind} to freeze.", {"counts": counts})
+            raise ApplicationError(
+                gettext("There is no accepted %(kind)s to freeze.") % {"kind": kind},
+                {"counts": counts},
+            )
         if rows != counts["used"]:
             counts["rows"] = rows
         query_told = asked.as_json() | ({"weights": weighed} if weighed else {})
@@ -183,8 +188,7 @@ def preference_dataset_import(
     Parquet file's lines are its rows. What makes a row good: `ranking_rows.rankings_checked`.
     """
     name = "".join(c for c in Path(name).name if c.isprintable())[:120] or "rankings"
-    counts: dict[str, Any] = {"total": 0, "used": 0, "excluded": dict.fromkeys(REASONS, 0)}
-    counts["used_by_split"] = dict.fromkeys(Split.values, 0)
+    counts = _counts_empty()
     with tempfile.TemporaryFile() as file, tempfile.TemporaryDirectory() as folder_name:
         folder = Path(folder_name)
         try:
@@ -195,7 +199,9 @@ def preference_dataset_import(
             where = {"file": error.file, "line": error.line, "field": error.field}
             raise ApplicationError(str(error), where) from error
         if not counts["used"]:
-            raise ApplicationError(f"{name} holds no rankings.", {"file": name})
+            raise ApplicationError(
+                gettext("%(name)s holds no rankings.") % {"name": name}, {"file": name}
+            )
         with (folder / RANKINGS_NAME).open("rb") as rows:
             rows_sha256 = hashlib.file_digest(rows, "sha256").hexdigest()
         origin = {"name": name, "sha256": sha256, "rows_sha256": rows_sha256}
@@ -244,11 +250,22 @@ def _rows_of(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
     return rows
 
 
+def _counts_empty() -> dict[str, Any]:
+    return {
+        "total": 0,
+        "used": 0,
+        "excluded": dict.fromkeys(REASONS, 0),
+        "used_by_split": dict.fromkeys(Split.values, 0),
+        "used_by_source": dict.fromkeys(SOURCES, 0),
+    }
+
+
 def _counted(records: Iterable[RankingRecord], counts: dict[str, Any]) -> Iterator[RankingRecord]:
     for record in records:
         counts["total"] += 1
         counts["used"] += 1
         counts["used_by_split"][record.split] += 1
+        counts["used_by_source"][record.judged_by] += 1
         yield record
 
 
@@ -312,7 +329,11 @@ def _weights_checked(weights: Mapping[str, float] | None) -> dict[str, float]:
     """The weights that are not 1, to a thousandth."""
     for uid, weight in (weights or {}).items():
         if not 0 <= weight <= 1:
-            raise ApplicationError(f"A weight is 0 to 1; {uid} has {weight}.", {"field": "weights"})
+            raise ApplicationError(
+                gettext("A weight is 0 to 1; %(uid)s has %(weight)s.")
+                % {"uid": uid, "weight": weight},
+                {"field": "weights"},
+            )
     told = {uid: round(weight, 3) for uid, weight in (weights or {}).items()}
     return {uid: weight for uid, weight in told.items() if weight != 1.0}
 
@@ -339,7 +360,10 @@ def _until(value: Any) -> datetime | None:
 
 
 def _refused(field: str, reason: str) -> ApplicationError:
-    return ApplicationError(f"Query, field {field}: {reason}.", {"field": field})
+    return ApplicationError(
+        gettext("Query, field %(field)s: %(reason)s.") % {"field": field, "reason": reason},
+        {"field": field},
+    )
 
 
 def _records(
@@ -383,4 +407,5 @@ def _records(
             continue
         counts["used"] += 1
         counts["used_by_split"][rows[0].split] += len(rows)
+        counts["used_by_source"][submission.source] += len(rows)
         yield from rows

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Assignment, Candidate, Demonstration, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.services.writings import writing_check, writing_keep
@@ -37,19 +39,24 @@ def _check(asked: Asked[DemonstrationForm], judgement: dict[str, Any]) -> dict[s
     started_from, turns = judgement["started_from"], judgement["turns"]
     if started_from is not None and asked.form.start == "nothing":
         raise ApplicationError(
-            "This project asks for answers written from nothing.", {"field": "started_from"}
+            gettext("This project asks for answers written from nothing."),
+            {"field": "started_from"},
         )
     if started_from is not None and started_from not in asked.shown:
         raise ApplicationError(
-            f"{started_from} is not a draft of this task.", {"field": "started_from"}
+            gettext("%(started_from)s is not a draft of this task.")
+            % {"started_from": started_from},
+            {"field": "started_from"},
         )
     if started_from is None and asked.form.start == "draft" and asked.shown:
         raise ApplicationError(
-            "This project asks to start from a draft.", {"field": "started_from"}
+            gettext("This project asks to start from a draft."), {"field": "started_from"}
         )
     if 1 + len(turns) > asked.form.turns:
         raise ApplicationError(
-            f"This project asks for at most {asked.form.turns} answers.", {"field": "turns"}
+            gettext("This project asks for at most %(turns)s answers.")
+            % {"turns": asked.form.turns},
+            {"field": "turns"},
         )
     return {
         "text": writing_check(judgement["text"], "text"),

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import (
     Assignment,
@@ -79,18 +80,24 @@ def dialogue_answers(
     """
     form = form_of(assignment.task.project, Task.Kind.DIALOGUE)
     if assignment.task.kind != Task.Kind.DIALOGUE or not isinstance(form, DialogueForm):
-        raise ApplicationError("This task is no dialogue.")
+        raise ApplicationError(gettext("This task is no dialogue."))
     if assignment.state not in (Assignment.State.LIVE, Assignment.State.EXPIRED):
-        raise ConflictError(f"This task is {assignment.get_state_display()}.")
+        raise ConflictError(
+            gettext("This task is %(state)s.") % {"state": assignment.get_state_display()}
+        )
     if not form.sides:
-        raise ApplicationError("The manager has not chosen the models of this project yet.")
+        raise ApplicationError(
+            gettext("The manager has not chosen the models of this project yet.")
+        )
     if not 0 <= turn < form.max_turns:
         raise ApplicationError(
-            f"This project's dialogues have at most {form.max_turns} turns.", {"field": "turns"}
+            gettext("This project's dialogues have at most %(max_turns)s turns.")
+            % {"max_turns": form.max_turns},
+            {"field": "turns"},
         )
     if (after is None) != (turn == 0):
         raise ApplicationError(
-            "A turn goes on from the answer chosen before it.", {"field": "after"}
+            gettext("A turn goes on from the answer chosen before it."), {"field": "after"}
         )
     messages = [
         *_talk_before(assignment, after),
@@ -101,12 +108,14 @@ def dialogue_answers(
         if one.prompt.messages == messages:
             return iter([one])
     if len(had) >= _TRIES_A_TURN * form.max_turns:
-        raise ApplicationError("So many messages were put that this task gives no more answers.")
+        raise ApplicationError(
+            gettext("So many messages were put that this task gives no more answers.")
+        )
     sides = _in_shown_order(form.sides, assignment, messages)
     endpoints = {one.name: one for one in Endpoint.objects.all()}
     for side in sides:
         if side.endpoint not in endpoints:
-            raise ApplicationError("A model of this project is gone; tell its manager.")
+            raise ApplicationError(gettext("A model of this project is gone; tell its manager."))
     return _answers(
         assignment, messages, [(endpoints[side.endpoint], side) for side in sides], form.max_tokens
     )
@@ -234,7 +243,9 @@ def _talk_before(assignment: Assignment, after: str | None) -> list[dict[str, st
             if candidate.uid == after:
                 answer = {"role": "assistant", "content": candidate.text}
                 return [*turn.prompt.messages, answer]
-    raise ApplicationError(f"{after} is no answer of this dialogue.", {"field": "after"})
+    raise ApplicationError(
+        gettext("%(after)s is no answer of this dialogue.") % {"after": after}, {"field": "after"}
+    )
 
 
 def _turns(assignment: Assignment) -> list[DialogueTurn]:
@@ -249,7 +260,8 @@ def _check(asked: Asked[DialogueForm], judgement: dict[str, Any]) -> dict[str, A
     turns = judgement["turns"]
     if not 1 <= len(turns) <= asked.form.max_turns:
         raise ApplicationError(
-            f"A dialogue has 1 to {asked.form.max_turns} turns; this has {len(turns)}.",
+            gettext("A dialogue has 1 to %(max_turns)s turns; this has %(number)s.")
+            % {"max_turns": asked.form.max_turns, "number": len(turns)},
             {"field": "turns"},
         )
     given = {frozenset((one.first.uid, one.second.uid)): one for one in _turns(asked.assignment)}
@@ -261,14 +273,15 @@ def _check(asked: Asked[DialogueForm], judgement: dict[str, Any]) -> dict[str, A
         answered = given.get(frozenset(turn["candidates"]))
         if answered is None or answered.prompt.messages != messages:
             raise ApplicationError(
-                "These are not the answers that this message was given here.",
+                gettext("These are not the answers that this message was given here."),
                 {"field": f"{where}.candidates"},
             )
         if turn["chosen"] not in turn["candidates"]:
-            raise ApplicationError("Wanted one of the two.", {"field": f"{where}.chosen"})
+            raise ApplicationError(gettext("Wanted one of the two."), {"field": f"{where}.chosen"})
         if turn["degree"] not in _CHOICES:
             raise ApplicationError(
-                f"degree is 1 to 4; got {turn['degree']}.", {"field": f"{where}.degree"}
+                gettext("degree is 1 to 4; got %(degree)s.") % {"degree": turn["degree"]},
+                {"field": f"{where}.degree"},
             )
         chosen = answered.first if answered.first.uid == turn["chosen"] else answered.second
         messages.append({"role": "assistant", "content": chosen.text})

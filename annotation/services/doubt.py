@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.doubt import doubt_of
 from annotation.models import Project, Task, TaskCandidate
@@ -24,7 +25,8 @@ def doubts_set(*, project: Project, scores: Mapping[str, Sequence[float]]) -> in
     """
     if len({len(row) for row in scores.values()}) > 1:
         raise ApplicationError(
-            "Every answer wants a score by every member of the ensemble.", {"field": "scores"}
+            gettext("Every answer wants a score by every member of the ensemble."),
+            {"field": "scores"},
         )
     count = 0
     rows = (
@@ -48,5 +50,7 @@ def _doubted(
         try:
             doubt = doubt_of([scores[uid] for uid in uids])
         except ValueError as error:
-            raise ApplicationError(f"Scores were refused: {error}.", {"field": "scores"}) from error
+            raise ApplicationError(
+                gettext("Scores were refused: %(error)s.") % {"error": error}, {"field": "scores"}
+            ) from error
         yield Task(pk=task_id, doubt=doubt.total)

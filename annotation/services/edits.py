@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Assignment, Candidate, Comparison, Degree, Edit, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.services.writings import writing_check, writing_keep
@@ -38,9 +40,12 @@ def edit_submit(
 def _check(asked: Asked[EditForm], judgement: dict[str, Any]) -> dict[str, Any]:
     original, text = judgement["original"], writing_check(judgement["text"], "text")
     if original not in asked.shown:
-        raise ApplicationError(f"{original} is not an answer of this task.", {"field": "original"})
+        raise ApplicationError(
+            gettext("%(original)s is not an answer of this task.") % {"original": original},
+            {"field": "original"},
+        )
     if text.strip() == Candidate.objects.get(uid=original).text.strip():
-        raise ApplicationError("Nothing was changed.", {"field": "text"})
+        raise ApplicationError(gettext("Nothing was changed."), {"field": "text"})
     return {"original": original, "text": text}
 
 

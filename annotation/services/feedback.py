@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import (
     Assignment,
@@ -89,20 +90,26 @@ def feedback_record(
 def _kind(answers: Sequence[ShownAnswer], chosen: int | None) -> str:
     votes = [answer.vote for answer in answers if answer.vote is not None]
     if not 1 <= len(answers) <= MAX_ANSWERS:
-        raise ApplicationError(f"Wanted 1 to {MAX_ANSWERS} answers.", {"field": "answers"})
+        raise ApplicationError(
+            gettext("Wanted 1 to %(max_answers)s answers.") % {"max_answers": MAX_ANSWERS},
+            {"field": "answers"},
+        )
     if (chosen is None) == (not votes):
-        raise ApplicationError("Wanted either a choice or votes.", {"field": "chosen"})
+        raise ApplicationError(gettext("Wanted either a choice or votes."), {"field": "chosen"})
     for place, answer in enumerate(answers):
         if answer.vote is not None and answer.vote not in _MARKS:
             raise ApplicationError(
-                f"A vote is up or down; got {answer.vote!r:.60}.",
+                gettext("A vote is up or down; got %(vote)s.") % {"vote": f"{answer.vote!r:.60}"},
                 {"field": f"answers[{place}].vote"},
             )
     if chosen is None:
         return Task.Kind.RATING
     if not 0 <= chosen < len(answers) or len(answers) < 2:
         raise ApplicationError(
-            f"chosen is the place of one of two answers or more; got {chosen} of {len(answers)}.",
+            gettext(
+                "chosen is the place of one of two answers or more; got %(chosen)s of %(number)s."
+            )
+            % {"chosen": chosen, "number": len(answers)},
             {"field": "chosen"},
         )
     return Task.Kind.PAIR if len(answers) == 2 else Task.Kind.RANKING
@@ -130,7 +137,7 @@ def _versions(answers: Sequence[ShownAnswer]) -> dict[str, ModelVersion]:
     for place, answer in enumerate(answers):
         if answer.version_uid and answer.version_uid not in found:
             raise ApplicationError(
-                "There is no such model version.", {"field": f"answers[{place}].version"}
+                gettext("There is no such model version."), {"field": f"answers[{place}].version"}
             )
     return found
 

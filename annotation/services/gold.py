@@ -2,6 +2,7 @@
 
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.gold import GOLD_KINDS
 from annotation.models import Membership, Submission, Task, TaskCandidate
@@ -33,15 +34,21 @@ def gold_task_create(
     task = submission.task
     reviewer_check(reviewer=reviewer, project_id=task.project_id)
     if submission.annotator_id == reviewer.pk:
-        raise RefusedError("This is your own judgement: somebody else says that it is right.")
+        raise RefusedError(
+            gettext("This is your own judgement: somebody else says that it is right.")
+        )
     if task.kind not in GOLD_KINDS:
-        raise ApplicationError(f"A {task.kind} has no known answer that others are scored by.")
+        raise ApplicationError(
+            gettext("A %(kind)s has no known answer that others are scored by.")
+            % {"kind": task.kind}
+        )
     if task.gold is not None or task.is_qualification:
-        raise ApplicationError("This task has a known answer already.")
+        raise ApplicationError(gettext("This task has a known answer already."))
     explanation = explanation.strip()
     if len(explanation) > MAX_EXPLANATION_CHARS:
         raise ApplicationError(
-            f"An explanation is at most {MAX_EXPLANATION_CHARS} characters.",
+            gettext("An explanation is at most %(max_explanation_chars)s characters.")
+            % {"max_explanation_chars": MAX_EXPLANATION_CHARS},
             {"field": "explanation"},
         )
     candidates = list(task.task_candidates.values_list("candidate_id", "position"))
@@ -84,7 +91,7 @@ def gold_task_create(
 def gold_task_close(*, task: Task) -> Task:
     """Hand a known answer out no more; what was judged of it still counts."""
     if task.gold is None:
-        raise ApplicationError("This task has no known answer.")
+        raise ApplicationError(gettext("This task has no known answer."))
     Task.objects.filter(pk=task.pk, closed_at=None).update(closed_at=timezone.now())
     task.refresh_from_db(fields=["closed_at"])
     return task

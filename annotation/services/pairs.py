@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Assignment, Candidate, Comparison, Degree, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.task_forms import PairForm
@@ -37,23 +39,33 @@ def pair_submit(
 def _check(asked: Asked[PairForm], judgement: dict[str, Any]) -> dict[str, Any]:
     better, degree, unsafe = (judgement[name] for name in ("better", "degree", "unsafe"))
     if len(asked.shown) != 2:
-        raise ApplicationError(f"This task has {len(asked.shown)} answers, not two.")
+        raise ApplicationError(
+            gettext("This task has %(number)s answers, not two.") % {"number": len(asked.shown)}
+        )
     if degree not in Degree.values:
-        raise ApplicationError(f"degree is 0 to 4; got {degree}.", {"field": "degree"})
+        raise ApplicationError(
+            gettext("degree is 0 to 4; got %(degree)s.") % {"degree": degree}, {"field": "degree"}
+        )
     if (better is None) != (degree == Degree.TIE):
         raise ApplicationError(
-            "A tie has degree 0 and no better answer; a choice has both.", {"field": "better"}
+            gettext("A tie has degree 0 and no better answer; a choice has both."),
+            {"field": "better"},
         )
     if better is None and not asked.form.ties:
-        raise ApplicationError("This project asks for a choice.", {"field": "better"})
+        raise ApplicationError(gettext("This project asks for a choice."), {"field": "better"})
     for field, uids in (("better", [better] if better else []), ("unsafe", unsafe)):
         for uid in uids:
             if uid not in asked.shown:
-                raise ApplicationError(f"{uid} is not an answer of this task.", {"field": field})
+                raise ApplicationError(
+                    gettext("%(uid)s is not an answer of this task.") % {"uid": uid},
+                    {"field": field},
+                )
     if unsafe and not asked.form.safety_labels:
-        raise ApplicationError("This project asks for no safety labels.", {"field": "unsafe"})
+        raise ApplicationError(
+            gettext("This project asks for no safety labels."), {"field": "unsafe"}
+        )
     if len(set(unsafe)) != len(unsafe):
-        raise ApplicationError("The same answer twice.", {"field": "unsafe"})
+        raise ApplicationError(gettext("The same answer twice."), {"field": "unsafe"})
     return {"better": better, "degree": int(degree), "unsafe": sorted(unsafe)}
 
 

@@ -1,6 +1,7 @@
 """How a project hands out its tasks and whom it lets in."""
 
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import Project
 from modelhub.errors import ApplicationError
@@ -27,22 +28,26 @@ def project_settings_change(
     """
     if not 1 <= overlap <= MAX_OVERLAP:
         raise ApplicationError(
-            f"overlap is the people for each task, 1 to {MAX_OVERLAP}; got {overlap}.",
+            gettext("overlap is the people for each task, 1 to %(max_overlap)s; got %(overlap)s.")
+            % {"max_overlap": MAX_OVERLAP, "overlap": overlap},
             {"field": "overlap"},
         )
     if queue_order not in Project.Order.values:
         raise ApplicationError(
-            f"An order is one of {', '.join(Project.Order.values)}; got {queue_order!r}.",
+            gettext("An order is one of %(names)s; got %(queue_order)s.")
+            % {"names": ", ".join(Project.Order.values), "queue_order": f"{queue_order!r}"},
             {"field": "queue_order"},
         )
     if not 0 <= gold_share <= MAX_GOLD_SHARE:  # so is NaN refused
         raise ApplicationError(
-            f"The share of known answers is 0 to {MAX_GOLD_SHARE}; got {gold_share}.",
+            gettext("The share of known answers is 0 to %(max_gold_share)s; got %(gold_share)s.")
+            % {"max_gold_share": MAX_GOLD_SHARE, "gold_share": gold_share},
             {"field": "gold_share"},
         )
     if not 0 <= qualification_pass <= 1:
         raise ApplicationError(
-            f"The score that passes is 0 to 1; got {qualification_pass}.",
+            gettext("The score that passes is 0 to 1; got %(qualification_pass)s.")
+            % {"qualification_pass": qualification_pass},
             {"field": "qualification_pass"},
         )
     project.overlap, project.queue_order = overlap, queue_order

@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import Max
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import Assignment, Guideline, Membership, Project
 from annotation.services.assignments import assignment_release
@@ -23,11 +24,13 @@ def project_create(
     name = name.strip()
     if not name or len(name) > 120:
         raise ApplicationError(
-            "A project needs a name of at most 120 characters.", {"field": "name"}
+            gettext("A project needs a name of at most 120 characters."), {"field": "name"}
         )
     if not 1 <= overlap <= 50:
         raise ApplicationError(
-            f"overlap is the people for each task, 1 to 50; got {overlap}.", {"field": "overlap"}
+            gettext("overlap is the people for each task, 1 to 50; got %(overlap)s.")
+            % {"overlap": overlap},
+            {"field": "overlap"},
         )
     project = Project.objects.create(
         name=name, overlap=overlap, description=description, created_by=created_by
@@ -51,14 +54,17 @@ def membership_add(
     )
     if membership.source != source:
         raise ApplicationError(
-            f"{user} already labels here, and marks labels for ever.", {"field": "user"}
+            gettext("%(user)s already labels here, and marks labels for ever.") % {"user": user},
+            {"field": "user"},
         )
     if membership.removed_at is not None:
         membership.role, membership.removed_at = role, None
         membership.save(update_fields=["role", "removed_at"])
     if membership.role != role:
         raise ApplicationError(
-            f"{user} is already in this project, as {membership.role}.", {"field": "user"}
+            gettext("%(user)s is already in this project, as %(role)s.")
+            % {"user": user, "role": membership.role},
+            {"field": "user"},
         )
     return membership
 
@@ -96,7 +102,9 @@ def guideline_publish(*, project: Project, text: str, author: User | None) -> Gu
     """Publish the next version of the instructions. Text that did not change makes none."""
     if not text.strip() or len(text) > MAX_GUIDELINE_CHARS:
         raise ApplicationError(
-            f"Guidelines need 1 to {MAX_GUIDELINE_CHARS} characters.", {"field": "text"}
+            gettext("Guidelines need 1 to %(max_guideline_chars)s characters.")
+            % {"max_guideline_chars": MAX_GUIDELINE_CHARS},
+            {"field": "text"},
         )
     _project_lock(project.pk)
     newest = project.guidelines.first()
@@ -122,10 +130,12 @@ def person_add(*, project: Project, username: str, role: str, actor: User) -> tu
         UnicodeUsernameValidator()(username)
     except ValidationError as error:
         raise ApplicationError(
-            "A user name has letters, digits and @ . + - _ only.", {"field": "username"}
+            gettext("A user name has letters, digits and @ . + - _ only."), {"field": "username"}
         ) from error
     if not 1 <= len(username) <= 150:
-        raise ApplicationError("A user name has 1 to 150 characters.", {"field": "username"})
+        raise ApplicationError(
+            gettext("A user name has 1 to 150 characters."), {"field": "username"}
+        )
     user = User.objects.create_user(username=username)
     membership_add(project=project, user=user, role=role)
     return user, sign_in_link_create(user=user)
@@ -141,7 +151,9 @@ def person_link_renew(*, membership: Membership) -> str:
     elsewhere = Membership.objects.filter(user=user).exclude(project=membership.project_id)
     own_account = user.has_usable_password() or user.is_staff or user.is_superuser
     if own_account or membership.is_simulated or elsewhere.exists():
-        raise ApplicationError(f"{user} has an account of their own and signs in with it.")
+        raise ApplicationError(
+            gettext("%(user)s has an account of their own and signs in with it.") % {"user": user}
+        )
     return sign_in_link_create(user=user)
 
 
@@ -155,12 +167,15 @@ def _manager_remains_check(membership: Membership) -> None:
         project=membership.project_id, role=Membership.Role.MANAGER, removed_at=None
     ).exclude(pk=membership.pk)
     if membership.role == Membership.Role.MANAGER and not others.exists():
-        raise ApplicationError("The last manager of a project cannot leave or change role.")
+        raise ApplicationError(
+            gettext("The last manager of a project cannot leave or change role.")
+        )
 
 
 def _role_check(role: str) -> None:
     if role not in Membership.Role.values:
         raise ApplicationError(
-            f"No such role: {role!r}. Roles: {', '.join(Membership.Role.values)}.",
+            gettext("No such role: %(role)s. Roles: %(names)s.")
+            % {"role": f"{role!r}", "names": ", ".join(Membership.Role.values)},
             {"field": "role"},
         )

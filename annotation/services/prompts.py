@@ -8,6 +8,7 @@ from typing import IO, Any, Protocol
 
 from django.conf import settings
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import Project, Prompt
 from annotation.splits import content_hash, group_hash, split_of, text_normalise
@@ -63,7 +64,9 @@ def prompts_import(
             where = {"file": error.file, "line": error.line, "field": error.field}
             raise ApplicationError(str(error), where) from error
         if not spool.tell():
-            raise ApplicationError(f"{name} holds no prompts.", {"file": name})
+            raise ApplicationError(
+                gettext("%(name)s holds no prompts.") % {"name": name}, {"file": name}
+            )
         spool.seek(0)
         return _rows_write(project, spool)
 

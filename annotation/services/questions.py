@@ -1,18 +1,17 @@
 """Questions: an annotator in doubt asks the reviewers; the task waits for the answer."""
 
-from collections.abc import Iterable
-
 from django.db import transaction
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 
-from annotation.models import Assignment, Membership, Notification, Question
+from annotation.models import Assignment, Membership, Question
 from annotation.policy import role_reaches
 from annotation.services.assignments import assignment_pause
+from annotation.services.notifications import notification_send, reviewers_notify
 from modelhub.errors import ApplicationError, ConflictError, RefusedError
 
 MAX_QUESTION_CHARS = 5_000
-_SHOWN_CHARS = 200
 
 
 @transaction.atomic
@@ -29,13 +28,12 @@ def question_ask(*, assignment: Assignment, text: str) -> Question:
         return waiting
     question = Question.objects.create(assignment=paused, text=text)
     project = assignment.annotator.project
-    reviewers = Membership.objects.filter(project=project, removed_at=None).exclude(
-        pk=assignment.annotator_id
-    )
-    _tell(
-        (one for one in reviewers if role_reaches(one.role, Membership.Role.REVIEWER)),
-        f"{assignment.annotator.user} asks: {text}",
-        reverse("project_questions", args=[project.uid]),
+    reviewers_notify(
+        project=project,
+        text=gettext_noop("%(person)s asks: %(question)s"),
+        values={"person": str(assignment.annotator.user), "question": text},
+        path=reverse("project_questions", args=[project.uid]),
+        besides=assignment.annotator,
     )
     return question
 
@@ -54,16 +52,17 @@ def question_answer(*, question: Question, reviewer: Membership, text: str) -> Q
         or reviewer.removed_at is not None
         or not role_reaches(reviewer.role, Membership.Role.REVIEWER)
     ):
-        raise RefusedError("Reviewers of the project answer questions.")
+        raise RefusedError(gettext("Reviewers of the project answer questions."))
     if reviewer.pk == asker.pk:
-        raise RefusedError("Somebody else answers your question.")
+        raise RefusedError(gettext("Somebody else answers your question."))
     answered = {"answer": text, "answered_by": reviewer, "answered_at": timezone.now()}
     if not Question.objects.filter(pk=question.pk, answered_at=None).update(**answered):
-        raise ConflictError("This question was answered already.")
-    _tell(
-        [asker],
-        f"Your question was answered: {text}",
-        reverse("annotate", args=[asker.project.uid]),
+        raise ConflictError(gettext("This question was answered already."))
+    notification_send(
+        recipients=[asker],
+        text=gettext_noop("Your question was answered: %(answer)s"),
+        values={"answer": text},
+        path=reverse("annotate", args=[asker.project.uid]),
     )
     question.refresh_from_db()
     return question
@@ -72,14 +71,9 @@ def question_answer(*, question: Question, reviewer: Membership, text: str) -> Q
 def _text_check(text: str) -> str:
     text = text.strip()
     if not text or len(text) > MAX_QUESTION_CHARS:
-        raise ApplicationError(f"Wanted 1 to {MAX_QUESTION_CHARS} characters.", {"field": "text"})
+        raise ApplicationError(
+            gettext("Wanted 1 to %(max_question_chars)s characters.")
+            % {"max_question_chars": MAX_QUESTION_CHARS},
+            {"field": "text"},
+        )
     return text
-
-
-def _tell(recipients: Iterable[Membership], text: str, path: str) -> None:
-    line = " ".join(text.split())
-    if len(line) > _SHOWN_CHARS:
-        line = line[: _SHOWN_CHARS - 1] + "…"
-    Notification.objects.bulk_create(
-        Notification(recipient=recipient, text=line, path=path) for recipient in recipients
-    )

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Assignment, Ranking, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.task_forms import RankingForm
@@ -36,26 +38,39 @@ def _check(asked: Asked[RankingForm], judgement: dict[str, Any]) -> dict[str, An
     candidates = asked.shown
     ranked = Counter(uid for tier in tiers for uid in tier)
     if not all(tiers):
-        raise ApplicationError("A tier is empty.", {"field": "tiers"})
+        raise ApplicationError(gettext("A tier is empty."), {"field": "tiers"})
     for uid, times in ranked.items():
         if uid not in candidates:
-            raise ApplicationError(f"{uid} is not a candidate of this task.", {"field": "tiers"})
+            raise ApplicationError(
+                gettext("%(uid)s is not a candidate of this task.") % {"uid": uid},
+                {"field": "tiers"},
+            )
         if times > 1:
-            raise ApplicationError(f"{uid} is ranked {times} times.", {"field": "tiers"})
+            raise ApplicationError(
+                gettext("%(uid)s is ranked %(times)s times.") % {"uid": uid, "times": times},
+                {"field": "tiers"},
+            )
     for uid in candidates:
         if uid not in ranked:
-            raise ApplicationError(f"{uid} is not ranked.", {"field": "tiers"})
+            raise ApplicationError(
+                gettext("%(uid)s is not ranked.") % {"uid": uid}, {"field": "tiers"}
+            )
     if unacceptable and not asked.form.unacceptable:
         raise ApplicationError(
-            "This project does not ask which answers are unacceptable.", {"field": "unacceptable"}
+            gettext("This project does not ask which answers are unacceptable."),
+            {"field": "unacceptable"},
         )
     for uid, times in Counter(unacceptable).items():
         if uid not in candidates:
             raise ApplicationError(
-                f"{uid} is not a candidate of this task.", {"field": "unacceptable"}
+                gettext("%(uid)s is not a candidate of this task.") % {"uid": uid},
+                {"field": "unacceptable"},
             )
         if times > 1:
-            raise ApplicationError(f"{uid} is named {times} times.", {"field": "unacceptable"})
+            raise ApplicationError(
+                gettext("%(uid)s is named %(times)s times.") % {"uid": uid, "times": times},
+                {"field": "unacceptable"},
+            )
     # Inside a tier, and among the unacceptable, order means nothing.
     return {"tiers": [sorted(tier) for tier in tiers], "unacceptable": sorted(unacceptable)}
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Assignment, Rating, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.task_forms import RatingForm
@@ -37,22 +39,32 @@ def _check(asked: Asked[RatingForm], judgement: dict[str, Any]) -> dict[str, Any
     known = {flag.name for flag in asked.form.flags}
     for uid in ratings:
         if uid not in asked.shown:
-            raise ApplicationError(f"{uid} is not an answer of this task.", {"field": "ratings"})
+            raise ApplicationError(
+                gettext("%(uid)s is not an answer of this task.") % {"uid": uid},
+                {"field": "ratings"},
+            )
     for uid in asked.shown:
         if uid not in ratings:
-            raise ApplicationError(f"{uid} is not rated.", {"field": "ratings"})
+            raise ApplicationError(
+                gettext("%(uid)s is not rated.") % {"uid": uid}, {"field": "ratings"}
+            )
         overall, flags = ratings[uid]["overall"], ratings[uid]["flags"]
         if not isinstance(overall, int) or not WORST <= overall <= BEST:
             raise ApplicationError(
-                f"overall is {WORST} to {BEST}; got {overall}.", {"field": f"ratings.{uid}.overall"}
+                gettext("overall is %(worst)s to %(best)s; got %(overall)s.")
+                % {"worst": WORST, "best": BEST, "overall": overall},
+                {"field": f"ratings.{uid}.overall"},
             )
         for flag in flags:
             if flag not in known:
                 raise ApplicationError(
-                    f"There is no flag {flag!r:.60}.", {"field": f"ratings.{uid}.flags"}
+                    gettext("There is no flag %(flag)s.") % {"flag": f"{flag!r:.60}"},
+                    {"field": f"ratings.{uid}.flags"},
                 )
         if len(set(flags)) != len(flags):
-            raise ApplicationError("The same flag twice.", {"field": f"ratings.{uid}.flags"})
+            raise ApplicationError(
+                gettext("The same flag twice."), {"field": f"ratings.{uid}.flags"}
+            )
     return {
         "ratings": {
             uid: {"overall": ratings[uid]["overall"], "flags": sorted(ratings[uid]["flags"])}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from django.db import transaction
 from django.urls import reverse
+from django.utils.translation import gettext, gettext_noop
 
 from annotation.models import Assignment, Membership, Review, Submission, Task
 from annotation.policy import role_reaches
@@ -41,26 +42,29 @@ def review_submit(
     """
     reviewer_check(reviewer=reviewer, project_id=submission.task.project_id)
     if submission.annotator_id == reviewer.pk or submission.annotator.user_id == reviewer.user_id:
-        raise RefusedError("This is your own work: somebody else reviews it.")
+        raise RefusedError(gettext("This is your own work: somebody else reviews it."))
     if verdict not in Verdict.values:
         raise ApplicationError(
-            f"A verdict is one of {', '.join(Verdict.values)}; got {verdict!r}.",
+            gettext("A verdict is one of %(names)s; got %(verdict)s.")
+            % {"names": ", ".join(Verdict.values), "verdict": f"{verdict!r}"},
             {"field": "verdict"},
         )
     reason = reason.strip()
     if len(reason) > MAX_REASON_CHARS:
         raise ApplicationError(
-            f"A reason is at most {MAX_REASON_CHARS} characters.", {"field": "reason"}
+            gettext("A reason is at most %(max_reason_chars)s characters.")
+            % {"max_reason_chars": MAX_REASON_CHARS},
+            {"field": "reason"},
         )
     if verdict != Verdict.ACCEPT and not reason:
         raise ApplicationError(
-            "Say why: the annotator reads it and learns from it.", {"field": "reason"}
+            gettext("Say why: the annotator reads it and learns from it."), {"field": "reason"}
         )
     # Locked in the order of every submission: assignment, task.
     Assignment.objects.select_for_update(no_key=True).get(pk=submission.assignment_id)
     submission.refresh_from_db(fields=["status"])
     if submission.status == Status.WITHDRAWN:
-        raise ConflictError("This was taken back meanwhile: its annotator is at it again.")
+        raise ConflictError(gettext("This was taken back meanwhile: its annotator is at it again."))
     review = Review.objects.create(
         submission=submission, reviewer=reviewer, verdict=verdict, reason=reason
     )
@@ -97,7 +101,7 @@ def reviewer_check(*, reviewer: Membership, project_id: int) -> None:
     """Raise RefusedError unless this is a standing reviewer, or manager, of the project."""
     standing = reviewer.removed_at is None and reviewer.project_id == project_id
     if not standing or not role_reaches(reviewer.role, Membership.Role.REVIEWER):
-        raise RefusedError("Only this project's reviewers do that.")
+        raise RefusedError(gettext("Only this project's reviewers do that."))
 
 
 def _accept(submission: Submission) -> None:
@@ -121,7 +125,10 @@ def _reject(submission: Submission) -> None:
 def _tell(submission: Submission, verdict: str, reason: str) -> None:
     uid = submission.task.project.uid
     if verdict == Verdict.SEND_BACK:
-        line, path = f"Sent back to you: {reason}", reverse("annotate", args=[uid])
+        line, path = gettext_noop("Sent back to you: %(reason)s"), reverse("annotate", args=[uid])
     else:
-        line, path = f"Rejected: {reason}", reverse("project_dashboard", args=[uid])
-    notification_send(recipients=[submission.annotator], text=line, path=path)
+        line = gettext_noop("Rejected: %(reason)s")
+        path = reverse("project_dashboard", args=[uid])
+    notification_send(
+        recipients=[submission.annotator], text=line, values={"reason": reason}, path=path
+    )

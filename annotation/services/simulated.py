@@ -2,6 +2,7 @@
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.translation import gettext
 
 from annotation.models import Assignment, CandidateBatch, Membership, Project, Task, TaskCandidate
 from annotation.services.assignments import assignment_next
@@ -24,9 +25,12 @@ def simulated_rankings_submit(
     it was: each ranking is a transaction of its own.
     """
     if not 1 <= annotators <= 100 or noise < 0:
-        raise ApplicationError("Wanted 1 to 100 annotators and a noise of at least 0.")
+        raise ApplicationError(gettext("Wanted 1 to 100 annotators and a noise of at least 0."))
     if batch.project_id != project.pk:
-        raise ApplicationError(f"{batch} is not of {project}.", {"field": "batch"})
+        raise ApplicationError(
+            gettext("%(batch)s is not of %(project)s.") % {"batch": batch, "project": project},
+            {"field": "batch"},
+        )
     preferences = _preferences(batch)
     spread = spread_within([list(one.values()) for one in preferences.values()])
     count = 0

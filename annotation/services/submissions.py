@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import Assignment, Submission, SubmissionRevision, Task
 from annotation.selectors import shown_order
@@ -80,7 +81,10 @@ def submission_settle(
     """
     task = assignment.task
     if task.kind != kind.kind:
-        raise ApplicationError(f"This is a {task.kind} task, not a {kind.kind} one.")
+        raise ApplicationError(
+            gettext("This is a %(kind)s task, not a %(kind_2)s one.")
+            % {"kind": task.kind, "kind_2": kind.kind}
+        )
     form: Any = form_of(task.project, task.kind)
     shown = shown_order(assignment=assignment)
     judgement = kind.check(Asked(assignment=assignment, form=form, shown=shown), judgement)
@@ -135,9 +139,9 @@ def submission_undo(*, assignment: Assignment) -> Assignment:
     assignment = Assignment.objects.select_for_update(no_key=True).get(pk=assignment.pk)
     submission = Submission.objects.select_related("task").filter(assignment=assignment).first()
     if submission is None:
-        raise ConflictError("There is nothing to undo: this task was not submitted.")
+        raise ConflictError(gettext("There is nothing to undo: this task was not submitted."))
     if submission.task.is_qualification:
-        raise ConflictError("This task was part of the test, and its answer was told.")
+        raise ConflictError(gettext("This task was part of the test, and its answer was told."))
     if assignment.state in Assignment.HOLDING and submission.status == Status.WITHDRAWN:
         return assignment
     limit = timedelta(seconds=UNDO_S + _UNDO_GRACE_S)
@@ -146,9 +150,12 @@ def submission_undo(*, assignment: Assignment) -> Assignment:
         or assignment.ended_at is None
         or timezone.now() - assignment.ended_at > limit
     ):
-        raise ConflictError(f"A submission is taken back within {UNDO_S:.0f} seconds.")
+        raise ConflictError(
+            gettext("A submission is taken back within %(undo_s)s seconds.")
+            % {"undo_s": f"{UNDO_S:.0f}"}
+        )
     if submission.reviews.exists():
-        raise ConflictError("A reviewer has seen this submission already.")
+        raise ConflictError(gettext("A reviewer has seen this submission already."))
     return submission_reopen(submission=submission)
 
 
@@ -162,10 +169,10 @@ def submission_reopen(*, submission: Submission) -> Assignment:
     assignment = Assignment.objects.select_for_update(no_key=True).get(pk=submission.assignment_id)
     task = Task.objects.select_for_update(no_key=True).get(pk=submission.task_id)
     if task.closed_at is not None:
-        raise ConflictError("The task has closed: what was submitted stands.")
+        raise ConflictError(gettext("The task has closed: what was submitted stands."))
     withdrawn = Submission.objects.filter(pk=submission.pk).exclude(status=Status.WITHDRAWN)
     if not withdrawn.update(status=Status.WITHDRAWN):
-        raise ConflictError("This submission was taken back already.")
+        raise ConflictError(gettext("This submission was taken back already."))
     held_slot = submission.status == Status.ACCEPTED
     has_slot = held_slot or slot_take(task_id=task.pk)
     assignment.state = State.LIVE if has_slot else State.EXPIRED
@@ -185,13 +192,19 @@ def payload_of(submission: Submission) -> dict[str, Any]:
 def _common_check(form: Form, rationale: str, active_s: float) -> None:
     if len(rationale) > MAX_RATIONALE_CHARS:
         raise ApplicationError(
-            f"A reason is at most {MAX_RATIONALE_CHARS} characters.", {"field": "rationale"}
+            gettext("A reason is at most %(max_rationale_chars)s characters.")
+            % {"max_rationale_chars": MAX_RATIONALE_CHARS},
+            {"field": "rationale"},
         )
     if form.rationale == "required" and not rationale.strip():
-        raise ApplicationError("Say why: this project asks for a reason.", {"field": "rationale"})
+        raise ApplicationError(
+            gettext("Say why: this project asks for a reason."), {"field": "rationale"}
+        )
     if not 0 <= active_s <= MAX_ACTIVE_S:
         raise ApplicationError(
-            f"active_s is 0 to {MAX_ACTIVE_S:.0f} seconds; got {active_s}.", {"field": "active_s"}
+            gettext("active_s is 0 to %(max_active_s)s seconds; got %(active_s)s.")
+            % {"max_active_s": f"{MAX_ACTIVE_S:.0f}", "active_s": active_s},
+            {"field": "active_s"},
         )
 
 

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 
 from annotation.models import Candidate, CandidateBatch, Project, Prompt, Task, TaskCandidate
 from modelhub.errors import ApplicationError
@@ -44,14 +45,21 @@ def tasks_create(
     it makes nothing twice. What annotators wrote to live models is asked of nobody, unless named.
     """
     if kind not in ANSWERS:
-        raise ApplicationError(f"There is no kind {kind!r}.", {"field": "kind"})
+        raise ApplicationError(
+            gettext("There is no kind %(kind)s.") % {"kind": f"{kind!r}"}, {"field": "kind"}
+        )
     overlap = project.overlap if overlap is None else overlap
     if not 1 <= overlap <= 50:
-        raise ApplicationError(f"overlap is 1 to 50 people; got {overlap}.", {"field": "overlap"})
+        raise ApplicationError(
+            gettext("overlap is 1 to 50 people; got %(overlap)s.") % {"overlap": overlap},
+            {"field": "overlap"},
+        )
     if not -MAX_PRIORITY <= priority <= MAX_PRIORITY:
-        raise ApplicationError("That priority is out of bounds.", {"field": "priority"})
+        raise ApplicationError(gettext("That priority is out of bounds."), {"field": "priority"})
     if batch is not None and batch.project_id != project.pk:
-        raise ApplicationError(f"{batch} is not of this project.", {"field": "batch"})
+        raise ApplicationError(
+            gettext("%(batch)s is not of this project.") % {"batch": batch}, {"field": "batch"}
+        )
     # Two calls at once would each find no task there.
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     if prompts is None:

@@ -8,6 +8,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from annotation.models import Membership, Project, ProjectToken
 from annotation.services.projects import membership_add
@@ -27,7 +28,9 @@ def project_token_create(*, project: Project, name: str) -> tuple[ProjectToken, 
     name = name.strip()
     if not name or len(name) > MAX_NAME_CHARS:
         raise ApplicationError(
-            f"A token needs a name of at most {MAX_NAME_CHARS} characters.", {"field": "name"}
+            gettext("A token needs a name of at most %(max_name_chars)s characters.")
+            % {"max_name_chars": MAX_NAME_CHARS},
+            {"field": "name"},
         )
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ProjectToken(project=project, name=name, token_sha256=_digest(secret))

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.utils.translation import gettext
+
 from annotation.models import Candidate, Submission
 from modelhub.errors import ApplicationError
 
@@ -11,14 +13,15 @@ MAX_TEXT_CHARS = 50_000  # a draft of it still fits into one save (assignments.M
 def writing_check(text: str, field: str) -> str:
     """The text. Raises ApplicationError if it is empty, too long, or holds what no answer does."""
     if not text.strip():
-        raise ApplicationError("There is nothing written.", {"field": field})
+        raise ApplicationError(gettext("There is nothing written."), {"field": field})
     if len(text) > MAX_TEXT_CHARS:
         raise ApplicationError(
-            f"A text is at most {MAX_TEXT_CHARS} characters; this has {len(text)}.",
+            gettext("A text is at most %(max_text_chars)s characters; this has %(number)s.")
+            % {"max_text_chars": MAX_TEXT_CHARS, "number": len(text)},
             {"field": field},
         )
     if "\x00" in text:
-        raise ApplicationError("A text holds no NUL characters.", {"field": field})
+        raise ApplicationError(gettext("A text holds no NUL characters."), {"field": field})
     return text
 
 

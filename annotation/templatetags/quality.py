@@ -3,8 +3,10 @@
 from typing import Any
 
 from django import template
+from django.utils.translation import gettext
 
 from annotation.agreement import Interval
+from annotation.models import Membership, Split, Submission, Task
 
 register = template.Library()
 
@@ -28,7 +30,10 @@ def ends(interval: Any) -> str:
     """ "0.12 to 0.34"; empty for a figure without an interval."""
     if not isinstance(interval, Interval) or interval.low is None or interval.high is None:
         return ""
-    return f"{interval.low:.2f} to {interval.high:.2f}"
+    return gettext("%(low)s to %(high)s") % {
+        "low": f"{interval.low:.2f}",
+        "high": f"{interval.high:.2f}",
+    }
 
 
 @register.filter
@@ -37,4 +42,59 @@ def seconds(value: Any) -> str:
     if not isinstance(value, float | int):
         return "–"
     whole = round(value)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60} s"
+    if whole < 60:
+        return gettext("%(seconds)s s") % {"seconds": whole}
+    return gettext("%(minutes)s min %(seconds)s s") % {
+        "minutes": whole // 60,
+        "seconds": whole % 60,
+    }
+
+
+@register.filter
+def kind_label(kind: str) -> str:
+    """The name of a kind of task; the word itself for one that there is no more."""
+    return str(Task.Kind(kind).label) if kind in Task.Kind.values else kind
+
+
+@register.filter
+def split_label(split: str) -> str:
+    """The name of a side of the split; "all" for all of them."""
+    return str(Split(split).label) if split in Split.values else gettext("all")
+
+
+@register.filter
+def role_label(role: str) -> str:
+    """Who says a turn of a conversation."""
+    known = {
+        "user": gettext("user"),
+        "assistant": gettext("assistant"),
+        "system": gettext("system"),
+    }
+    return known.get(role, role)
+
+
+@register.filter
+def sources_counted(counts: Any) -> list[tuple[str, int]]:
+    """(who judged, rows) of a dataset's counts, where there are any; none for old datasets."""
+    by_source = counts.get("used_by_source", {}) if isinstance(counts, dict) else {}
+    words = {
+        Membership.Source.PERSON: gettext("people"),
+        Membership.Source.SIMULATED: gettext("simulated annotators"),
+        Membership.Source.MODEL: gettext("judge models"),
+        Membership.Source.PRODUCT: gettext("users of products"),
+    }
+    return [(words.get(name, name), rows) for name, rows in by_source.items() if rows]
+
+
+@register.filter
+def left_out(reason: str) -> str:
+    """Why judgements are not in a dataset: what became of them, or what was not asked for."""
+    words = {
+        **{status.value: str(status.label) for status in Submission.Status},
+        "after_until": gettext("later than asked for"),
+        "other_batch": gettext("of another batch"),
+        "other_split": gettext("of another split"),
+        "other_origin": gettext("of another origin"),
+        "overruled": gettext("overruled by a reviewer"),
+    }
+    return words.get(reason, reason.replace("_", " "))

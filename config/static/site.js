@@ -1,7 +1,8 @@
-/* What every page can do: theme, menus, dialogs, confirmation, copying, and times in words. */
+/* What every page can do: theme, menus, dialogs, confirmation, copying, times in words, sliding. */
 (() => {
   "use strict";
   const root = document.documentElement;
+  const say = document.body.dataset; // the few words that are needed here, in the page's language
 
   const themeNow = () =>
     root.dataset.theme || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -29,7 +30,7 @@
     text.textContent = question;
     const actions = document.createElement("div");
     actions.className = "cluster end";
-    for (const [label, value, kind] of [["Keep as it is", "", ""], [word, "yes", "danger"]]) {
+    for (const [label, value, kind] of [[say.wordKeep, "", ""], [word, "yes", "danger"]]) {
       const button = document.createElement("button");
       button.type = "button";
       button.className = `button ${kind}`;
@@ -53,7 +54,7 @@
     if (!form.dataset?.confirm || form.dataset.confirmed) return;
     event.preventDefault();
     const button = event.submitter;
-    const word = form.dataset.confirmWord || button?.textContent.trim() || "Go on";
+    const word = form.dataset.confirmWord || button?.textContent.trim() || say.wordGo;
     if (!(await confirmAsk(form.dataset.confirm, word))) return;
     form.dataset.confirmed = "yes";
     form.requestSubmit(button ?? undefined);
@@ -84,7 +85,7 @@
         document.execCommand("copy");
       }
       const label = copier.textContent;
-      copier.textContent = "Copied";
+      copier.textContent = say.wordCopied;
       setTimeout(() => (copier.textContent = label), 1600);
     }
     for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -108,10 +109,32 @@
       const seconds = (when - Date.now()) / 1000;
       if (Number.isNaN(seconds)) continue; // no time is known: the text stands as it is
       const [unit, size] = steps.find(([, length]) => Math.abs(seconds) >= length) ?? ["second", 1];
-      time.textContent = Math.abs(seconds) < 45 ? "just now" : words.format(Math.round(seconds / size), unit);
-      if (!time.title) time.title = when.toLocaleString();
+      time.textContent = Math.abs(seconds) < 45 ? words.format(0, "second") : words.format(Math.round(seconds / size), unit);
+      if (!time.title) time.title = when.toLocaleString(root.lang || "en");
     }
   }
+  /* What slides sideways says so: [data-more] is faded at the edges behind which there is more. */
+  const sliding = ".table-wrap, [data-slides]";
+  function moreMark(box) {
+    const room = box.scrollWidth - box.clientWidth;
+    const at = Math.abs(box.scrollLeft);
+    box.dataset.more = [at > 2 && "start", room - at > 2 && "end"].filter(Boolean).join(" ");
+  }
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => moreMark(entry.target)));
+  function slidersWatch() {
+    for (const box of document.querySelectorAll(sliding)) {
+      if (box.dataset.more === undefined) {
+        box.addEventListener("scroll", () => moreMark(box), { passive: true });
+        resized.observe(box);
+        const here = box.matches("nav") && box.querySelector("[aria-current]");
+        if (here) box.scrollLeft = here.offsetLeft - (box.clientWidth - here.offsetWidth) / 2;
+      }
+      moreMark(box);
+    }
+  }
+  slidersWatch();
+  document.addEventListener("htmx:afterSwap", slidersWatch);
+
   agoWrite();
   setInterval(agoWrite, 30_000);
   document.addEventListener("htmx:afterSwap", agoWrite);

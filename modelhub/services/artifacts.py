@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from django.utils.translation import gettext
+
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.manifest import IntegrityError
@@ -17,14 +19,19 @@ def artifact_store(*, folder: Path, kind: str) -> Artifact:
     try:
         content = storage.content_put(folder=folder)
     except IntegrityError as error:
-        raise ApplicationError(f"The files cannot be stored: {error}.") from error
+        raise ApplicationError(
+            gettext("The files cannot be stored: %(error)s.") % {"error": error}
+        ) from error
     return artifact_register(content=content, kind=kind)
 
 
 def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
     """The row of stored content. Raises ConflictError if it is already known as another kind."""
     if kind not in Artifact.Kind.values:
-        raise ApplicationError(f"There is no artifact kind {kind!r}.", {"field": "kind"})
+        raise ApplicationError(
+            gettext("There is no artifact kind %(kind)s.") % {"kind": f"{kind!r}"},
+            {"field": "kind"},
+        )
     artifact, _ = Artifact.objects.get_or_create(
         sha256=content.sha256,
         defaults={
@@ -36,7 +43,8 @@ def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
     )
     if artifact.kind != kind:
         raise ConflictError(
-            f"These files are already stored as {artifact.kind}, not as {kind}.",
+            gettext("These files are already stored as %(kept)s, not as %(kind)s.")
+            % {"kept": artifact.kind, "kind": kind},
             {"sha256": artifact.sha256},
         )
     return artifact

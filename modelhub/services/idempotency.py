@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
 from django.utils import timezone
+from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.records import json_canonical
@@ -26,7 +27,7 @@ def idempotent(*, user: User, key: str, body: Any, act: Callable[[], Any]) -> An
     with another body, and whatever `act` raises (nothing is kept then).
     """
     if not 1 <= len(key) <= 200 or not key.isprintable():
-        raise ApplicationError("An Idempotency-Key has 1 to 200 printable characters.")
+        raise ApplicationError(gettext("An Idempotency-Key has 1 to 200 printable characters."))
     digest = hashlib.sha256(json_canonical(body).encode()).hexdigest()
     try:
         with transaction.atomic():
@@ -43,7 +44,9 @@ def idempotent(*, user: User, key: str, body: Any, act: Callable[[], Any]) -> An
         if given is None:
             raise
     if given.request_sha256 != digest:
-        raise ConflictError("This Idempotency-Key was used for another request.", {"key": key})
+        raise ConflictError(
+            gettext("This Idempotency-Key was used for another request."), {"key": key}
+        )
     return given.response
 
 

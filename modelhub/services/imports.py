@@ -7,6 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, ImportModelConfig, config_load
@@ -34,7 +35,9 @@ def model_import_request(*, config: ImportModelConfig, requested_by: User | None
     if config.source == "hub":
         if not _HUB_ID.fullmatch(location) or ".." in location:
             raise ApplicationError(
-                f"{location!r} is no hub id such as organisation/model.", {"field": "location"}
+                gettext("%(location)s is no hub id such as organisation/model.")
+                % {"location": f"{location!r}"},
+                {"field": "location"},
             )
     else:
         location = str(_local_path(location, wants_folder=config.source == "directory"))
@@ -54,7 +57,7 @@ def model_import_finish(*, run: Run) -> None:
     """
     output = run.outputs.select_related("artifact").filter(role="model").first()
     if output is None or run.result is None:
-        raise ApplicationError("The import has brought no model.")
+        raise ApplicationError(gettext("The import has brought no model."))
     try:
         config = config_load(ImportModelConfig, run.config)
     except ConfigError as error:

@@ -18,6 +18,7 @@ from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.module_loading import import_string
+from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
@@ -50,12 +51,20 @@ def run_create(
     launcher, role or configuration that is not allowed.
     """
     if program not in settings.RUN_PROGRAMS:
-        raise ApplicationError(f"There is no program {program!r}.", {"field": "program"})
+        raise ApplicationError(
+            gettext("There is no program %(program)s.") % {"program": f"{program!r}"},
+            {"field": "program"},
+        )
     if launcher not in LAUNCHERS:
-        raise ApplicationError(f"There is no launcher {launcher!r}.", {"field": "launcher"})
+        raise ApplicationError(
+            gettext("There is no launcher %(launcher)s.") % {"launcher": f"{launcher!r}"},
+            {"field": "launcher"},
+        )
     for name in (queue, *inputs):
         if not _NAME.fullmatch(name):
-            raise ApplicationError(f"{name!r} cannot name a queue or an input.")
+            raise ApplicationError(
+                gettext("%(name)s cannot name a queue or an input.") % {"name": f"{name!r}"}
+            )
     run = Run.objects.create(
         program=program,
         config=_config_values(program, config),
@@ -73,7 +82,10 @@ def run_create(
 
 def _config_values(program: str, config: ProgramConfig) -> dict[str, Any]:
     if program != config.PROGRAM:
-        raise ApplicationError(f"This configuration is for {config.PROGRAM}, not {program}.")
+        raise ApplicationError(
+            gettext("This configuration is for %(meant)s, not %(program)s.")
+            % {"meant": config.PROGRAM, "program": program}
+        )
     try:
         values: dict[str, Any] = json.loads(json_canonical(config_dump(config)))
         config_load(type(config), values)
@@ -227,7 +239,10 @@ def run_cancel(*, run: Run, actor: User | None) -> Run:
         if asked:
             act_record(actor=actor, subject=run, text="cancelled")
         elif run.status in (Run.Status.SUCCEEDED, Run.Status.FAILED):
-            raise ConflictError(f"The run has {run.status} already.", {"status": run.status})
+            raise ConflictError(
+                gettext("The run has %(status)s already.") % {"status": run.status},
+                {"status": run.status},
+            )
     return run
 
 
@@ -251,7 +266,7 @@ def run_retry(*, run: Run, actor: User | None) -> Run:
         if again:
             act_record(actor=actor, subject=run, text="retried")
         elif run.status == Run.Status.SUCCEEDED:
-            raise ConflictError("The run has succeeded already.", {"status": run.status})
+            raise ConflictError(gettext("The run has succeeded already."), {"status": run.status})
     return run
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import transaction
+from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError
 from modelhub.models import Alias, AliasMove, Artifact, Model, ModelVersion, Run
@@ -27,7 +28,8 @@ def model_name_check(name: str) -> None:
         Model._meta.get_field("name").clean(name, None)
     except ValidationError as error:
         raise ApplicationError(
-            f"{name!r} cannot name a model: use letters, digits, - and _, at most 80.",
+            gettext("%(name)s cannot name a model: use letters, digits, - and _, at most 80.")
+            % {"name": f"{name!r}"},
             {"field": "name"},
         ) from error
 
@@ -64,14 +66,18 @@ def model_version_register(
         if registered is not None:
             return registered
     if role not in ModelVersion.Role.values:
-        raise ApplicationError(f"There is no version role {role!r}.", {"field": "role"})
+        raise ApplicationError(
+            gettext("There is no version role %(role)s.") % {"role": f"{role!r}"}, {"field": "role"}
+        )
     others = dict(facts)
     columns: dict[str, Any] = {}
     for name, wanted in _COLUMNS.items():
         value = others.pop(name, "" if name == "chat_template" else None)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise ApplicationError(
-                f"The version's {name} is {value!r}; wanted {wanted.__name__}.", {"field": name}
+                gettext("The version's %(name)s is %(value)s; wanted %(wanted)s.")
+                % {"name": name, "value": f"{value!r}", "wanted": wanted.__name__},
+                {"field": name},
             )
         columns[name] = value
     newest = model.versions.order_by("-number").first()
@@ -98,12 +104,17 @@ def alias_move(
     another model or a name that is no slug.
     """
     if version.model_id != model.pk:
-        raise ApplicationError(f"{version} is not a version of {model}.", {"field": "version"})
+        raise ApplicationError(
+            gettext("%(version)s is not a version of %(model)s.")
+            % {"version": version, "model": model},
+            {"field": "version"},
+        )
     try:
         Alias._meta.get_field("name").clean(name, None)
     except ValidationError as error:
         raise ApplicationError(
-            f"{name!r} cannot be an alias: use letters, digits, - and _, at most 40.",
+            gettext("%(name)s cannot be an alias: use letters, digits, - and _, at most 40.")
+            % {"name": f"{name!r}"},
             {"field": "name"},
         ) from error
     Model.objects.select_for_update().get(pk=model.pk)

@@ -7,6 +7,7 @@ from typing import Any
 
 from django import template
 from django.utils import timezone
+from django.utils.translation import gettext
 
 register = template.Library()
 _SHOWN_NUMBERS = 6
@@ -30,10 +31,16 @@ def since(start: datetime | None, end: datetime | None = None) -> str:
         return "–"
     seconds = max(0, round(((end or timezone.now()) - start).total_seconds()))
     if seconds < 60:
-        return f"{seconds} s"
+        return gettext("%(seconds)s s") % {"seconds": seconds}
     if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60} s"
-    return f"{seconds // 3600} h {seconds // 60 % 60} min"
+        return gettext("%(minutes)s min %(seconds)s s") % {
+            "minutes": seconds // 60,
+            "seconds": seconds % 60,
+        }
+    return gettext("%(hours)s h %(minutes)s min") % {
+        "hours": seconds // 3600,
+        "minutes": seconds // 60 % 60,
+    }
 
 
 @register.filter
@@ -89,14 +96,20 @@ def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
 
 def _text(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "–"}[value]
+        return {True: gettext("yes"), False: gettext("no"), None: "–"}[value]
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
         return f"{value:.5g}"
     if isinstance(value, list):
         shown = ", ".join(_text(item) for item in value[:_SHOWN_NUMBERS])
-        return shown if len(value) <= _SHOWN_NUMBERS else f"{shown}, … ({len(value)} in all)"
+        return (
+            shown
+            if len(value) <= _SHOWN_NUMBERS
+            else (
+                gettext("%(shown)s, … (%(number)s in all)") % {"shown": shown, "number": len(value)}
+            )
+        )
     if isinstance(value, str):
         return value if len(value) <= 400 else f"{value[:400]}…"
     return json.dumps(value)

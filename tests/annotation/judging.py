@@ -9,6 +9,8 @@ from annotation.models import (
     Assignment,
     Candidate,
     Comparison,
+    Demonstration,
+    Dialogue,
     Edit,
     Membership,
     Project,
@@ -101,6 +103,15 @@ def make_submission(
         )
     elif task.kind == "rating":
         Rating.objects.create(submission=submission, ratings=judgement["ratings"])
+    elif task.kind == "demonstration":
+        written = Candidate.objects.create(prompt=task.prompt, text=judgement["text"])
+        Demonstration.objects.create(
+            submission=submission,
+            candidate=written,
+            started_from=by_uid.get(judgement.get("started_from", "")),
+        )
+    elif task.kind == "dialogue":
+        Dialogue.objects.create(submission=submission, turns=judgement["turns"])
     else:
         original = by_uid[judgement["original"]]
         edited = Candidate.objects.create(prompt=task.prompt, text=judgement["text"])
@@ -135,3 +146,24 @@ def rate(
         for uid, one, raised in zip(uids_of(task), overall, flags, strict=True)
     }
     return make_submission(task, member, {"ratings": ratings})
+
+
+def talk(task: Task, member: Membership, better: str, degrees: list[int]) -> Submission:
+    """A dialogue in which one of the models "small" and "large" was always the better one."""
+    turns = []
+    for degree in degrees:
+        answers = {
+            side: Candidate.objects.create(
+                prompt=task.prompt, text=side, decoding={"endpoint": side, "temperature": 1.0}
+            )
+            for side in ("small", "large")
+        }
+        turns.append(
+            {
+                "user": "And?",
+                "candidates": [one.uid for one in answers.values()],
+                "chosen": answers[better].uid,
+                "degree": degree,
+            }
+        )
+    return make_submission(task, member, {"turns": turns})

@@ -19,6 +19,15 @@ from annotation.agreement import (
 OBSERVERS = ("123321412...", "1233224125.3", ".3332342251.", "12332441251.")
 UNITS_2011 = [[int(row[unit]) for row in OBSERVERS if row[unit] != "."] for unit in range(12)]
 
+# Fleiss 1971, "Measuring nominal scale agreement among many raters", Psychological Bulletin 76,
+# table 1: six psychiatrists' diagnoses of each of 30 patients, out of five. Published: 0.430; the
+# further digits are those of the R package irr, whose data set "diagnoses" this is.
+FLEISS_1971 = """
+444444 222555 233335 555555 222444 113333 333355 113334 114444 555555
+144444 124444 222333 144444 224445 333335 111455 111112 224444 133555
+555555 244444 224555 114444 144445 222224 111155 224444 133333 555555
+""".split()  # noqa: SIM905 (a table to be read)
+
 # Wikipedia, "Fleiss' kappa", worked example: 10 subjects, 14 raters; how many said each class.
 WIKIPEDIA = (
     "0 0 0 0 14, 0 2 6 4 2, 0 0 3 5 6, 0 3 9 2 0, 2 2 8 1 1, "
@@ -57,6 +66,14 @@ def test_krippendorffs_binary_example() -> None:
     assert round(alpha, 3) == 0.095
 
 
+def test_krippendorffs_nominal_example_of_two_observers() -> None:
+    # The same paper, section B: twelve units, five values; published 0.692.
+    one, other = "aabbdcccedda", "babbbccceddd"
+    alpha = krippendorff_alpha(list(zip(one, other, strict=True)), metric="nominal")
+    assert round(alpha, 3) == 0.692
+    assert alpha == pytest.approx(0.6919642857142857, abs=1e-12)
+
+
 def test_two_values_have_one_alpha_whatever_the_metric() -> None:
     units = [[0, 1, 0], [1, 1], [0, 0, 0, 1], [1, 1, 1]]
     alphas = [krippendorff_alpha(units, metric=m) for m in ("nominal", "ordinal", "interval")]
@@ -77,6 +94,17 @@ def test_alpha_of_guessing_is_near_zero_and_of_agreeing_is_one() -> None:
     assert krippendorff_alpha(agreeing, metric="ordinal") == 1
 
 
+def test_the_psychiatrists_of_fleiss() -> None:
+    kappa = fleiss_kappa(FLEISS_1971)
+    assert round(kappa, 3) == 0.430
+    assert kappa == pytest.approx(0.4302445, abs=1e-6)
+    # The shares of the five diagnoses, as the paper prints them.
+    said = "".join(FLEISS_1971)
+    assert [round(said.count(kind) / 180, 3) for kind in "12345"] == [
+        *(0.144, 0.144, 0.167, 0.306, 0.239)
+    ]
+
+
 def test_wikipedias_fleiss_kappa() -> None:
     assert fleiss_kappa(subjects(WIKIPEDIA)) == pytest.approx(0.20993070442195522, abs=1e-12)
 
@@ -94,6 +122,16 @@ def test_scipys_example_of_tau_b() -> None:
     # The example in the documentation of scipy.stats.kendalltau.
     tau = kendall_tau_b([12, 2, 1, 12, 2], [1, 4, 7, 1, 0])
     assert tau == pytest.approx(-0.47140452079103173, abs=1e-12)
+
+
+def test_kendalls_example_of_ties_in_both_rankings() -> None:
+    # Kendall 1970, "Rank Correlation Methods", chapter 3: S = 33 of 45 pairs, four tied in the one
+    # and nine in the other ranking; published 0.859.
+    one = [1, 2.5, 2.5, 4.5, 4.5, 6.5, 6.5, 8, 9.5, 9.5]
+    other = [1, 2, 4.5, 4.5, 4.5, 4.5, 8, 8, 8, 10]
+    tau = kendall_tau_b(one, other)
+    assert round(tau, 3) == 0.859
+    assert tau == pytest.approx(33 / (41 * 36) ** 0.5, abs=1e-12)
 
 
 def test_tau_b_with_ties_by_hand() -> None:

@@ -128,6 +128,7 @@ def test_progress_draws_throughput_coverage_and_labels(
         ("progress", "times", "kind,judgements,quartile_1_s"),
         ("progress", "coverage", "kind,tasks,judged_by_nobody"),
         ("progress", "weeks", "week_from,tasks,value"),
+        ("progress", "kind_weeks", "kind,measure,of,week_from,tasks,value"),
         ("progress", "labels", "kind,what,label,count"),
     ],
 )
@@ -152,6 +153,61 @@ def test_every_table_is_taken_away_as_csv_and_json(
     assert set(told[0]) == set(rows[0])
     assert client.get(url, {"table": "users", "format": "csv"}).status_code == 404
     assert client.get(url, {"format": "exe"}).status_code == 404
+
+
+def test_managers_pages_are_in_the_language_of_who_reads_and_files_are_not(
+    project: Project, people: list[Membership], dana: User, signed_in
+) -> None:
+    judge(project, people)
+    client = signed_in(dana)
+    told = {}
+    for name in ("quality", "progress", "reviews", "tasks", "members", "datasets", "tokens"):
+        url = reverse(f"project_{name}", args=[project.uid])
+        told[name] = client.get(url, headers={"accept-language": "zh-CN"}).content.decode()
+        assert '<html lang="zh-hans">' in told[name]
+    assert "Fleiss κ，3 人" in told["quality"] and "标记“harmful”" in told["quality"]
+    assert "每日判断数" in told["progress"] and "配对：程度" in told["progress"]
+    assert "审核员" in told["members"] and "Reviewer" not in told["members"]
+    url = reverse("project_quality", args=[project.uid])
+    query = {"table": "agreement", "format": "csv"}
+    file = client.get(url, query, headers={"accept-language": "zh-CN"}).content.decode()
+    assert "Fleiss’ κ, 3 people" in file and "Krippendorff’s α, ordinal" in file
+
+
+def test_a_refusal_is_told_in_the_language_of_who_asked(
+    project: Project, people: list[Membership], bobs: Client
+) -> None:
+    submission = choose(make_task(project), people[0], 0)
+    url = reverse("api_reviews", args=[project.uid, submission.uid])
+    answer = bobs.post(
+        url,
+        {"verdict": "reject", "reason": ""},
+        content_type="application/json",
+        headers={"accept-language": "zh-CN"},
+    )
+    assert answer.status_code == 400
+    assert answer.json()["message"] == "请说明原因：标注员会看到并从中学习。"
+
+
+def test_ones_own_agreement_and_feedback_are_taken_away(
+    project: Project, people: list[Membership], bobs: Client, signed_in
+) -> None:
+    judge(project, people)
+    mine = Submission.objects.filter(annotator=people[0]).first()
+    bobs.post(
+        reverse("review_detail", args=[project.uid, mine.uid]),
+        {"verdict": "reject", "reason": "=HYPERLINK(1)"},
+    )
+    url = reverse("project_dashboard", args=[project.uid])
+    client = signed_in(people[0].user)
+    (told,) = client.get(url, {"table": "feedback", "format": "json"}).json()["rows"]
+    assert (told["what"], told["text"]) == ("reject", "=HYPERLINK(1)")
+    assert (
+        "'=HYPERLINK(1)" in client.get(url, {"table": "feedback", "format": "csv"}).content.decode()
+    )
+    rows = client.get(url, {"table": "agreement", "format": "json"}).json()["rows"]
+    assert {row["kind"] for row in rows} == {"pair", "ranking", "rating"}
+    assert "weight" not in rows[0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import random
 import time
 
-from annotation.word_diff import MAX_CHANGES, changed_share, words_diff
+from annotation.word_diff import MAX_CHANGES, changed_share, words_diff, words_shared
 
 
 def test_what_was_put_in_and_taken_out_by_hand() -> None:
@@ -50,3 +50,11 @@ def test_two_long_texts_with_nothing_in_common_take_no_time() -> None:
     diff = words_diff("old " * 20_000, "new " * 20_000)
     assert [sign for sign, _ in diff] == ["-", "+"] or len(diff) < 2 * MAX_CHANGES
     assert time.process_time() - began < 5
+
+
+def test_what_two_texts_share_is_counted_word_by_word() -> None:
+    assert words_shared("It is big.", "it is BIG.") == 1
+    assert words_shared("a a b", "a c") == 2 * 1 / 5
+    assert words_shared("天空", "天空很蓝") == 2 * 2 / 6
+    assert words_shared("one", "") == 0
+    assert words_shared(" ", "") is None

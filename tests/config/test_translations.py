@@ -1,5 +1,6 @@
 """The site's words in Simplified Chinese: whole, compiled, and chosen by the person."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -40,6 +41,60 @@ def test_every_word_that_templates_mark_is_translated() -> None:
     }
     assert len(marked) > 150
     assert not {word for word in marked if not known.get(word)}
+
+
+def gettext_calls(path: Path) -> set[str]:
+    """What a module marks, by gettext, gettext_lazy (also as _) or gettext_noop."""
+    marks = ("gettext", "gettext_lazy", "gettext_noop", "_")
+    return {
+        call.args[0].value
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in marks
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_every_word_that_modules_mark_is_translated() -> None:
+    known = entries("django")
+    marked = {
+        word
+        for app in ("annotation", "alignment", "modelhub")
+        for path in (Path(settings.BASE_DIR) / app).rglob("*.py")
+        for word in gettext_calls(path)
+    }
+    assert len(marked) > 350
+    assert not {word for word in marked if not known.get(word.replace('"', '\\"'), known.get(word))}
+
+
+def test_every_sentence_that_templates_fill_in_is_translated() -> None:
+    known = entries("django")
+    block = re.compile(r"{% blocktranslate[^%]*%}(.*?){% (?:plural|endblocktranslate) %}", re.S)
+    marked = {
+        re.sub(r"{{ (\w+) }}", r"%(\1)s", text.replace("%", "%%"))
+        for path in TEMPLATES.rglob("*.html")
+        for text in block.findall(path.read_text())
+    }
+    assert len(marked) > 120
+    assert not {word for word in marked if not known.get(word)}
+
+
+UNMARKED = re.compile(r">\s*([A-Z][a-z]+(?: [a-z’]+)*[.:]?)\s*<")
+CODE = re.compile(r"<(pre|code|kbd|script|style)\b.*?</\1>|{#.*?#}", re.S)
+
+
+def test_no_template_says_a_word_that_is_not_marked() -> None:
+    """But for the wordmark, and the page that has to work when nothing else does."""
+    found = {
+        (path.name, word)
+        for path in TEMPLATES.rglob("*.html")
+        if path.name != "500.html" and "admin" not in path.parts
+        for word in UNMARKED.findall(CODE.sub("", path.read_text()))
+        if word not in ("Rondo", "Parquet")
+    }
+    assert not found
 
 
 def test_every_word_that_scripts_mark_is_translated() -> None:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from annotation.models import Submission
 from annotation.services.projects import guideline_publish
+from annotation.services.showcase import showcase_create
 from deploy.vendor import TESTS
 from tests import builders
 from tests.pages.board import annotate_path, press, task_wait
@@ -73,3 +75,44 @@ def test_the_pages_of_a_project(open_page, live_server, project, dana, scheme) -
         page.goto(live_server.url + path)
         found += violations(page)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "wide", "language"), [("light", True, "en-GB"), ("dark", False, "zh-CN")]
+)
+def test_every_page_of_a_project_in_use(
+    open_page, live_server, dana, monkeypatch, scheme, wide, language
+) -> None:
+    """With weeks of work of every kind in it; and no page is wider than the screen."""
+    monkeypatch.setattr("annotation.services.showcase._LAPS", 1)
+    project = showcase_create(owner=dana)
+    submission = Submission.objects.filter(task__kind="dialogue").first()
+    dataset = project.datasets.first()
+    parts = (
+        *("", "guidelines/", "dashboard/", "quality/", "reviews/", "disagreements/", "known/"),
+        *("questions/", "progress/", "prompts/", "tasks/", "forms/rating/", "members/"),
+        *("datasets/", "tokens/", "settings/", f"reviews/{submission.uid}/"),
+    )
+    paths = [f"/projects/{project.uid}/{part}" for part in parts]
+    page = open_page(dana, "/", wide=wide, color_scheme=scheme, locale=language)
+    found = []
+    for path in (*paths, f"/datasets/{dataset.uid}/", "/notifications/", "/rounds/"):
+        page.goto(live_server.url + path)
+        found += violations(page)
+        beyond = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        found += [f"{path}: {beyond} px too wide"] if beyond > 0 else []
+    assert not found, "\n".join(found)
+
+
+def test_what_slides_sideways_fades_where_there_is_more(
+    open_page, live_server, project, dana
+) -> None:
+    page = open_page(dana, f"/projects/{project.uid}/settings/", wide=False)
+    tabs = page.locator("nav.tabs")
+    # The last tab is in sight, because it is this page's: there is more before it alone.
+    assert tabs.get_attribute("data-more") == "start"
+    tabs.evaluate("box => { box.scrollLeft = 0; }")
+    page.wait_for_function("document.querySelector('nav.tabs').dataset.more === 'end'")
+    assert "linear-gradient" in tabs.evaluate("box => getComputedStyle(box).maskImage")
+    page.set_viewport_size({"width": 1440, "height": 900})
+    page.wait_for_function("document.querySelector('nav.tabs').dataset.more === ''")

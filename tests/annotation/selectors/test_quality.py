@@ -1,10 +1,14 @@
 """Agreement, people and disagreements as they are read of the rows."""
 
+from datetime import UTC, date, datetime, timedelta
+
 import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from django.utils.translation import override
 
 from annotation.models import Membership, Project, Submission
+from annotation.selectors.dashboards import progress_dashboard
 from annotation.selectors.quality import (
     disagreements,
     quality_report,
@@ -13,7 +17,7 @@ from annotation.selectors.weights import annotator_weights
 from annotation.services.adjudications import adjudication_submit
 from annotation.services.gold import gold_task_create
 from annotation.services.reviews import review_submit
-from tests.annotation.judging import choose, make_submission, make_task, rank, rate, uids_of
+from tests.annotation.judging import choose, make_submission, make_task, rank, rate, talk, uids_of
 from tests.builders import make_member
 
 pytestmark = pytest.mark.django_db
@@ -32,7 +36,7 @@ def rev(project: Project) -> Membership:
 def figures_of(project: Project, kind: str) -> dict[tuple[str, str], float]:
     report = quality_report(project=project)
     (found,) = [one for one in report.kinds if one.kind == kind]
-    return {(one.measure, one.of): one.interval.value for one in found.figures}
+    return {(one.measure_words, one.of_words): one.interval.value for one in found.figures}
 
 
 def test_rankings_agree_by_tau_b_alpha_and_pairs(
@@ -190,12 +194,100 @@ def test_disagreements_come_worst_first_until_they_are_decided(
     assert [one.task for one in disagreements(project=project)] == [split.task]
 
 
-def test_an_edit_agrees_by_the_answer_taken_up(project: Project, people: list[Membership]) -> None:
-    for place in (0, 1):
+def test_an_edit_agrees_by_the_place_of_the_answer_taken_up(
+    project: Project, people: list[Membership]
+) -> None:
+    ann, ben, _ = people
+    for places in ((0, 0), (1, 1), (0, 1), (1, 0)):
         task = make_task(project, "edit")
-        for member in people[:2]:
-            make_submission(task, member, {"original": uids_of(task)[place], "text": "Better."})
-    assert figures_of(project, "edit")["Krippendorff’s α, nominal", "answer taken up"] == 1
+        uids = sorted(uids_of(task))
+        for member, place in zip((ann, ben), places, strict=True):
+            make_submission(task, member, {"original": uids[place], "text": "Better so."})
+    figures = figures_of(project, "edit")
+    # Half agree, as two people would who toss a coin: nothing beyond chance. A class for each
+    # answer of each task would have called it 0.46.
+    # Coincidences 2 + 2 on the diagonal and 4 off it: observed 4, expected 2 * 4 * 4 / 7.
+    alpha = figures["Krippendorff’s α, nominal", "answer taken up"]
+    assert alpha == pytest.approx(1 - 7 * 4 / (2 * 4 * 4))
+    assert figures["Fleiss’ κ, 2 people", "answer taken up"] == pytest.approx(0)
+    assert figures["Words in common", "texts"] == 1
+
+
+def test_written_answers_agree_by_their_draft_and_their_words(
+    project: Project, people: list[Membership]
+) -> None:
+    ann, ben, _ = people
+    for place in (0, 1):
+        task = make_task(project, "demonstration")
+        draft = sorted(uids_of(task))[place]
+        make_submission(task, ann, {"text": "It is very big.", "started_from": draft})
+        make_submission(task, ben, {"text": "it is big.", "started_from": draft})
+    figures = figures_of(project, "demonstration")
+    assert figures["Krippendorff’s α, nominal", "draft begun with"] == 1
+    # Three words are in both, of four and three.
+    assert figures["Words in common", "texts"] == pytest.approx(2 * 3 / 7)
+    (told,) = [one for one in quality_report(project=project).people if one.membership == ann]
+    assert (told.agreement[0].kind, told.agreement[0].weight) == ("demonstration", None)
+
+
+def test_dialogues_agree_by_the_model_that_was_better(
+    project: Project, people: list[Membership]
+) -> None:
+    ann, ben, _ = people
+    for better, other in (("small", "small"), ("large", "large"), ("small", "large")):
+        task = make_task(project, "dialogue", answers=0)
+        talk(task, ann, better, [4, 2])
+        talk(task, ben, other, [3])
+    figures = figures_of(project, "dialogue")
+    # Units (-3, -3), (3, 3), (-3, 3): off the diagonal 2 of 6, expected 2 * 3 * 3 / 5.
+    alpha = 1 - 5 * 2 / (2 * 3 * 3)
+    for measure, of in (
+        ("Krippendorff’s α, ordinal", "better model, with degree"),
+        ("Krippendorff’s α, nominal", "better model"),
+    ):
+        assert figures[measure, of] == pytest.approx(alpha)
+
+
+def test_each_kind_has_its_coefficient_week_by_week(
+    project: Project, people: list[Membership]
+) -> None:
+    monday = datetime(2026, 11, 2, tzinfo=UTC)
+    for week, orders in enumerate((("0>1>2", "0>1>2"), ("0>1>2", "2>1>0"))):
+        for _ in range(5):
+            task = make_task(project, "ranking", answers=3)
+            for member, order in zip(people, orders, strict=False):
+                made = rank(task, member, order)
+                Submission.objects.filter(pk=made.pk).update(
+                    created_at=monday + timedelta(days=7 * week + 3)
+                )
+    choose(make_task(project), people[0], 0)  # judged by one alone: nothing to compare
+    (kind,) = progress_dashboard(project=project).kind_weeks
+    assert kind.title == "Ranking: Krippendorff’s α, ordinal"
+    assert [one.start for one in kind.weeks] == [date(2026, 11, 2), date(2026, 11, 9)]
+    same, opposite = (one.agreement.value for one in kind.weeks)
+    assert same == 1
+    # Ranks (1, 3), (2, 2), (3, 1), five of each: ten of each rank, 10² between neighbours and 20²
+    # between the ends; 20 values lie at the ends.
+    assert opposite == pytest.approx(1 - 29 * 20 * 400 / (2 * 100 * (100 + 100 + 400) * 2 / 2))
+
+
+def test_a_week_of_few_tasks_is_left_out(project: Project, people: list[Membership]) -> None:
+    for order in ("0>1", "1>0", "0>1", "0>1"):
+        task = make_task(project, "ranking")
+        rank(task, people[0], order)
+        rank(task, people[1], "0>1")
+    assert progress_dashboard(project=project).kind_weeks == []
+
+
+def test_a_report_is_told_in_the_language_of_who_reads_it(
+    project: Project, people: list[Membership]
+) -> None:
+    judge_twenty(project, people)
+    report = quality_report(project=project)  # as it comes out of the cache
+    with override("zh-hans"):
+        (kind,) = report.kinds
+        assert (kind.label, kind.figures[0].of_words) == ("配对", "带程度的选择")
+    assert (kind.label, kind.figures[0].of_words) == ("pair", "choice with degree")
 
 
 def test_the_report_costs_the_same_queries_for_more_judgements(

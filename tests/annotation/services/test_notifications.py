@@ -1,6 +1,7 @@
 """Lines left for people."""
 
 import pytest
+from django.utils.translation import override
 
 from annotation.models import Membership, Notification, Project
 from annotation.services.notifications import (
@@ -43,3 +44,19 @@ def test_reading_marks_ones_own_alone_and_once(project: Project) -> None:
     assert notifications_read(recipient=ben) == 1
     assert notifications_read(recipient=ben) == 0
     assert Notification.objects.filter(recipient=ann, read_at=None).count() == 2
+
+
+def test_a_line_with_values_is_read_in_each_ones_language(project: Project) -> None:
+    ann = make_member(project, "ann")
+    text = "%(person)s asks: %(question)s"
+    values = {"person": "ben", "question": "Is 5 %(d) of\nit enough?"}
+    notification_send(recipients=[ann], text=text, values=values, path="/")
+    (told,) = Notification.objects.all()
+    assert told.line == "ben asks: Is 5 %(d) of it enough?"
+    with override("zh-hans"):
+        assert told.line == "ben 提问：Is 5 %(d) of it enough?"
+
+
+def test_what_somebody_wrote_is_no_format(project: Project) -> None:
+    notification_send(recipients=[make_member(project, "ann")], text="100 %(x)s %", path="/")
+    assert Notification.objects.get().line == "100 %(x)s %"

@@ -58,7 +58,7 @@ def test_whoever_passes_is_let_in_and_told(project: Project, ann: Membership) ->
     state = qualification_settle(membership=ann)
     assert (state.is_passed, state.percent) == (True, 100)
     assert ann.qualified_at is not None
-    assert "100 %" in Notification.objects.get(recipient=ann).text
+    assert "100 %" in Notification.objects.get(recipient=ann).line
     assert not qualification_of(membership=ann).is_wanted
 
 

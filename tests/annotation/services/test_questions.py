@@ -44,7 +44,7 @@ def test_the_task_waits_with_its_slot_and_the_reviewers_are_told(
     assert Task.objects.get(pk=given.task_id).slots_free == 0
     (told,) = Notification.objects.all()
     assert told.recipient == bob
-    assert told.text == "ann asks: What is “concise”?"
+    assert told.line == "ann asks: What is “concise”?"
     following = assignment_next(membership=ann)
     assert following is not None and following != given
     assert question_ask(assignment=given, text="What is\n“concise”?") == question
@@ -60,7 +60,7 @@ def test_answered_it_comes_back_before_anything_else(
     assert (answered.answer, answered.answered_by) == ("Because.", bob)
     assert answered.answered_at is not None
     told = Notification.objects.get(recipient=ann)
-    assert told.text == "Your question was answered: Because."
+    assert told.line == "Your question was answered: Because."
     assert told.path.endswith("/annotate/")
     assert assignment_next(membership=ann) == given
     with pytest.raises(ConflictError, match="already"):

@@ -56,7 +56,7 @@ def test_a_rejected_submission_gives_its_slot_to_another_person(
     assert status(submission) == Status.REJECTED
     assert free(submission) == 1
     told = Notification.objects.get(recipient=submission.annotator)
-    assert "Read it again." in told.text
+    assert "Read it again." in told.line
     ben = make_member(project, "ben")
     given = assignment_next(membership=ben)
     assert given is not None and given.task_id == submission.task_id
