@@ -8,23 +8,27 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from annotation import policy
+from annotation.desk_keys import DEFAULTS
 from annotation.models import Task
+from annotation.selectors.key_bindings import key_bindings_of
 
 # What is kept is the English sentence, whichever language it was read in: reasons are counted.
 SKIP_REASONS = {
-    "The prompt is unclear or broken": _("The prompt is unclear or broken"),
-    "Something in it is unsafe or upsetting": _("Something in it is unsafe or upsetting"),
+    "It is unclear what is asked": _("It is unclear what is asked"),
+    "Something is broken or missing": _("Something is broken or missing"),
     "It is in a language I do not read well": _("It is in a language I do not read well"),
+    "Something in it is unsafe or upsetting": _("Something in it is unsafe or upsetting"),
     "It needs knowledge that I do not have": _("It needs knowledge that I do not have"),
     "Another reason": _("Another reason"),
 }
 # In the order they need one another; a kind's own come when its first task does.
 FRAME_SCRIPTS = (
-    *("notices", "courier", "chips", "stock", "typeset", "difference", "answers", "desk"),
-    "keyboard",
+    *("notices", "courier", "keymap", "chips", "stock", "typeset", "difference", "reading"),
+    *("answers", "prompt", "guidelines", "care", "desk", "keyboard"),
 )
+RANKING_SCRIPTS = ("kinds/ranking_board", "kinds/ranking_rewrite", "kinds/ranking")
 KIND_SCRIPTS = {
-    Task.Kind.RANKING: ("vendor/sortable.js", *("kinds/ranking_board", "kinds/ranking")),
+    Task.Kind.RANKING: ("vendor/sortable.js", "editor", *RANKING_SCRIPTS),
     Task.Kind.PAIR: ("degrees", "kinds/pair"),
     Task.Kind.RATING: ("kinds/rating",),
     Task.Kind.DEMONSTRATION: ("editor", "kinds/demonstration"),
@@ -32,7 +36,7 @@ KIND_SCRIPTS = {
     Task.Kind.DIALOGUE: ("editor", "degrees", "kinds/dialogue"),
 }
 LIBRARIES = {"highlight": "vendor/highlight.js", "katex": "vendor/katex.js"}
-CALLS = ("draft", "submit", "skip", "renew", "undo", "question", "answers")
+CALLS = ("draft", "submit", "skip", "renew", "undo", "question", "report", "answers")
 BLANK = "ASSIGNMENT"
 
 
@@ -49,8 +53,12 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
         | {
             "next": reverse("api_next", args=[project.uid]),
             "preview": reverse("api_preview", args=[project.uid]),
+            "guidelines_read": reverse("api_guidelines_read", args=[project.uid]),
+            "keys": reverse("api_desk_keys"),
         },
         "kinds": kind_scripts(),
+        "keys": key_bindings_of(user=membership.user),
+        "keys_default": DEFAULTS,
         "libraries": {name: static(path) for name, path in LIBRARIES.items()},
     }
     context = {

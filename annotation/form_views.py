@@ -28,7 +28,10 @@ WORDS = {
     Task.Kind.EDIT: "The best answer, made better by a person.",
     Task.Kind.DIALOGUE: "A talk with live models, of two answers the better one each turn.",
 }
-PREVIEW_SCRIPTS = ("notices", "courier", "typeset", "difference", "answers", "form_preview")
+PREVIEW_SCRIPTS = (
+    *("notices", "courier", "keymap", "typeset", "difference", "reading", "answers"),
+    "form_preview",
+)
 SAMPLE_PROMPT = "Why is the sky blue?"
 SAMPLE_ANSWERS = (
     "Air scatters short waves of light far more than long ones: by $1/\\lambda^4$. **Blue** light "

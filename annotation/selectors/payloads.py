@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from annotation.identity import identity_mask
 from annotation.models import Assignment, Candidate, DialogueTurn, Task, TaskCandidate
 from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import desk_counts
@@ -9,12 +10,16 @@ from annotation.shown_order import order_shuffled
 from annotation.task_forms import form_of
 from modelhub.prepared import Prepared
 
+# Tags of prompts whose text is covered until somebody chooses to read it.
+SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual", "self-harm"})
+
 
 def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     """All that the annotator's page shows of an assignment, as JSON; four queries.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
-    made them, and nothing says that a task's judgement is known. HTML is rendered and safe
+    made them; where one names itself the name is hidden (annotation.identity); nothing says that a
+    task's judgement is known, or was given before. HTML is rendered and safe
     (annotation.rendering). A dialogue brings the answers it was given so far; one query more.
     """
     task, membership = assignment.task, assignment.annotator
@@ -33,7 +38,11 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             "draft_sequence": assignment.draft_sequence,
             "active_s": assignment.active_s,
         },
-        "task": {"uid": task.uid, "kind": task.kind},
+        "task": {
+            "uid": task.uid,
+            "kind": task.kind,
+            "is_sensitive": not SENSITIVE_TAGS.isdisjoint(task.prompt.tags),
+        },
         "form": form_of(membership.project, task.kind).shown(),
         "prompt": {
             "messages": [
@@ -50,7 +59,11 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             for place, uid in enumerate(order_shuffled(candidates, seed=assignment.shuffle_seed))
         ],
         "guideline": guideline
-        and {"number": guideline.number, "html": markdown_render(guideline.text)},
+        and {
+            "number": guideline.number,
+            "html": markdown_render(guideline.text),
+            "read": membership.guideline_read,
+        },
         "progress": {name: counts[name] for name in ("submitted_today", "open")},
         "notifications": counts["unread"],
     }
@@ -74,11 +87,12 @@ _ANSWERS = Prepared(
 
 def candidate_payload(candidate: Candidate) -> dict[str, Any]:
     """An answer as the page shows it. Its length is in words, and in tokens where a model told."""
+    text = identity_mask(candidate.text)
     return {
         "uid": candidate.uid,
-        "text": candidate.text,
-        "html": markdown_render(candidate.text),
-        "words": words_count(candidate.text),
+        "text": text,
+        "html": markdown_render(text),
+        "words": words_count(text),
         "tokens": candidate.token_count,
     }
 

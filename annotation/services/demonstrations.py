@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from annotation.identity import identity_restore
 from annotation.models import Assignment, Candidate, Demonstration, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.services.writings import writing_check, writing_keep
@@ -51,8 +52,11 @@ def _check(asked: Asked[DemonstrationForm], judgement: dict[str, Any]) -> dict[s
         raise ApplicationError(
             f"This project asks for at most {asked.form.turns} answers.", {"field": "turns"}
         )
+    text = writing_check(judgement["text"], "text")
+    if started_from is not None:
+        text = identity_restore(text, original=Candidate.objects.get(uid=started_from).text)
     return {
-        "text": writing_check(judgement["text"], "text"),
+        "text": text,
         "started_from": started_from,
         "turns": [
             {name: writing_check(turn[name], f"turns[{place}].{name}") for name in ("user", "text")}

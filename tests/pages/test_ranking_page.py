@@ -127,7 +127,7 @@ def test_a_task_is_skipped_with_a_reason_and_the_next_follows(open_page, project
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "Second?"))
     page = open_page(alice, annotate_path(project))
     task_wait(page)
-    press(page, "s 3 Enter")
+    press(page, "s 3")
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
     skipped = Assignment.objects.get(state=Assignment.State.SKIPPED)
     assert skipped.skip_reason == "It is in a language I do not read well"

@@ -11,8 +11,9 @@
      resized()     the window changed */
 (() => {
   "use strict";
-  const { DraftKeeper, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
-  const { draftsPrune, fill, keyNew, notice, offer, offerClose, post, say, scriptLoad, store, typeset } = window.rondo;
+  const { Breaks, Cover, DraftKeeper, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
+  const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, post, readingSeconds, say } = window.rondo;
+  const { scriptLoad, store, typeset } = window.rondo;
 
   const config = JSON.parse(document.getElementById("desk-state").textContent);
   const page = document.querySelector("[data-desk]");
@@ -23,15 +24,20 @@
   const ATTENTION_MS = 30_000;
   const UNDO_MS = 10_000;
   const FRESH_MS = 20_000;
+  const LONG_S = 10; // less than this is read at a glance
+  const TOO_FAST = 4; // times as fast as people read: nobody has
 
   const outbox = new Outbox(config.viewer);
   const lease = new LeaseChip();
   const saved = new SavedChip();
   const progress = new ProgressChip();
+  const breaks = new Breaks();
+  const cover = new Cover(page);
+  const guidelines = new Guidelines({ url: config.urls.guidelines_read, typeset: (root) => typeset(root, config.libraries) });
   const urlOf = (name, uid) => config.urls[name].replace(config.blank_uid, uid);
   const stock = new Stock({ next: config.urls.next, urlOf, arrived: (given) => kindLoad(given.task.kind).catch(() => {}) });
 
-  let current = null; // {given, uid, kind, work, keeper, activeS, changed, end}
+  let current = null; // {given, uid, kind, work, keeper, activeS, firstMoveS, changed, end}
   let last = null; // what was sent last: {entry, given, draft, until, done}
   let busy = false; // between two tasks, waiting for the server
   let lastActive = Date.now();
@@ -81,6 +87,8 @@
     stock.busyWith.add(uid);
     current = { given, uid, kind: task.kind, keeper, end, form: given.form ?? {}, changed: false };
     current.activeS = Number(content?.active_s) || 0;
+    current.firstMoveS = typeof content?.first_move_s === "number" ? content.first_move_s : null;
+    current.toReadS = readingSeconds(given);
     current.work = new window.rondo.kinds[task.kind]({
       task: given,
       form: current.form,
@@ -97,15 +105,16 @@
     lease.lapsed = false;
     lease.take(assignment.lease_until);
     progress.take(given.progress);
-    guidelineShow(given.guideline);
-    messagesShow(given.prompt.messages);
+    guidelines.take(given.guideline);
+    messagesShow($("[data-messages]"), given.prompt.messages);
     rationaleShow(content?.rationale);
     keysShow(task.kind);
     view("task");
     current.work.take(content);
     redraw();
     scrollTo({ top: 0 });
-    current.work.focus();
+    cover.take(task.is_sensitive && !content);
+    if (!cover.isOn) current.work.focus();
     typeset($("[data-for='task']"), config.libraries);
     if (draft) keeper.keep(draftNow());
     else if (newerHere) {
@@ -123,30 +132,6 @@
     current = null;
   }
 
-  function messagesShow(messages) {
-    const names = {
-      user: gettext("Person"),
-      assistant: gettext("Assistant"),
-      system: gettext("Instructions to the assistant"),
-    };
-    $("[data-messages]").replaceChildren(
-      ...messages.map((message) => {
-        const box = document.createElement("div");
-        box.className = "message";
-        box.dataset.role = message.role;
-        const who = document.createElement("h3");
-        who.textContent = names[message.role] ?? message.role;
-        const text = document.createElement("div");
-        text.className = "prose";
-        text.dir = "auto";
-        text.innerHTML = message.html; // rendered and cleaned by the server
-        box.append(who, text);
-        return box;
-      }),
-    );
-    $("[data-messages]").scrollTop = 0;
-  }
-
   function rationaleShow(text) {
     const asked = current.form.rationale ?? "optional";
     $("[data-why]").hidden = asked === "none";
@@ -155,31 +140,13 @@
     rationale.value = typeof text === "string" ? text : "";
   }
 
-  function guidelineShow(guideline) {
-    const box = $("[data-guidelines]");
-    if (!guideline) {
-      box.textContent = gettext("This project has no guidelines yet.");
-    } else {
-      box.innerHTML = guideline.html; // rendered and cleaned by the server
-      $("#guidelines-title").textContent = fill(gettext("Guidelines, version %(n)s"), { n: guideline.number });
-    }
-    const read = store.read(`rondo:guidelines:${config.project}`, 0);
-    $("[data-guideline-new]").hidden = !guideline || read === guideline.number;
-  }
-
-  function guidelinesOpen() {
-    $("#guidelines-drawer").showModal();
-    const guideline = current?.given.guideline;
-    if (guideline) store.write(`rondo:guidelines:${config.project}`, guideline.number);
-    typeset($("[data-guidelines]"), config.libraries);
-    $("[data-guideline-new]").hidden = true;
-  }
-
   /* The keys of this kind: a line in the bar, and the sheet. */
   function keysShow(kind) {
     const template = document.getElementById(`keys-${kind}`).content.cloneNode(true);
     $("[data-bar-keys]").replaceChildren(template.querySelector("[data-short]"));
     $("[data-kind-keys]").replaceChildren(...template.querySelectorAll("dl > div"));
+    $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
+    keymap.sheetDraw();
   }
 
   /* ------------------------------------------------------------ the work changes */
@@ -188,12 +155,14 @@
     ...current.work.draft(),
     ...(current.form.rationale !== "none" && { rationale: rationale.value }),
     active_s: Math.round(current.activeS),
+    first_move_s: current.firstMoveS,
   });
 
   /* The judgement changed: the draft is kept, and the next task fetched while this one is done. */
   function changed() {
     if (!current) return;
     current.changed = true;
+    current.firstMoveS ??= current.activeS;
     current.keeper.keep(draftNow());
     stock.ahead(current.uid);
     redraw();
@@ -202,7 +171,7 @@
   function redraw() {
     if (!current) return;
     $("[data-count]").textContent = current.work.count();
-    hintShow(current.work.hint());
+    hintShow(current.work.hint() || paceHint());
     $('[data-act="submit"]').setAttribute("aria-disabled", String(Boolean(missing())));
     $('[data-act="undo"]').disabled = !current.work.canUndo;
   }
@@ -211,6 +180,17 @@
   function hintShow(words) {
     $("[data-hint]").hidden = !words;
     if ($("[data-hint-words]").textContent !== words) $("[data-hint-words]").textContent = words;
+  }
+
+  /* A first choice that came before anybody could have read is pointed at, and stands. */
+  function paceHint() {
+    const { firstMoveS, toReadS, kind } = current;
+    const chosen = kind === "ranking" || kind === "pair" || kind === "rating";
+    if (!chosen || firstMoveS === null || toReadS < LONG_S || firstMoveS * TOO_FAST >= toReadS) return "";
+    return fill(gettext("Your first choice came after %(first)s s; to read it all takes about %(all)s s."), {
+      first: Math.round(firstMoveS),
+      all: Math.round(toReadS),
+    });
   }
 
   function missing() {
@@ -362,7 +342,7 @@
   }
 
   async function submit() {
-    if (busy || page.dataset.view !== "task") return;
+    if (busy || page.dataset.view !== "task" || cover.isOn) return;
     const lack = missing();
     if (lack) {
       lack.point?.();
@@ -379,7 +359,8 @@
       body: {
         ...current.work.judgement(),
         ...(current.form.rationale !== "none" && { rationale: rationale.value }),
-        active_s: Math.round(current.activeS * 10) / 10,
+        active_s: current.activeS,
+        first_move_s: current.firstMoveS,
       },
     };
     const draft = draftNow();
@@ -391,7 +372,7 @@
     const sentNow = outboxSend();
     mine.done = sentNow.catch(() => {});
     progress.sent(1);
-    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: "U", ms: UNDO_MS, act: takeBack });
+    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: keymap.cap("undo"), ms: UNDO_MS, act: takeBack });
     setTimeout(() => last === mine && lastForget(), UNDO_MS);
     page.classList.add("sending");
     try {
@@ -418,7 +399,7 @@
     const { work, uid, keeper } = current;
     busy = true;
     try {
-      const reply = await post(urlOf("submit", uid), { ...work.judgement(), rationale: rationale.value, active_s: current.activeS }, keyNew());
+      const reply = await post(urlOf("submit", uid), { ...work.judgement(), rationale: rationale.value, active_s: current.activeS, first_move_s: current.firstMoveS }, keyNew());
       keeper.close();
       stock.add(reply.next);
       await nextTake();
@@ -503,6 +484,20 @@
     if (left) notice(gettext("Asked. The task waits for the answer, with your work; you will be told."));
   }
 
+  async function report(text) {
+    try {
+      await post(urlOf("report", current.uid), { text });
+      notice(gettext("Reported. You may finish the task, or skip it."));
+    } catch (refusal) {
+      notice(refusal.offline ? gettext("Offline: a task can be reported when the server answers.") : fill(gettext("Not reported: %(why)s"), { why: refusal.message }), "error");
+    }
+  }
+
+  function uncover() {
+    cover.lift();
+    current?.work.focus();
+  }
+
   /* Leave the task on show by a request that answers with the next. */
   async function leave(name, body, offlineWords, refusedWords) {
     if (busy || !current) return false;
@@ -531,7 +526,9 @@
     "take-back": () => {}, // the offer's button has its own hand
     skip: () => $("#skip-dialog").showModal(),
     question: () => $("#question-dialog").showModal(),
-    guidelines: guidelinesOpen,
+    report: () => $("#report-dialog").showModal(),
+    guidelines: () => guidelines.open(),
+    uncover,
     keys: () => $("#keys-dialog").showModal(),
     again: load,
   };
@@ -548,10 +545,11 @@
     desk: {
       acts,
       ask,
+      report,
       skip,
       toRationale: () => !$("[data-why]").hidden && rationale.focus(),
       get work() {
-        return page.dataset.view === "task" ? current?.work : null;
+        return page.dataset.view === "task" && !cover.isOn ? current?.work : null;
       },
     },
   };
@@ -565,7 +563,9 @@
   setInterval(() => {
     if (page.dataset.view !== "task" || !current) return;
     const idle = Date.now() - lastActive;
-    if (!document.hidden && idle < ATTENTION_MS) current.activeS += 1;
+    const active = !document.hidden && idle < ATTENTION_MS;
+    if (active) current.activeS += 1;
+    breaks.tick(active);
     lease.draw();
     saved.draw();
     if (idle < IDLE_AFTER_MS && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();

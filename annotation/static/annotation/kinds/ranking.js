@@ -1,7 +1,7 @@
 /* Ranking: answers are put in lanes, by key, by drag and by tap; who shares a lane is tied. */
 (() => {
   "use strict";
-  const { Answers, Board, fill, say, store } = window.rondo;
+  const { Answers, Board, Rewrite, fill, say, store } = window.rondo;
   const COLUMN_MIN = 216;
   const $ = (selector, root) => root.querySelector(selector);
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -9,8 +9,11 @@
   class Ranking {
     constructor(desk) {
       this.desk = desk;
-      this.stage = desk.stage;
-      this.stage.classList.add("ranking-board");
+      this.stage = document.createElement("div");
+      this.stage.className = "ranking-board";
+      this.none = this.noneBuild();
+      this.rewrite = null;
+      desk.stage.append(this.stage, this.none);
       this.board = new Board(desk.task.candidates.map((one) => one.uid), { outside: desk.form.unacceptable !== false });
       this.answers = new Answers({
         candidates: desk.task.candidates,
@@ -27,17 +30,21 @@
 
     take(draft) {
       this.board.fromDraft(draft);
+      this.rewriteEnd();
+      const original = draft?.rewrite && this.desk.task.candidates.find((one) => one.uid === draft.rewrite.original);
+      if (original) this.rewriteOpen(original.uid, String(draft.rewrite.text ?? ""));
       this.layoutApply();
       this.draw({ animate: false });
       this.answers.foldApply();
     }
 
     draft() {
-      return this.board.toDraft();
+      return { ...this.board.toDraft(), rewrite: this.rewrite?.draft() ?? null };
     }
 
     judgement() {
-      return { tiers: this.board.tiers(), unacceptable: this.board.unacceptable() };
+      const rewrite = this.rewrite?.isChanged ? this.rewrite.draft() : null;
+      return { tiers: this.board.tiers(), unacceptable: this.board.unacceptable(), rewrite };
     }
 
     missing() {
@@ -65,7 +72,10 @@
     }
 
     hint() {
-      return "";
+      if (this.rewrite && !this.rewrite.isChanged) return gettext("What is written anew is the answer unchanged: it is not sent.");
+      const { board } = this;
+      const alone = board.tiers().length === 1 && board.unacceptable().length === 0;
+      return board.isComplete() && board.size > 2 && alone ? gettext("All are tied: is none better than another?") : "";
     }
 
     focus() {
@@ -113,6 +123,7 @@
         x: () => this.moved(board.unacceptableToggle(uid)),
         0: () => this.moved(board.place(uid, 0)),
         v: () => this.layoutToggle(),
+        e: () => this.rewriteBegin(),
       };
       if (!Object.hasOwn(moves, key)) return answers.key(key);
       moves[key]();
@@ -197,6 +208,59 @@
       return card;
     }
 
+    /* ---------------------------------------------------------- none is good */
+
+    /* Offered where no answer is acceptable. */
+    noneBuild() {
+      const box = document.getElementById("none-template").content.cloneNode(true).firstElementChild;
+      box.querySelector("button").addEventListener("click", () => this.rewriteBegin(this.board.tiers()[0][0]));
+      return box;
+    }
+
+    get mayRewrite() {
+      return this.desk.form.rewrite !== false;
+    }
+
+    /* Write an answer anew: the one that has the focus, unless another is named. */
+    rewriteBegin(uid = this.answers.focused) {
+      if (!this.mayRewrite) return say(gettext("This project asks for no answer written anew."));
+      if (this.rewrite?.candidate.uid !== uid) {
+        if (this.rewrite?.isChanged) say(gettext("Take out what you have written first."));
+        else this.rewriteOpen(uid);
+      }
+      this.rewrite.editor.focus();
+      this.rewrite.root.scrollIntoView({ block: "nearest" });
+      return this.desk.changed();
+    }
+
+    rewriteOpen(uid, text) {
+      this.rewriteEnd();
+      this.rewrite = new Rewrite({
+        desk: this.desk,
+        candidate: this.desk.task.candidates.find((one) => one.uid === uid),
+        letter: this.answers.letter(uid),
+        text,
+        onChange: () => this.desk.changed(),
+        onClose: () => {
+          this.rewriteEnd();
+          this.answers.go(uid, { speak: false });
+          this.desk.changed();
+        },
+      });
+      this.desk.stage.append(this.rewrite.root);
+      this.noneDraw();
+    }
+
+    rewriteEnd() {
+      this.rewrite?.root.remove();
+      this.rewrite = null;
+      this.noneDraw();
+    }
+
+    noneDraw() {
+      this.none.hidden = Boolean(this.rewrite) || !this.mayRewrite || this.board.unacceptable().length < this.board.size;
+    }
+
     /* ---------------------------------------------------------- drawing */
 
     /* Put every card where the board says, gliding from where it was. */
@@ -225,6 +289,7 @@
       }
       if (held && held !== document.activeElement && stage.contains(held)) held.focus({ preventScroll: true });
       answers.mark();
+      this.noneDraw();
       if (!glide) return;
       for (const [uid, card] of cards) {
         const [from, to] = [before.get(uid), card.getBoundingClientRect()];
