@@ -1,4 +1,4 @@
-"""The keys of the annotator's page, and changing them. Plain Python.
+"""The keys of the annotator's page, and which may be changed to which.
 
 An action has one key on every kind of task that knows it. Digits place, rate and choose by number,
 A and B mark an answer, and the keys that move a page are the browser's: those stay as they are.

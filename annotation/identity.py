@@ -108,7 +108,7 @@ _SELF = re.compile(
             rf"[^.!?\n]{{0,80}}?{_NAMED}",
             # as ChatGPT, I …
             rf"\bas {_NAMED}, I\b",
-            rf"\b(?:my name is|call me|my (?:creators?|developers?|makers?) (?:is|are|at)) {_NAMED}",
+            rf"\b(?:my name is|call me|my (?:creator|developer|maker)s? (?:is|are|at)) {_NAMED}",
             rf"\bI (?:was|have been) (?:trained|developed|created|made|built|designed)"
             rf"[^.!?\n]{{0,40}}? by [^.!?\n]{{0,40}}?{_NAMED}",
             rf"\b(?:trained|developed|created|made|built|operated) me\b[^.!?\n]{{0,40}}{_NAMED}",

@@ -10,8 +10,12 @@ from modelhub.errors import ApplicationError
 
 pytestmark = pytest.mark.django_db
 GIVEN = {
-    **{"overlap": 3, "queue_order": "random", "gold_share": 0.1, "qualification_pass": 0.8},
-    **{"mirrored_share": 0.05, "skips_to_review": 4},
+    "overlap": 3,
+    "queue_order": "random",
+    "gold_share": 0.1,
+    "qualification_pass": 0.8,
+    "mirrored_share": 0.05,
+    "skips_to_review": 4,
 }
 
 
