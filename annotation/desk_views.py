@@ -24,7 +24,7 @@ SKIP_REASONS = {
 # In the order they need one another; a kind's own come when its first task does.
 FRAME_SCRIPTS = (
     *("notices", "courier", "keymap", "chips", "stock", "typeset", "difference", "reading"),
-    *("answers", "prompt", "guidelines", "care", "desk", "keyboard"),
+    *("answers", "prompt", "guidelines", "care", "frame", "desk", "keyboard"),
 )
 RANKING_SCRIPTS = ("kinds/ranking_board", "kinds/ranking_rewrite", "kinds/ranking")
 KIND_SCRIPTS = {

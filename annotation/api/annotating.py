@@ -107,6 +107,11 @@ class WorkSerializer(serializers.Serializer[Any]):
     prompt = PromptSerializer()
     candidates = CandidateSerializer(many=True, help_text="in the order to show them")
     answers = TurnSerializer(many=True, required=False, help_text="of a dialogue, so far")
+    rated = serializers.DictField(
+        child=serializers.IntegerField(),
+        required=False,
+        help_text="what the caller rated these answers before, by uid",
+    )
     guideline = GuidelineSerializer(allow_null=True)
     progress = ProgressSerializer()
     notifications = serializers.IntegerField(help_text="not read yet")

@@ -20,7 +20,7 @@ class KeysApi(APIView):
 
     class InputSerializer(StrictSerializer):
         keys = serializers.DictField(
-            child=serializers.CharField(max_length=4, trim_whitespace=False),
+            child=serializers.CharField(max_length=20, trim_whitespace=False),
             help_text="those to have by action; the others are as the page comes",
         )
 

@@ -1,9 +1,20 @@
 """What the annotator's page is given to show."""
 
+import json
+from collections.abc import Container
 from typing import Any
 
 from annotation.identity import identity_mask
-from annotation.models import Assignment, Candidate, DialogueTurn, Task, TaskCandidate
+from annotation.models import (
+    Assignment,
+    Candidate,
+    DialogueTurn,
+    Membership,
+    Rating,
+    Submission,
+    Task,
+    TaskCandidate,
+)
 from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import desk_counts
 from annotation.shown_order import order_shuffled
@@ -15,7 +26,9 @@ SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual",
 
 
 def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
-    """All that the annotator's page shows of an assignment, as JSON; four queries.
+    """All that the annotator's page shows of an assignment, as JSON.
+
+    Four queries, five where answers are compared.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
     made them; where one names itself the name is hidden (annotation.identity); nothing says that a
@@ -67,6 +80,8 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
         "progress": {name: counts[name] for name in ("submitted_today", "open")},
         "notifications": counts["unread"],
     }
+    if task.kind in (Task.Kind.RANKING, Task.Kind.PAIR):
+        payload["rated"] = _rated_before(membership, task, candidates)
     if task.kind == Task.Kind.DIALOGUE:
         turns = DialogueTurn.objects.filter(assignment=assignment).order_by("pk")
         payload["answers"] = [
@@ -75,6 +90,22 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     return payload
 
 
+def _rated_before(membership: Membership, task: Task, uids: Container[str]) -> dict[str, int]:
+    """What this annotator rated these answers before, 1 to 7: to be compared, not shown."""
+    rows = _RATED.rows(annotator=membership.pk, prompt=task.prompt_id)
+    ratings = json.loads(rows[0][0]) if rows else {}
+    return {uid: one["overall"] for uid, one in ratings.items() if uid in uids}
+
+
+_RATED = Prepared(
+    lambda annotator, prompt: (
+        Rating.objects.filter(submission__annotator=annotator, submission__task__prompt=prompt)
+        .exclude(submission__status=Submission.Status.WITHDRAWN)
+        .order_by("-submission")
+        .values_list("ratings")[:1]
+    ),
+    numbers=("annotator", "prompt"),
+)
 _ANSWERS = Prepared(
     lambda task: (
         TaskCandidate.objects.filter(task=task)

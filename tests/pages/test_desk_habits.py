@@ -138,6 +138,34 @@ def test_a_first_choice_before_anybody_could_have_read_is_pointed_at_and_stands(
     assert submission.first_move_s < 5
 
 
+@pytest.mark.parametrize("kind", ["pair", "ranking"])
+def test_a_choice_at_odds_with_ones_own_rating_is_pointed_at_and_stands(
+    open_page, project, alice, kind
+) -> None:
+    rated = builders.make_task(project, "rating", priority=1)
+    again = builders.make_task(project, kind, (), prompt=rated.prompt)
+    for one in rated.task_candidates.all():
+        again.task_candidates.create(candidate=one.candidate, position=one.position)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    high = letters(page)["A"]
+    with page.expect_response(lambda reply: "/submit/" in reply.url):
+        press(page, "6 j 2 Enter")
+    expect(page.locator(f'[data-stage="{kind}"]')).to_be_visible()
+    letter = next(name for name, uid in letters(page).items() if uid == high)
+    low = "AB".replace(letter, "")
+    if kind == "pair":
+        press(page, "7" if letter == "A" else "3")
+    else:
+        press(page, "2 j 1" if letter == "A" else "1 j 2")
+    expect(page.locator("[data-hint]")).to_contain_text(
+        f"You rated {letter} 6 of 7 and {low} 2 before, and now {low} is the better one."
+    )
+    press(page, "Enter")
+    finished_wait(page)
+    assert Submission.objects.count() == 2
+
+
 def test_a_model_that_names_itself_is_not_named_to_the_annotator(open_page, project, alice) -> None:
     builders.make_task(project, "edit", ("I am Claude, by Anthropic. It is Paris.",))
     page = open_page(alice, annotate_path(project))

@@ -201,5 +201,21 @@
     }
   }
 
-  window.rondo = { ...window.rondo, Answers, lengthWords };
+  const AT_ODDS = 2; // steps of a rating, of 7, that are no slip of the hand
+
+  /* Where somebody now puts an answer above another that they rated clearly higher before: words for
+     the first such pair, or "". `above`: pairs of uids [better, worse] as they are judged now. */
+  function ratingContradiction(above, rated, letterOf) {
+    const found = above.find(([better, worse]) => rated?.[worse] - rated?.[better] >= AT_ODDS);
+    if (!found) return "";
+    const [a, b] = found;
+    return fill(gettext("You rated %(b)s %(high)s of 7 and %(a)s %(low)s before, and now %(a)s is the better one."), {
+      a: letterOf(a),
+      b: letterOf(b),
+      low: rated[a],
+      high: rated[b],
+    });
+  }
+
+  window.rondo = { ...window.rondo, Answers, lengthWords, ratingContradiction };
 })();

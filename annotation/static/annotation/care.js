@@ -1,5 +1,5 @@
-/* Care for the person: sensitive text is covered until they ask for it, and a long stretch of work
-   has a break in it. */
+/* Care for the person: only their attention counts as work, sensitive text is covered until they ask
+   for it, and a long stretch of work has a break in it. */
 (() => {
   "use strict";
   const { notice, store } = window.rondo;
@@ -17,6 +17,20 @@
 
   const coverOn = setting("[data-cover-on]", "rondo:cover");
   const breaksOn = setting("[data-breaks-on]", "rondo:breaks");
+
+  /* Whether somebody is there: when they last moved, pressed or scrolled anything. */
+  class Attention {
+    constructor() {
+      this.at = Date.now();
+      for (const kind of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "scroll"]) {
+        addEventListener(kind, () => (this.at = Date.now()), { passive: true, capture: true });
+      }
+    }
+
+    within(ms) {
+      return Date.now() - this.at < ms;
+    }
+  }
 
   /* Over a sensitive task: neither eye, key nor screen reader gets through. */
   class Cover {
@@ -66,5 +80,5 @@
     }
   }
 
-  window.rondo = { ...window.rondo, Breaks, Cover };
+  window.rondo = { ...window.rondo, Attention, Breaks, Cover };
 })();

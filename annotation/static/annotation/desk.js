@@ -11,14 +11,13 @@
      resized()     the window changed */
 (() => {
   "use strict";
-  const { Breaks, Cover, DraftKeeper, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
+  const { Attention, Breaks, Cover, DraftKeeper, Frame, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
   const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, post, readingSeconds, say } = window.rondo;
   const { scriptLoad, store, typeset } = window.rondo;
 
   const config = JSON.parse(document.getElementById("desk-state").textContent);
   const page = document.querySelector("[data-desk]");
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const rationale = $("[data-rationale]");
+  const $ = (selector) => document.querySelector(selector);
   const RENEW_EVERY_MS = 60_000;
   const IDLE_AFTER_MS = 60_000;
   const ATTENTION_MS = 30_000;
@@ -31,6 +30,8 @@
   const lease = new LeaseChip();
   const saved = new SavedChip();
   const progress = new ProgressChip();
+  const frame = new Frame(page);
+  const attention = new Attention();
   const breaks = new Breaks();
   const cover = new Cover(page);
   const guidelines = new Guidelines({ url: config.urls.guidelines_read, typeset: (root) => typeset(root, config.libraries) });
@@ -40,18 +41,12 @@
   let current = null; // {given, uid, kind, work, keeper, activeS, firstMoveS, changed, end}
   let last = null; // what was sent last: {entry, given, draft, until, done}
   let busy = false; // between two tasks, waiting for the server
-  let lastActive = Date.now();
   let loadRetryMs = 3000;
   let loadTimer = 0;
 
-  /* ------------------------------------------------------------ views */
-
   function view(name) {
-    page.dataset.view = name;
-    const working = name === "task";
-    $("[data-lease]").hidden = !working;
-    if (!working) saved.clear();
-    $("[data-ask]").hidden = !working;
+    frame.show(name);
+    if (name !== "task") saved.clear();
   }
 
   function kindLoad(kind) {
@@ -107,8 +102,9 @@
     progress.take(given.progress);
     guidelines.take(given.guideline);
     messagesShow($("[data-messages]"), given.prompt.messages);
-    rationaleShow(content?.rationale);
-    keysShow(task.kind);
+    frame.rationaleTake(current.form.rationale ?? "optional", content?.rationale);
+    frame.keysTake(task.kind);
+    $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
     view("task");
     current.work.take(content);
     redraw();
@@ -132,28 +128,11 @@
     current = null;
   }
 
-  function rationaleShow(text) {
-    const asked = current.form.rationale ?? "optional";
-    $("[data-why]").hidden = asked === "none";
-    $("[data-why-asked]").textContent = asked === "required" ? gettext("required") : gettext("optional");
-    rationale.required = asked === "required";
-    rationale.value = typeof text === "string" ? text : "";
-  }
-
-  /* The keys of this kind: a line in the bar, and the sheet. */
-  function keysShow(kind) {
-    const template = document.getElementById(`keys-${kind}`).content.cloneNode(true);
-    $("[data-bar-keys]").replaceChildren(template.querySelector("[data-short]"));
-    $("[data-kind-keys]").replaceChildren(...template.querySelectorAll("dl > div"));
-    $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
-    keymap.sheetDraw();
-  }
-
   /* ------------------------------------------------------------ the work changes */
 
   const draftNow = () => ({
     ...current.work.draft(),
-    ...(current.form.rationale !== "none" && { rationale: rationale.value }),
+    ...frame.rationale,
     active_s: Math.round(current.activeS),
     first_move_s: current.firstMoveS,
   });
@@ -170,16 +149,8 @@
 
   function redraw() {
     if (!current) return;
-    $("[data-count]").textContent = current.work.count();
-    hintShow(current.work.hint() || paceHint());
-    $('[data-act="submit"]').setAttribute("aria-disabled", String(Boolean(missing())));
-    $('[data-act="undo"]').disabled = !current.work.canUndo;
-  }
-
-  /* A contradiction to look at, or what was missing when somebody wanted to send. */
-  function hintShow(words) {
-    $("[data-hint]").hidden = !words;
-    if ($("[data-hint-words]").textContent !== words) $("[data-hint-words]").textContent = words;
+    frame.foot({ count: current.work.count(), complete: !missing(), canUndo: current.work.canUndo });
+    frame.hint(current.work.hint() || paceHint());
   }
 
   /* A first choice that came before anybody could have read is pointed at, and stands. */
@@ -195,12 +166,12 @@
 
   function missing() {
     const found = current.work.missing();
-    if (found || current.form.rationale !== "required" || rationale.value.trim()) return found;
-    return { words: gettext("Not sent: say why."), point: () => rationale.focus() };
+    if (found || !frame.rationaleLacks) return found;
+    return { words: gettext("Not sent: say why."), point: () => frame.rationaleFocus() };
   }
 
   function undo() {
-    if (current?.work.canUndo && page.dataset.view === "task") return current.work.undo();
+    if (current?.work.canUndo && frame.view === "task") return current.work.undo();
     if (last) return takeBack();
     return say(gettext("Nothing to undo."));
   }
@@ -208,7 +179,7 @@
   /* ------------------------------------------------------------ saved, reserved */
 
   function savedTake(state, message = "") {
-    if (page.dataset.view === "task") saved.take(state);
+    if (frame.view === "task") saved.take(state);
     if (state === "refused") notice(fill(gettext("Your draft was not saved: %(why)s"), { why: message }), "error");
   }
 
@@ -263,23 +234,16 @@
 
   function trouble(refusal) {
     if (refusal.offline) {
-      $("[data-waiting-words]").textContent = outbox.entries().length
-        ? gettext("Your work is kept on this device and will be sent by itself as soon as the server answers.")
-        : gettext("The server does not answer. The page tries again by itself.");
       currentClose();
-      view("waiting");
+      saved.clear();
+      frame.showWaiting({ hasWork: outbox.entries().length > 0 });
       say(gettext("Offline. Your work is kept on this device."));
       retryLater(load);
       return;
     }
-    const out = refusal.status === 401;
-    $("[data-error-title]").textContent = out ? gettext("You are signed out") : gettext("Something went wrong");
-    $("[data-error-words]").textContent = out
-      ? gettext("Sign in again to go on. What you did is kept on this device and will be sent then.")
-      : refusal.message;
-    $("[data-error-sign-in]").hidden = !out;
     currentClose();
-    view("error");
+    saved.clear();
+    frame.showError(refusal);
   }
 
   function retryLater(act) {
@@ -342,12 +306,12 @@
   }
 
   async function submit() {
-    if (busy || page.dataset.view !== "task" || cover.isOn) return;
+    if (busy || frame.view !== "task" || cover.isOn) return;
     const lack = missing();
     if (lack) {
       lack.point?.();
       say(lack.words);
-      hintShow(lack.words);
+      frame.hint(lack.words);
       return;
     }
     const { given, uid, keeper } = current;
@@ -358,7 +322,7 @@
       draftKey: keeper.key,
       body: {
         ...current.work.judgement(),
-        ...(current.form.rationale !== "none" && { rationale: rationale.value }),
+        ...frame.rationale,
         active_s: current.activeS,
         first_move_s: current.firstMoveS,
       },
@@ -399,7 +363,7 @@
     const { work, uid, keeper } = current;
     busy = true;
     try {
-      const reply = await post(urlOf("submit", uid), { ...work.judgement(), rationale: rationale.value, active_s: current.activeS, first_move_s: current.firstMoveS }, keyNew());
+      const reply = await post(urlOf("submit", uid), { ...work.judgement(), ...frame.rationale, active_s: current.activeS, first_move_s: current.firstMoveS }, keyNew());
       keeper.close();
       stock.add(reply.next);
       await nextTake();
@@ -538,7 +502,7 @@
     if (act) acts[act.dataset.act]?.();
   });
 
-  rationale.addEventListener("input", changed);
+  frame.area.addEventListener("input", changed);
 
   window.rondo = {
     ...window.rondo,
@@ -547,33 +511,28 @@
       ask,
       report,
       skip,
-      toRationale: () => !$("[data-why]").hidden && rationale.focus(),
+      toRationale: () => frame.rationaleFocus(),
       get work() {
-        return page.dataset.view === "task" && !cover.isOn ? current?.work : null;
+        return frame.view === "task" && !cover.isOn ? current?.work : null;
       },
     },
   };
 
   /* ------------------------------------------------------------ the clock */
 
-  for (const kind of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "scroll"]) {
-    addEventListener(kind, () => (lastActive = Date.now()), { passive: true, capture: true });
-  }
-
   setInterval(() => {
-    if (page.dataset.view !== "task" || !current) return;
-    const idle = Date.now() - lastActive;
-    const active = !document.hidden && idle < ATTENTION_MS;
+    if (frame.view !== "task" || !current) return;
+    const active = !document.hidden && attention.within(ATTENTION_MS);
     if (active) current.activeS += 1;
     breaks.tick(active);
     lease.draw();
     saved.draw();
-    if (idle < IDLE_AFTER_MS && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();
+    if (attention.within(IDLE_AFTER_MS) && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();
   }, 1000);
 
   addEventListener("online", () => {
     loadRetryMs = 3000;
-    if (page.dataset.view === "waiting") load();
+    if (frame.view === "waiting") load();
     else {
       current?.keeper.send();
       if (outbox.entries().length) outboxSend().then(behindSettled).catch(behindTrouble);
@@ -583,13 +542,13 @@
   addEventListener("resize", () => current?.work.resized?.());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) current?.keeper.send();
-    else if (page.dataset.view === "task") renew();
-    else if (page.dataset.view === "finished") load();
+    else if (frame.view === "task") renew();
+    else if (frame.view === "finished") load();
   });
 
   /* Others' work makes new work: look again now and then, while somebody is looking. */
   setInterval(() => {
-    if (page.dataset.view === "finished" && !document.hidden && Date.now() - lastActive < 5 * 60_000) load();
+    if (frame.view === "finished" && !document.hidden && attention.within(5 * 60_000)) load();
   }, 20_000);
 
   draftsPrune();

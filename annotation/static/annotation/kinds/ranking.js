@@ -1,7 +1,7 @@
 /* Ranking: answers are put in lanes, by key, by drag and by tap; who shares a lane is tied. */
 (() => {
   "use strict";
-  const { Answers, Board, Rewrite, fill, say, store } = window.rondo;
+  const { Answers, Board, Rewrite, fill, ratingContradiction, say, store } = window.rondo;
   const COLUMN_MIN = 216;
   const $ = (selector, root) => root.querySelector(selector);
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -74,6 +74,8 @@
     hint() {
       if (this.rewrite && !this.rewrite.isChanged) return gettext("What is written anew is the answer unchanged: it is not sent.");
       const { board } = this;
+      const odd = ratingContradiction(board.pairs(), this.desk.task.rated, (uid) => this.answers.letter(uid));
+      if (odd) return odd;
       const alone = board.tiers().length === 1 && board.unacceptable().length === 0;
       return board.isComplete() && board.size > 2 && alone ? gettext("All are tied: is none better than another?") : "";
     }
