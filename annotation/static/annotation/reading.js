@@ -42,8 +42,9 @@
   /* What is copied is text: no styles, no letters of cards, and mathematics as it was written. */
   document.addEventListener("copy", (event) => {
     const selection = getSelection();
-    const from = selection.anchorNode?.parentElement?.closest(".prose");
-    if (!from || event.target.closest?.("textarea, input")) return;
+    const from = selection.anchorNode;
+    const inText = (from instanceof Element ? from : from?.parentElement)?.closest(".prose");
+    if (!inText || selection.isCollapsed || event.target.closest?.("textarea, input")) return;
     const box = document.createElement("div");
     box.className = "copied";
     for (let place = 0; place < selection.rangeCount; place += 1) box.append(selection.getRangeAt(place).cloneContents());
