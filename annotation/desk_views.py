@@ -26,15 +26,16 @@ FRAME_SCRIPTS = (
     *("notices", "courier", "keymap", "chips", "stock", "typeset", "difference", "reading"),
     *("answers", "prompt", "guidelines", "care", "frame", "desk", "keyboard"),
 )
-RANKING_SCRIPTS = ("kinds/ranking_board", "kinds/ranking_rewrite", "kinds/ranking")
 KIND_SCRIPTS = {
-    Task.Kind.RANKING: ("vendor/sortable.js", "editor", *RANKING_SCRIPTS),
+    Task.Kind.RANKING: ("vendor/sortable.js", *("kinds/ranking_board", "kinds/ranking")),
     Task.Kind.PAIR: ("degrees", "kinds/pair"),
     Task.Kind.RATING: ("kinds/rating",),
     Task.Kind.DEMONSTRATION: ("editor", "kinds/demonstration"),
     Task.Kind.EDIT: ("editor", "kinds/edit"),
     Task.Kind.DIALOGUE: ("editor", "degrees", "kinds/dialogue"),
 }
+# What a kind fetches when it is wanted, by name.
+PARTS = {"rewrite": ("editor", "kinds/ranking_rewrite")}
 LIBRARIES = {"highlight": "vendor/highlight.js", "katex": "vendor/katex.js"}
 CALLS = ("draft", "submit", "skip", "renew", "undo", "question", "report", "answers")
 BLANK = "ASSIGNMENT"
@@ -57,6 +58,7 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
             "keys": reverse("api_desk_keys"),
         },
         "kinds": kind_scripts(),
+        "parts": part_scripts(),
         "keys": key_bindings_of(user=membership.user),
         "keys_default": DEFAULTS,
         "libraries": {name: static(path) for name, path in LIBRARIES.items()},
@@ -80,6 +82,11 @@ def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
 def kind_scripts() -> dict[str, list[str]]:
     """Kind → the addresses of its scripts, in order."""
     return {kind: [script_url(name) for name in names] for kind, names in KIND_SCRIPTS.items()}
+
+
+def part_scripts() -> dict[str, list[str]]:
+    """Part of a kind → the addresses of its scripts, in order."""
+    return {part: [script_url(name) for name in names] for part, names in PARTS.items()}
 
 
 def script_url(name: str) -> str:

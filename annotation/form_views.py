@@ -10,7 +10,7 @@ from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
-from annotation.desk_views import LIBRARIES, kind_scripts, script_url
+from annotation.desk_views import LIBRARIES, kind_scripts, part_scripts, script_url
 from annotation.forms import error_add
 from annotation.frame import project_frame
 from annotation.kind_forms import KIND_FORMS, flag_rows
@@ -81,6 +81,7 @@ def _preview(project_uid: str, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "scripts": kind_scripts()[kind],
+        "parts": part_scripts(),
         "libraries": {name: static(path) for name, path in LIBRARIES.items()},
         "urls": {"preview": reverse("api_preview", args=[project_uid])},
         "task": {

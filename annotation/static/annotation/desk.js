@@ -1,7 +1,7 @@
 /* The desk: shows one task at a time, whatever its kind, keeps its draft, sends it, takes it back.
 
    A kind is a class in window.rondo.kinds. It is given the desk {task, form, stage, page, closing,
-   changed(), redraw(), post(), urlOf()}, draws the judgement into `stage`, and answers:
+   changed(), redraw(), load(), typeset(), urlOf()}, draws the judgement into `stage`, and answers:
 
      take(draft)   draw a draft, or null: the beginning     draft()      the judgement in progress
      judgement()   what is sent                             missing()    null, or {words, point()}
@@ -13,7 +13,7 @@
   "use strict";
   const { Attention, Breaks, Cover, DraftKeeper, Frame, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
   const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, post, readingSeconds, say } = window.rondo;
-  const { scriptLoad, store, typeset } = window.rondo;
+  const { inOrder, store, typeset } = window.rondo;
 
   const config = JSON.parse(document.getElementById("desk-state").textContent);
   const page = document.querySelector("[data-desk]");
@@ -51,8 +51,7 @@
 
   function kindLoad(kind) {
     store.write("rondo:kind", kind);
-    const scripts = config.kinds[kind] ?? [];
-    return scripts.reduce((before, url) => before.then(() => scriptLoad(url)), Promise.resolve());
+    return inOrder(config.kinds[kind] ?? []);
   }
 
   /* ------------------------------------------------------------ a task */
@@ -93,6 +92,7 @@
       changed,
       redraw,
       typeset: (root) => typeset(root, config.libraries),
+      load: (part) => inOrder(config.parts[part]),
       urlOf: (name) => urlOf(name, uid),
       previewUrl: config.urls.preview,
     });

@@ -1,7 +1,7 @@
 /* Ranking: answers are put in lanes, by key, by drag and by tap; who shares a lane is tied. */
 (() => {
   "use strict";
-  const { Answers, Board, Rewrite, fill, ratingContradiction, say, store } = window.rondo;
+  const { Answers, Board, fill, ratingContradiction, say, store } = window.rondo;
   const COLUMN_MIN = 216;
   const $ = (selector, root) => root.querySelector(selector);
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -13,6 +13,7 @@
       this.stage.className = "ranking-board";
       this.none = this.noneBuild();
       this.rewrite = null;
+      this.coming = null; // what is to be in it, while its editor is fetched
       desk.stage.append(this.stage, this.none);
       this.board = new Board(desk.task.candidates.map((one) => one.uid), { outside: desk.form.unacceptable !== false });
       this.answers = new Answers({
@@ -32,18 +33,19 @@
       this.board.fromDraft(draft);
       this.rewriteEnd();
       const original = draft?.rewrite && this.desk.task.candidates.find((one) => one.uid === draft.rewrite.original);
-      if (original) this.rewriteOpen(original.uid, String(draft.rewrite.text ?? ""));
+      // If its editor cannot be fetched now it is kept, and sent, as it is.
+      if (original) this.rewriteOpen(original, String(draft.rewrite.text ?? "")).catch(() => {});
       this.layoutApply();
       this.draw({ animate: false });
       this.answers.foldApply();
     }
 
     draft() {
-      return { ...this.board.toDraft(), rewrite: this.rewrite?.draft() ?? null };
+      return { ...this.board.toDraft(), rewrite: this.rewrite?.draft() ?? this.coming };
     }
 
     judgement() {
-      const rewrite = this.rewrite?.isChanged ? this.rewrite.draft() : null;
+      const rewrite = this.rewrite?.isChanged ? this.rewrite.draft() : this.coming;
       return { tiers: this.board.tiers(), unacceptable: this.board.unacceptable(), rewrite };
     }
 
@@ -224,43 +226,55 @@
     }
 
     /* Write an answer anew: the one that has the focus, unless another is named. */
-    rewriteBegin(uid = this.answers.focused) {
+    async rewriteBegin(uid = this.answers.focused) {
       if (!this.mayRewrite) return say(gettext("This project asks for no answer written anew."));
-      if (this.rewrite?.candidate.uid !== uid) {
-        if (this.rewrite?.isChanged) say(gettext("Take out what you have written first."));
-        else this.rewriteOpen(uid);
+      const other = this.rewrite && this.rewrite.candidate.uid !== uid;
+      if (other && this.rewrite.isChanged) say(gettext("Take out what you have written first."));
+      else if (other || !this.rewrite) {
+        try {
+          const text = this.coming?.original === uid ? this.coming.text : undefined;
+          await this.rewriteOpen(this.desk.task.candidates.find((one) => one.uid === uid), text);
+        } catch {
+          return say(gettext("Offline: an answer can be written anew when the server answers."));
+        }
       }
       this.rewrite.editor.focus();
       this.rewrite.root.scrollIntoView({ block: "nearest" });
       return this.desk.changed();
     }
 
-    rewriteOpen(uid, text) {
+    async rewriteOpen(candidate, text = candidate.text) {
       this.rewriteEnd();
-      this.rewrite = new Rewrite({
+      this.coming = text === candidate.text ? null : { original: candidate.uid, text };
+      await this.desk.load("rewrite");
+      if (this.desk.closing.aborted || this.rewrite) return;
+      this.rewrite = new window.rondo.Rewrite({
         desk: this.desk,
-        candidate: this.desk.task.candidates.find((one) => one.uid === uid),
-        letter: this.answers.letter(uid),
+        candidate,
+        letter: this.answers.letter(candidate.uid),
         text,
         onChange: () => this.desk.changed(),
         onClose: () => {
           this.rewriteEnd();
-          this.answers.go(uid, { speak: false });
+          this.answers.go(candidate.uid, { speak: false });
           this.desk.changed();
         },
       });
+      this.coming = null;
       this.desk.stage.append(this.rewrite.root);
       this.noneDraw();
+      this.desk.redraw();
     }
 
     rewriteEnd() {
       this.rewrite?.root.remove();
       this.rewrite = null;
+      this.coming = null;
       this.noneDraw();
     }
 
     noneDraw() {
-      this.none.hidden = Boolean(this.rewrite) || !this.mayRewrite || this.board.unacceptable().length < this.board.size;
+      this.none.hidden = Boolean(this.rewrite ?? this.coming) || !this.mayRewrite || this.board.unacceptable().length < this.board.size;
     }
 
     /* ---------------------------------------------------------- drawing */
