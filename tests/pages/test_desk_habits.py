@@ -84,7 +84,8 @@ def test_answers_are_read_as_written_and_copied_as_text(open_page, project, alic
     task_wait(page)
     expect(page.locator(".math math")).to_be_visible()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    card = page.locator(".answer", has=page.locator(".math"))
+    uid = page.locator(".answer", has=page.locator(".math")).get_attribute("data-uid")
+    card = page.locator(f'.answer[data-uid="{uid}"]')
     card.locator(".answer-text").evaluate("(place) => getSelection().selectAllChildren(place)")
     press(page, "Control+c")
     assert page.evaluate("navigator.clipboard.readText()") == "It is $x^2$."

@@ -40,6 +40,7 @@
 
   let current = null; // {given, uid, kind, work, keeper, activeS, firstMoveS, changed, end}
   let last = null; // what was sent last: {entry, given, draft, until, done}
+  const ratedHere = {}; // uid → what was rated from here; a task fetched ahead does not know of it
   let busy = false; // between two tasks, waiting for the server
   let loadRetryMs = 3000;
   let loadTimer = 0;
@@ -83,6 +84,7 @@
     current.activeS = Number(content?.active_s) || 0;
     current.firstMoveS = typeof content?.first_move_s === "number" ? content.first_move_s : null;
     current.toReadS = readingSeconds(given);
+    given.rated = { ...given.rated, ...ratedHere };
     current.work = new window.rondo.kinds[task.kind]({
       task: given,
       form: current.form,
@@ -328,6 +330,7 @@
       },
     };
     const draft = draftNow();
+    for (const [one, { overall }] of Object.entries(entry.body.ratings ?? {})) ratedHere[one] = overall;
     if (!outbox.put(entry)) return unkept();
     busy = true;
     keeper.close();

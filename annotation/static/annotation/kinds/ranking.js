@@ -14,6 +14,7 @@
       this.none = this.noneBuild();
       this.rewrite = null;
       this.coming = null; // what is to be in it, while its editor is fetched
+      this.opening = false;
       desk.stage.append(this.stage, this.none);
       this.board = new Board(desk.task.candidates.map((one) => one.uid), { outside: desk.form.unacceptable !== false });
       this.answers = new Answers({
@@ -105,6 +106,7 @@
 
     key(key, event) {
       const { answers, board } = this;
+      if (this.opening) return true; // what is typed now is meant for the text that is about to open
       const uid = answers.focused;
       if (event.altKey) {
         if (key !== "ArrowUp" && key !== "ArrowDown") return false;
@@ -231,11 +233,14 @@
       const other = this.rewrite && this.rewrite.candidate.uid !== uid;
       if (other && this.rewrite.isChanged) say(gettext("Take out what you have written first."));
       else if (other || !this.rewrite) {
+        this.opening = true;
         try {
           const text = this.coming?.original === uid ? this.coming.text : undefined;
           await this.rewriteOpen(this.desk.task.candidates.find((one) => one.uid === uid), text);
         } catch {
           return say(gettext("Offline: an answer can be written anew when the server answers."));
+        } finally {
+          this.opening = false;
         }
       }
       this.rewrite.editor.focus();
@@ -274,6 +279,8 @@
     }
 
     noneDraw() {
+      // So that it is there when it is asked for.
+      if (this.mayRewrite && this.board.unacceptable().length) this.desk.load("rewrite").catch(() => {});
       this.none.hidden = Boolean(this.rewrite ?? this.coming) || !this.mayRewrite || this.board.unacceptable().length < this.board.size;
     }
 

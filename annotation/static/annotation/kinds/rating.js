@@ -45,7 +45,7 @@
         button.append(flag.label);
         if (flag.key) {
           const key = document.createElement("kbd");
-          key.textContent = flag.key;
+          key.textContent = flag.key.toUpperCase();
           key.setAttribute("aria-hidden", "true");
           button.append(" ", key);
         }
