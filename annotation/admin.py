@@ -30,6 +30,7 @@ from annotation.models import (
     Question,
     Ranking,
     Rating,
+    Report,
     Review,
     Submission,
     SubmissionRevision,
@@ -171,7 +172,15 @@ class AssignmentInline(ReadOnly, admin.TabularInline):  # type: ignore[type-arg]
 
 @admin.register(Task)
 class TaskAdmin(ProjectScoped):
-    list_display = ["__str__", "prompt", "overlap", "slots_free", "priority", "closed_at"]
+    list_display = [
+        "__str__",
+        "prompt",
+        "overlap",
+        "slots_free",
+        "priority",
+        "held_at",
+        "closed_at",
+    ]
     list_filter = [OF_PROJECT, "kind"]
     list_select_related = ["prompt"]
     search_fields = ["uid"]
@@ -193,6 +202,15 @@ class QuestionAdmin(ProjectScoped):
     list_display = ["__str__", "assignment", "answered_by", "answered_at", "created_at"]
     list_filter = [("assignment__task__project", admin.RelatedOnlyFieldListFilter)]
     list_select_related = ["answered_by__user", "answered_by__project"]
+    search_fields = ["uid"]
+
+
+@admin.register(Report)
+class ReportAdmin(ProjectScoped):
+    to_project = "task__project"
+    list_display = ["__str__", "task", "reporter", "decision", "decided_at", "created_at"]
+    list_filter = [("task__project", admin.RelatedOnlyFieldListFilter), "decision"]
+    list_select_related = ["task", "reporter__user", "reporter__project"]
     search_fields = ["uid"]
 
 

@@ -5,6 +5,7 @@ from django.urls import path, re_path
 from annotation.api import (
     annotating,
     datasets,
+    desk,
     feedback,
     preview,
     projects,
@@ -30,6 +31,12 @@ urlpatterns = [
     path(f"{PROJECT}/datasets/", datasets.DatasetListApi.as_view(), name="api_datasets"),
     path(f"{DATASET}/export/", datasets.DatasetExportApi.as_view(), name="api_dataset_export"),
     path(f"{PROJECT}/preview/", preview.PreviewApi.as_view(), name="api_preview"),
+    path("desk/keys/", desk.KeysApi.as_view(), name="api_desk_keys"),
+    path(
+        f"{PROJECT}/guidelines/read/",
+        desk.GuidelinesReadApi.as_view(),
+        name="api_guidelines_read",
+    ),
     path(f"{PROJECT}/next/", annotating.AssignmentNextApi.as_view(), name="api_next"),
     path(f"{ASSIGNMENT}/draft/", annotating.DraftSaveApi.as_view(), name="api_draft"),
     path(f"{ASSIGNMENT}/renew/", annotating.AssignmentRenewApi.as_view(), name="api_renew"),
@@ -37,6 +44,7 @@ urlpatterns = [
     path(f"{ASSIGNMENT}/submit/", annotating.SubmitApi.as_view(), name="api_submit"),
     path(f"{ASSIGNMENT}/undo/", annotating.UndoApi.as_view(), name="api_undo"),
     path(f"{ASSIGNMENT}/question/", annotating.QuestionAskApi.as_view(), name="api_question"),
+    path(f"{ASSIGNMENT}/report/", annotating.ReportApi.as_view(), name="api_report"),
     path(f"{ASSIGNMENT}/answers/", annotating.AnswersApi.as_view(), name="api_answers"),
     path(
         f"{PROJECT}/submissions/<str:submission_uid>/reviews/",

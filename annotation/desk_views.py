@@ -8,20 +8,23 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_safe
 
 from annotation import policy
+from annotation.desk_keys import DEFAULTS
 from annotation.models import Task
+from annotation.selectors.key_bindings import key_bindings_of
 
 # What is kept is the English sentence, whichever language it was read in: reasons are counted.
 SKIP_REASONS = {
-    "The prompt is unclear or broken": _("The prompt is unclear or broken"),
-    "Something in it is unsafe or upsetting": _("Something in it is unsafe or upsetting"),
+    "It is unclear what is asked": _("It is unclear what is asked"),
+    "Something is broken or missing": _("Something is broken or missing"),
     "It is in a language I do not read well": _("It is in a language I do not read well"),
+    "Something in it is unsafe or upsetting": _("Something in it is unsafe or upsetting"),
     "It needs knowledge that I do not have": _("It needs knowledge that I do not have"),
     "Another reason": _("Another reason"),
 }
 # In the order they need one another; a kind's own come when its first task does.
 FRAME_SCRIPTS = (
-    *("notices", "courier", "chips", "stock", "typeset", "difference", "answers", "desk"),
-    "keyboard",
+    *("notices", "courier", "keymap", "chips", "stock", "typeset", "difference", "reading"),
+    *("answers", "prompt", "guidelines", "care", "frame", "desk", "keyboard"),
 )
 KIND_SCRIPTS = {
     Task.Kind.RANKING: ("vendor/sortable.js", *("kinds/ranking_board", "kinds/ranking")),
@@ -31,8 +34,10 @@ KIND_SCRIPTS = {
     Task.Kind.EDIT: ("editor", "kinds/edit"),
     Task.Kind.DIALOGUE: ("editor", "degrees", "kinds/dialogue"),
 }
+# What a kind fetches when it is wanted, by name.
+PARTS = {"rewrite": ("editor", "kinds/ranking_rewrite")}
 LIBRARIES = {"highlight": "vendor/highlight.js", "katex": "vendor/katex.js"}
-CALLS = ("draft", "submit", "skip", "renew", "undo", "question", "answers")
+CALLS = ("draft", "submit", "skip", "renew", "undo", "question", "report", "answers")
 BLANK = "ASSIGNMENT"
 
 
@@ -49,8 +54,13 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
         | {
             "next": reverse("api_next", args=[project.uid]),
             "preview": reverse("api_preview", args=[project.uid]),
+            "guidelines_read": reverse("api_guidelines_read", args=[project.uid]),
+            "keys": reverse("api_desk_keys"),
         },
         "kinds": kind_scripts(),
+        "parts": part_scripts(),
+        "keys": key_bindings_of(user=membership.user),
+        "keys_default": DEFAULTS,
         "libraries": {name: static(path) for name, path in LIBRARIES.items()},
     }
     context = {
@@ -72,6 +82,11 @@ def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
 def kind_scripts() -> dict[str, list[str]]:
     """Kind → the addresses of its scripts, in order."""
     return {kind: [script_url(name) for name in names] for kind, names in KIND_SCRIPTS.items()}
+
+
+def part_scripts() -> dict[str, list[str]]:
+    """Part of a kind → the addresses of its scripts, in order."""
+    return {part: [script_url(name) for name in names] for part, names in PARTS.items()}
 
 
 def script_url(name: str) -> str:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
-from annotation.desk_views import LIBRARIES, kind_scripts, script_url
+from annotation.desk_views import LIBRARIES, kind_scripts, part_scripts, script_url
 from annotation.forms import error_add
 from annotation.frame import project_frame
 from annotation.kind_forms import KIND_FORMS, flag_rows
@@ -30,7 +30,10 @@ WORDS = {
     Task.Kind.EDIT: _("The best answer, made better by a person."),
     Task.Kind.DIALOGUE: _("A talk with live models, of two answers the better one each turn."),
 }
-PREVIEW_SCRIPTS = ("notices", "courier", "typeset", "difference", "answers", "form_preview")
+PREVIEW_SCRIPTS = (
+    *("notices", "courier", "keymap", "typeset", "difference", "reading", "answers"),
+    "form_preview",
+)
 SAMPLE_PROMPT = "Why is the sky blue?"
 SAMPLE_ANSWERS = (
     "Air scatters short waves of light far more than long ones: by $1/\\lambda^4$. **Blue** light "
@@ -80,6 +83,7 @@ def _preview(project_uid: str, kind: str) -> dict[str, Any]:
     return {
         "kind": kind,
         "scripts": kind_scripts()[kind],
+        "parts": part_scripts(),
         "libraries": {name: static(path) for name, path in LIBRARIES.items()},
         "urls": {"preview": reverse("api_preview", args=[project_uid])},
         "task": {

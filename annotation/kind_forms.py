@@ -42,6 +42,11 @@ class RankingKindForm(KindForm):
     unacceptable = forms.BooleanField(
         required=False, label=_("Answers may be marked as not acceptable")
     )
+    rewrite = forms.BooleanField(
+        required=False,
+        label="Where none is good, an answer may be written anew",
+        help_text="It is kept as an edit: a demonstration, and better than what it was made from.",
+    )
 
 
 class PairKindForm(KindForm):

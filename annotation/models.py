@@ -38,6 +38,14 @@ class Project(Identified):
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
         help_text="the mean score on the qualification tasks that admits to real work",
     )
+    mirrored_share = models.FloatField(
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(0.5)],
+        help_text="the share of handed-out tasks that are a pair of one's own, sides swapped",
+    )
+    skips_to_review = models.PositiveSmallIntegerField(
+        default=3, help_text="people who skip a task before a reviewer looks at it; 0 for never"
+    )
     overlap = models.PositiveSmallIntegerField(
         default=1,
         validators=[MinValueValidator(1), MaxValueValidator(50)],
@@ -87,6 +95,9 @@ class Membership(Identified):
     removed_at = models.DateTimeField(
         null=True, blank=True, help_text="left the project; the work stays, the access is gone"
     )
+    guideline_read = models.PositiveIntegerField(
+        default=0, help_text="the newest version of the guidelines that they opened; 0 for none"
+    )
 
     class Meta:
         constraints = [
@@ -100,6 +111,24 @@ class Membership(Identified):
     def is_simulated(self) -> bool:
         """Whether a program labels here and not a person."""
         return self.source in self.PROGRAMS
+
+
+class KeyBindings(models.Model):
+    """The keys that one person has changed on the annotator's page, in every project.
+
+    `keys` are those that differ from annotation/desk_keys.py: {"<action>": "<key>", …}.
+    """
+
+    user = models.OneToOneField(
+        settings.AUTH_USER_MODEL, on_delete=models.CASCADE, primary_key=True, related_name="+"
+    )
+    keys = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name_plural = "key bindings"
+
+    def __str__(self) -> str:
+        return f"keys of {self.user}"
 
 
 class SignInLink(models.Model):
@@ -249,9 +278,10 @@ def lottery_draw() -> int:
     return random.getrandbits(31)
 
 
-OPEN = Q(slots_free__gt=0, closed_at__isnull=True)
+OPEN = Q(slots_free__gt=0, closed_at__isnull=True, held_at__isnull=True)
 # Three queues that share no task: real work, work whose answer is known, and the test before it.
-WORK = Q(gold__isnull=True, is_qualification=False)
+# A mirrored pair is in none: it is made for one person, at the moment it is given to them.
+WORK = Q(gold__isnull=True, is_qualification=False, mirror_of__isnull=True)
 GOLD = Q(gold__isnull=False, is_qualification=False)
 QUALIFICATION = Q(is_qualification=True)
 KNOWN = Q(gold__isnull=False) | Q(is_qualification=True)  # a hundred rows, not a million
@@ -295,6 +325,20 @@ class Task(Identified):
     )
     gold_explanation = models.TextField(blank=True)
     is_qualification = models.BooleanField(default=False)
+    mirror_of = models.ForeignKey(
+        "Submission",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        db_index=False,
+        related_name="mirrors",
+        help_text="the judgement of a pair that is asked of the same person again, sides swapped",
+    )
+    held_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="not handed out until a reviewer has decided what was reported of it",
+    )
     closed_at = models.DateTimeField(
         null=True,
         blank=True,
@@ -326,6 +370,11 @@ class Task(Identified):
                 name="task_slots_within_overlap",
             ),
             models.UniqueConstraint(fields=["batch", "prompt", "kind"], name="task_unique"),
+            models.UniqueConstraint(
+                fields=["mirror_of"],
+                name="task_mirror_unique",
+                condition=Q(mirror_of__isnull=False),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -429,6 +478,9 @@ class Submission(Identified):
     )
     shown_order = models.JSONField(help_text="candidate uids, as the annotator saw them")
     active_s = models.FloatField(default=0)
+    first_move_s = models.FloatField(
+        null=True, blank=True, help_text="seconds of attention before the first move"
+    )
     rationale = models.TextField(blank=True)
 
     class Meta:
@@ -609,6 +661,36 @@ class Question(Identified):
         Membership, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
     )
     answered_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.text[:80]
+
+
+class Report(Identified):
+    """Something is wrong with a task: an annotator said so, or too many of them skipped it."""
+
+    class Decision(models.TextChoices):
+        KEEP = "keep", "kept"
+        RETIRE = "retire", "retired"
+
+    task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="reports")
+    reporter = models.ForeignKey(
+        Membership,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="+",
+        help_text="nobody where the task was skipped too often",
+    )
+    text = models.TextField()
+    decision = models.CharField(max_length=20, choices=Decision.choices, blank=True)
+    decided_by = models.ForeignKey(
+        Membership, on_delete=models.PROTECT, null=True, blank=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-id"]

@@ -108,6 +108,7 @@ def slot_counts(*, project: Project) -> SlotCounts:
         "task__project": project,
         "task__gold__isnull": True,
         "task__is_qualification": False,
+        "task__mirror_of__isnull": True,
     }
     submissions = Submission.objects.filter(**work).aggregate(
         accepted=Count("pk", filter=Q(status=Submission.Status.ACCEPTED)),

@@ -22,6 +22,7 @@ from annotation.models import (
     PreferenceDataset,
     Project,
     Question,
+    Report,
     Submission,
     Task,
     TaskForm,
@@ -190,6 +191,15 @@ def submission_for(user: Person, project_uid: str, submission_uid: str) -> Submi
         raise Http404("Not found.")
     submission.task.project = project
     return submission
+
+
+def report_for(user: Person, project_uid: str, report_uid: str) -> tuple[Report, Membership]:
+    """A report of a project's task, and the reviewer's membership. Raises Http404."""
+    membership = reviewer_for(user, project_uid)
+    report = Report.objects.filter(task__project=membership.project_id, uid=report_uid).first()
+    if report is None:
+        raise Http404("Not found.")
+    return report, membership
 
 
 def task_for(user: Person, project_uid: str, task_uid: str) -> Task:

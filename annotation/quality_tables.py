@@ -48,6 +48,9 @@ def people_table(report: QualityReport) -> Table:
             one.speed.too_fast if one.speed else None,
             one.reviewed,
             one.rejected,
+            one.itself.pairs if one.itself else 0,
+            one.itself.same if one.itself else None,
+            one.itself.took_the_side if one.itself else None,
             "; ".join(one.reasons),
         )
         kinds: list[PersonAgreement | None] = [*one.agreement] or [None]
@@ -64,7 +67,8 @@ def people_table(report: QualityReport) -> Table:
             *("annotator", "name", "source", "judgements"),
             *("kind", "shared_tasks", "measure", *_INTERVAL, "weight"),
             *("gold_tasks", "gold_score", "first_shown_share", "first_shown_expected"),
-            *("words_per_s", "too_fast", "reviewed", "rejected", "reasons"),
+            *("words_per_s", "too_fast", "reviewed", "rejected"),
+            *("mirrored_pairs", "mirrored_same", "mirrored_took_the_side", "reasons"),
         ),
         rows=rows,
     )

@@ -14,7 +14,9 @@ from annotation.frame import project_frame
 from annotation.models import Membership, Project
 from annotation.services.project_settings import (
     MAX_GOLD_SHARE,
+    MAX_MIRRORED_SHARE,
     MAX_OVERLAP,
+    MAX_SKIPS_TO_REVIEW,
     project_settings_change,
 )
 from modelhub.errors import ApplicationError
@@ -42,6 +44,19 @@ class SettingsForm(forms.Form):
         max_value=100,
         help_text=_("0 asks for no test. Tasks of the test are made under Quality, Reviews."),
     )
+    mirrored_percent = forms.FloatField(
+        label="Pairs asked again mirrored, %",
+        min_value=0,
+        max_value=100 * MAX_MIRRORED_SHARE,
+        help_text="Of what each person gets: a pair of their own from a while ago, sides swapped. "
+        "It tells how far they agree with themselves, and is in no dataset.",
+    )
+    skips_to_review = forms.IntegerField(
+        label="Skips before a reviewer looks",
+        min_value=0,
+        max_value=MAX_SKIPS_TO_REVIEW,
+        help_text="A task that so many people skipped waits for a reviewer. 0 never does.",
+    )
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -52,6 +67,8 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
         "queue_order": project.queue_order,
         "gold_percent": round(100 * project.gold_share, 2),
         "pass_percent": round(100 * project.qualification_pass, 2),
+        "mirrored_percent": round(100 * project.mirrored_share, 2),
+        "skips_to_review": project.skips_to_review,
     }
     form = SettingsForm(request.POST if request.method == "POST" else None, initial=now)
     if form.is_valid():
@@ -63,6 +80,8 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
                 queue_order=given["queue_order"],
                 gold_share=given["gold_percent"] / 100,
                 qualification_pass=given["pass_percent"] / 100,
+                mirrored_share=given["mirrored_percent"] / 100,
+                skips_to_review=given["skips_to_review"],
             )
         except ApplicationError as error:
             error_add(form, error)

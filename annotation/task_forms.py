@@ -62,6 +62,7 @@ class RankingForm(BaseForm):
 
     KIND = Task.Kind.RANKING.value
     unacceptable: bool = True  # whether answers may be marked as acceptable to nobody
+    rewrite: bool = True  # whether an answer may be written anew where none is good
 
 
 @dataclass(frozen=True, kw_only=True)

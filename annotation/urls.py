@@ -10,6 +10,7 @@ from annotation import (
     notification_views,
     quality_views,
     question_views,
+    report_views,
     settings_views,
     task_views,
     views,
@@ -40,6 +41,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
         "projects/<str:project_uid>/questions/",
         question_views.project_questions,
         name="project_questions",
+    ),
+    path(
+        "projects/<str:project_uid>/reports/", report_views.project_reports, name="project_reports"
     ),
     path(
         "projects/<str:project_uid>/dashboard/",

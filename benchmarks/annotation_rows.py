@@ -241,6 +241,8 @@ def rows_fill(project: Project, tasks: int) -> None:
                 "gold": "NULL",
                 "gold_explanation": "''",
                 "is_qualification": "false",
+                "mirror_of_id": "NULL",
+                "held_at": "NULL",
                 "closed_at": "NULL",
             },
             source,

@@ -16,6 +16,7 @@ from rest_framework.views import APIView
 
 from annotation import policy
 from annotation.api.judgements import JUDGEMENTS
+from annotation.identity import IdentityMasker
 from annotation.models import Assignment, Submission
 from annotation.selectors import assignment_payload, turn_payload
 from annotation.selectors.qualification import qualification_notice
@@ -24,7 +25,6 @@ from annotation.services.assignments import (
     MAX_SEQUENCE,
     assignment_next,
     assignment_renew,
-    assignment_skip,
     draft_save,
     membership_lock,
 )
@@ -32,6 +32,7 @@ from annotation.services.dialogues import Delta, dialogue_answers
 from annotation.services.kinds import judgement_submit
 from annotation.services.qualification import qualification_settle
 from annotation.services.questions import MAX_QUESTION_CHARS, question_ask
+from annotation.services.reports import MAX_REPORT_CHARS, report_submit, task_skip
 from annotation.services.submissions import Settled, submission_undo
 from annotation.services.writings import MAX_TEXT_CHARS
 from modelhub.endpoints import EndpointFailedError
@@ -56,6 +57,7 @@ class AssignmentSerializer(serializers.Serializer[Any]):
 class TaskSerializer(serializers.Serializer[Any]):
     uid = serializers.CharField()
     kind = serializers.CharField()
+    is_sensitive = serializers.BooleanField(help_text="cover its text until somebody asks for it")
 
 
 class MessageSerializer(serializers.Serializer[Any]):
@@ -88,6 +90,7 @@ class TurnSerializer(serializers.Serializer[Any]):
 class GuidelineSerializer(serializers.Serializer[Any]):
     number = serializers.IntegerField()
     html = serializers.CharField(help_text="rendered and safe")
+    read = serializers.IntegerField(help_text="the newest version the caller has opened, or 0")
 
 
 class ProgressSerializer(serializers.Serializer[Any]):
@@ -104,6 +107,11 @@ class WorkSerializer(serializers.Serializer[Any]):
     prompt = PromptSerializer()
     candidates = CandidateSerializer(many=True, help_text="in the order to show them")
     answers = TurnSerializer(many=True, required=False, help_text="of a dialogue, so far")
+    rated = serializers.DictField(
+        child=serializers.IntegerField(),
+        required=False,
+        help_text="what the caller rated these answers before, by uid",
+    )
     guideline = GuidelineSerializer(allow_null=True)
     progress = ProgressSerializer()
     notifications = serializers.IntegerField(help_text="not read yet")
@@ -180,7 +188,7 @@ class AssignmentSkipApi(APIView):
         values = input_read(self.InputSerializer, request)
         with transaction.atomic():
             standing = membership_lock(membership=assignment.annotator)
-            skipped = assignment_skip(assignment=assignment, **values)
+            skipped = task_skip(assignment=assignment, **values)
             following = assignment_next(membership=assignment.annotator, standing=standing)
         return Response({"state": skipped.state, "next": _payload_or_none(following)})
 
@@ -200,6 +208,23 @@ class QuestionAskApi(APIView):
             question = question_ask(assignment=assignment, **values)
             following = assignment_next(membership=assignment.annotator, standing=standing)
         return Response({"state": question.assignment.state, "next": _payload_or_none(following)})
+
+
+class ReportApi(APIView):
+    """Says that something is wrong with a task, which stays with the caller."""
+
+    class InputSerializer(StrictSerializer):
+        text = serializers.CharField(max_length=MAX_REPORT_CHARS)
+
+    class OutputSerializer(serializers.Serializer[Any]):
+        uid = serializers.CharField()
+
+    @extend_schema(request=InputSerializer, responses=OutputSerializer)
+    def post(self, request: Request, assignment_uid: str) -> Response:
+        assignment = policy.assignment_for(request.user, assignment_uid)
+        values = input_read(self.InputSerializer, request)
+        report = report_submit(assignment=assignment, **values)
+        return Response({"uid": report.uid})
 
 
 class UndoApi(APIView):
@@ -247,11 +272,9 @@ class SubmitApi(APIView):
 
         def act() -> dict[str, Any]:
             judgement = dict(values)
-            rationale, active_s = judgement.pop("rationale"), judgement.pop("active_s")
+            told = {name: judgement.pop(name) for name in ("rationale", "active_s", "first_move_s")}
             standing = membership_lock(membership=assignment.annotator)
-            settled = judgement_submit(
-                assignment=assignment, judgement=judgement, rationale=rationale, active_s=active_s
-            )
+            settled = judgement_submit(assignment=assignment, judgement=judgement, **told)
             if assignment.task.is_qualification:
                 qualification_settle(membership=assignment.annotator)
             following = assignment_next(membership=assignment.annotator, standing=standing)
@@ -330,10 +353,12 @@ class AnswersApi(APIView):
 
 
 def _events(events: Iterator[Any]) -> Iterator[bytes]:
+    maskers = IdentityMasker(), IdentityMasker()
     try:
         for event in events:
             if isinstance(event, Delta):
-                yield _event("delta", {"candidate": event.candidate, "text": event.text})
+                if text := maskers[event.candidate].feed(event.text):
+                    yield _event("delta", {"candidate": event.candidate, "text": text})
             else:
                 yield _event("turn", turn_payload(event))
     except EndpointFailedError as error:

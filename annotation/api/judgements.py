@@ -38,9 +38,20 @@ class JudgementSerializer(StrictSerializer):
         default="", allow_blank=True, trim_whitespace=False, max_length=MAX_RATIONALE_CHARS
     )
     active_s = serializers.FloatField(default=0.0, min_value=0, max_value=MAX_ACTIVE_S)
+    first_move_s = serializers.FloatField(
+        default=None,
+        allow_null=True,
+        min_value=0,
+        max_value=MAX_ACTIVE_S,
+        help_text="seconds of attention before the first move",
+    )
 
 
 class RankingSerializer(JudgementSerializer):
+    class RewriteSerializer(StrictSerializer):
+        original = _uid()
+        text = _writing()
+
     tiers = serializers.ListField(
         child=serializers.ListField(child=_uid(), min_length=1, max_length=MAX_TIERS),
         min_length=1,
@@ -48,6 +59,9 @@ class RankingSerializer(JudgementSerializer):
         help_text="uids, best first; several in one list are a tie",
     )
     unacceptable = serializers.ListField(child=_uid(), default=list, max_length=MAX_TIERS)
+    rewrite = RewriteSerializer(
+        default=None, allow_null=True, help_text="a better version of one of them, where written"
+    )
 
 
 class PairSerializer(JudgementSerializer):

@@ -138,7 +138,7 @@ class KindCoverage:
     none: int
     some: int
     full: int
-    closed: int  # before they were full
+    closed: int  # before they were full, or held for a reviewer
 
     @property
     def percent(self) -> int:
@@ -270,7 +270,7 @@ def coverage(*, project: Project) -> list[KindCoverage]:
             none=Count("pk", filter=OPEN & Q(slots_free=F("overlap"))),
             some=Count("pk", filter=OPEN & Q(slots_free__lt=F("overlap"))),
             full=Count("pk", filter=Q(slots_free=0)),
-            closed=Count("pk", filter=Q(slots_free__gt=0, closed_at__isnull=False)),
+            closed=Count("pk", filter=Q(slots_free__gt=0) & ~OPEN),
         )
         .order_by("kind")
     )

@@ -51,6 +51,7 @@ def judgements_newest(
         task__project=project,
         task__gold__isnull=True,
         task__is_qualification=False,
+        task__mirror_of__isnull=True,
         status__in=COUNTING,
     )
     if kind:

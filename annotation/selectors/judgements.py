@@ -11,8 +11,8 @@ Kind = Task.Kind
 def judgement_of(submission: Submission) -> dict[str, Any]:
     """The judgement of a submission, as one that is submitted.
 
-    What has no order is sorted, so the same judgement is the same value. At most two queries, none
-    where the rows of the kind, and the candidates they name, were fetched with the submission.
+    What has no order is sorted, so the same judgement is the same value. At most three queries,
+    none where the rows of the kind, and the candidates they name, were fetched with the submission.
     """
     return _READERS[submission.task.kind](submission)
 
@@ -22,6 +22,7 @@ def _ranking(submission: Submission) -> dict[str, Any]:
     return {
         "tiers": [sorted(tier) for tier in ranking.tiers],
         "unacceptable": sorted(ranking.unacceptable),
+        **({"rewrite": _edit(submission)} if hasattr(submission, "edit") else {}),
     }
 
 

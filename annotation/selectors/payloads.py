@@ -1,20 +1,39 @@
 """What the annotator's page is given to show."""
 
+import json
+from collections.abc import Container
 from typing import Any
 
-from annotation.models import Assignment, Candidate, DialogueTurn, Guideline, Task, TaskCandidate
+from annotation.identity import identity_mask
+from annotation.models import (
+    Assignment,
+    Candidate,
+    DialogueTurn,
+    Guideline,
+    Membership,
+    Rating,
+    Submission,
+    Task,
+    TaskCandidate,
+)
 from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import desk_counts
 from annotation.shown_order import order_shuffled
 from annotation.task_forms import form_of
 from modelhub.prepared import Prepared
 
+# Tags of prompts whose text is covered until somebody chooses to read it.
+SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual", "self-harm"})
+
 
 def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
-    """All that the annotator's page shows of an assignment, as JSON; four queries.
+    """All that the annotator's page shows of an assignment, as JSON.
+
+    Four queries, five where answers are compared.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
-    made them, and nothing says that a task's judgement is known. HTML is rendered and safe
+    made them; where one names itself the name is hidden (annotation.identity); nothing says that a
+    task's judgement is known, or was given before. HTML is rendered and safe
     (annotation.rendering). A dialogue brings the answers it was given so far; one query more.
     """
     task, membership = assignment.task, assignment.annotator
@@ -33,7 +52,11 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             "draft_sequence": assignment.draft_sequence,
             "active_s": assignment.active_s,
         },
-        "task": {"uid": task.uid, "kind": task.kind},
+        "task": {
+            "uid": task.uid,
+            "kind": task.kind,
+            "is_sensitive": not SENSITIVE_TAGS.isdisjoint(task.prompt.tags),
+        },
         "form": form_of(membership.project, task.kind).shown(),
         "prompt": {
             "messages": [
@@ -50,11 +73,21 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             for place, uid in enumerate(order_shuffled(candidates, seed=assignment.shuffle_seed))
         ],
         "guideline": next(
-            ({"number": number, "html": markdown_render(text)} for number, text in guidelines), None
+            (
+                {
+                    "number": number,
+                    "html": markdown_render(text),
+                    "read": membership.guideline_read,
+                }
+                for number, text in guidelines
+            ),
+            None,
         ),
         "progress": {name: counts[name] for name in ("submitted_today", "open")},
         "notifications": counts["unread"],
     }
+    if task.kind in (Task.Kind.RANKING, Task.Kind.PAIR):
+        payload["rated"] = _rated_before(membership, task, candidates)
     if task.kind == Task.Kind.DIALOGUE:
         turns = DialogueTurn.objects.filter(assignment=assignment).order_by("pk")
         payload["answers"] = [
@@ -63,6 +96,22 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     return payload
 
 
+def _rated_before(membership: Membership, task: Task, uids: Container[str]) -> dict[str, int]:
+    """What this annotator rated these answers before, 1 to 7: to be compared, not shown."""
+    rows = _RATED.rows(annotator=membership.pk, prompt=task.prompt_id)
+    ratings = json.loads(rows[0][0]) if rows else {}
+    return {uid: one["overall"] for uid, one in ratings.items() if uid in uids}
+
+
+_RATED = Prepared(
+    lambda annotator, prompt: (
+        Rating.objects.filter(submission__annotator=annotator, submission__task__prompt=prompt)
+        .exclude(submission__status=Submission.Status.WITHDRAWN)
+        .order_by("-submission")
+        .values_list("ratings")[:1]
+    ),
+    numbers=("annotator", "prompt"),
+)
 _ANSWERS = Prepared(
     lambda task: (
         TaskCandidate.objects.filter(task=task)
@@ -83,11 +132,12 @@ _GUIDELINE = Prepared(
 
 def candidate_payload(candidate: Candidate) -> dict[str, Any]:
     """An answer as the page shows it. Its length is in words, and in tokens where a model told."""
+    text = identity_mask(candidate.text)
     return {
         "uid": candidate.uid,
-        "text": candidate.text,
-        "html": markdown_render(candidate.text),
-        "words": words_count(candidate.text),
+        "text": text,
+        "html": markdown_render(text),
+        "words": words_count(text),
         "tokens": candidate.token_count,
     }
 

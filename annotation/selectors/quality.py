@@ -45,11 +45,13 @@ from annotation.selectors.judged import (
     tasks_shared,
 )
 from annotation.selectors.judgements import judgement_of
+from annotation.selectors.mirrors import SelfAgreement, self_agreements
 
 FEWEST_TASKS = 5  # before anything is said of a person
 HELP_WEIGHT = 0.4
 HELP_GOLD = 0.7
 HELP_REJECTED = 0.2
+HELP_SELF = 0.7
 AGREED = 0.95
 _CHARS_A_WORD = 6
 
@@ -67,6 +69,7 @@ class PersonQuality:
     speed: Speed | None = None
     reviewed: int = 0
     rejected: int = 0
+    itself: SelfAgreement | None = None  # on pairs that they were asked twice, sides swapped
 
     @property
     def reasons(self) -> list[str]:
@@ -83,6 +86,9 @@ class PersonQuality:
             found.append(gettext("misses known answers"))
         if self.position and self.position.is_biased:
             found.append(gettext("takes an answer for its place"))
+        again = self.itself
+        if again and again.pairs >= FEWEST_TASKS and again.same < HELP_SELF * again.pairs:
+            found.append(gettext("chooses otherwise when the sides are swapped"))
         if self.speed and self.speed.is_outlier:
             found.append(gettext("faster than one can read"))
         if self.reviewed >= FEWEST_TASKS and self.rejected > HELP_REJECTED * self.reviewed:
@@ -107,7 +113,7 @@ class QualityReport:
 
 
 def quality_report(*, project: Project) -> QualityReport:
-    """Agreement by kind and by person, and how each person works. Seven queries."""
+    """Agreement by kind and by person, and how each person works. Eight queries."""
     judged = judgements_newest(project=project)
     members = {
         one.pk: PersonQuality(membership=one)
@@ -130,11 +136,13 @@ def quality_report(*, project: Project) -> QualityReport:
     words = _words_of(judged)
     scores = gold_scores(project=project)
     reviewed = _reviewed(project)
+    themselves = self_agreements(project=project)
     for pk, person in members.items():
         rows = by_person[pk]
         person.judgements = len(rows)
         person.position = position_bias(list(_best_places(rows)))
         person.speed = speed([(words.get(one.task, 0.0), one.active_s) for one in rows])
+        person.itself = themselves.get(pk)
         person.gold_tasks = len(scores.get(pk, ()))
         person.gold = bootstrap_interval(scores.get(pk, ()), mean)
         person.reviewed, person.rejected = reviewed.get(pk, (0, 0))

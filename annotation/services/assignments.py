@@ -23,6 +23,7 @@ from django.db.models import Case, F, OuterRef, Q, QuerySet, Subquery, When
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from annotation.mirroring import mirror_seed
 from annotation.models import (
     GOLD,
     WORK,
@@ -36,6 +37,7 @@ from annotation.models import (
 )
 from annotation.selectors import queues_of, tasks_open
 from annotation.selectors.queue import task_next_lock
+from annotation.services.mirrors import mirrored_task_make
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.prepared import Prepared, PreparedUpdate, row_insert
 
@@ -79,7 +81,8 @@ def assignment_next(
 
     In this order: what a question had paused, once it is answered; what they hold, the oldest
     first, with its lease renewed; what they had begun and let lapse, drafts first, if a slot is
-    free; a task of the project's queue that they never had. `batch` limits all of it to the tasks
+    free; a pair of their own to judge again mirrored, if one is due; a task of the project's queue
+    that they never had. `batch` limits all of it to the tasks
     of one batch, in which nothing is mixed.
 
     `after` is the uid of an assignment that is being done: what comes back is the one to do after
@@ -257,7 +260,7 @@ def slot_return(*, task_id: int) -> None:
     Task.objects.filter(pk=task_id).update(slots_free=F("slots_free") + 1)
 
 
-_PROJECT_FIELDS = ("queue_order", "gold_share", "qualification_pass")
+_PROJECT_FIELDS = ("queue_order", "gold_share", "qualification_pass", "mirrored_share")
 _PROJECT = Project.objects.filter(pk=OuterRef("project"))
 _NEWEST = Guideline.objects.filter(project=OuterRef("project")).order_by("-number")
 
@@ -357,26 +360,34 @@ def _claim(standing: Standing, batch: CandidateBatch | None) -> Assignment | Non
     end (they are milliseconds long) rather than say that there is nothing to do.
     """
     member = standing.member
+    if batch is None and (mirrored := mirrored_task_make(membership=member)) is not None:
+        task, first = mirrored
+        return _hand_out(standing, task, shuffle_seed=mirror_seed(first.shown_order))
     queues = [WORK, GOLD] if batch else queues_of(membership=member)
     for _ in range(_LOCKED_TRIES):
         for task in _offers(member, queues, batch):
             if slot_take(task_id=task.pk):
                 task.slots_free -= 1
-                return row_insert(
-                    Assignment(
-                        task=task,
-                        annotator=member,
-                        lease_until=_lease_end(),
-                        shuffle_seed=secrets.randbits(63),
-                        guideline_id=standing.guideline_id,
-                    )
-                )
+                return _hand_out(standing, task, shuffle_seed=secrets.randbits(63))
         if not connection.features.has_select_for_update_skip_locked:
             return None
         if not any(_open(member, queue, batch).exists() for queue in queues):
             return None
         time.sleep(_LOCKED_WAIT_S)
     return None
+
+
+def _hand_out(standing: Standing, task: Task, *, shuffle_seed: int) -> Assignment:
+    """A task, a slot of which is taken, in the member's hands."""
+    return row_insert(
+        Assignment(
+            task=task,
+            annotator=standing.member,
+            lease_until=_lease_end(),
+            shuffle_seed=shuffle_seed,
+            guideline_id=standing.guideline_id,
+        )
+    )
 
 
 def _offers(member: Membership, queues: list[Q], batch: CandidateBatch | None) -> Iterator[Task]:

@@ -381,9 +381,10 @@ def _records(
     submissions = (
         Submission.objects.filter(
             task__project=project,
-            task__kind=told.kind,
+            task__kind__in=told.of_tasks,
             task__gold__isnull=True,
             task__is_qualification=False,
+            task__mirror_of__isnull=True,  # the first judgement stands for both
             **{f"{told.rows_of}__isnull": False},
         )
         .select_related(

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.utils.translation import gettext
 
+from annotation.identity import identity_restore
 from annotation.models import Assignment, Candidate, Demonstration, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.services.writings import writing_check, writing_keep
@@ -58,8 +59,11 @@ def _check(asked: Asked[DemonstrationForm], judgement: dict[str, Any]) -> dict[s
             % {"turns": asked.form.turns},
             {"field": "turns"},
         )
+    text = writing_check(judgement["text"], "text")
+    if started_from is not None:
+        text = identity_restore(text, original=Candidate.objects.get(uid=started_from).text)
     return {
-        "text": writing_check(judgement["text"], "text"),
+        "text": text,
         "started_from": started_from,
         "turns": [
             {name: writing_check(turn[name], f"turns[{place}].{name}") for name in ("user", "text")}

@@ -1,9 +1,11 @@
 """Edits: one of the answers made better. The edited one is better than the original."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.utils.translation import gettext
 
+from annotation.identity import identity_restore
 from annotation.models import Assignment, Candidate, Comparison, Degree, Edit, Submission, Task
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.services.writings import writing_check, writing_keep
@@ -37,19 +39,26 @@ def edit_submit(
     ).submission
 
 
-def _check(asked: Asked[EditForm], judgement: dict[str, Any]) -> dict[str, Any]:
+def edit_check(shown: Sequence[str], judgement: Mapping[str, str]) -> dict[str, str]:
+    """An edit of one of the answers shown, in its one form, names that were hidden put back.
+
+    Raises ApplicationError naming the field.
+    """
     original, text = judgement["original"], writing_check(judgement["text"], "text")
-    if original not in asked.shown:
+    if original not in shown:
         raise ApplicationError(
             gettext("%(original)s is not an answer of this task.") % {"original": original},
             {"field": "original"},
         )
-    if text.strip() == Candidate.objects.get(uid=original).text.strip():
+    before = Candidate.objects.get(uid=original).text
+    text = identity_restore(text, original=before)
+    if text.strip() == before.strip():
         raise ApplicationError(gettext("Nothing was changed."), {"field": "text"})
     return {"original": original, "text": text}
 
 
-def _keep(submission: Submission, judgement: dict[str, Any]) -> None:
+def edit_keep(submission: Submission, judgement: Mapping[str, str]) -> None:
+    """Make the rows of an edit: the new candidate, what changed, and that it is the better one."""
     original = Candidate.objects.get(uid=judgement["original"])
     candidate = writing_keep(
         submission=submission, text=judgement["text"], written={"edited_from": original.uid}
@@ -67,6 +76,10 @@ def _keep(submission: Submission, judgement: dict[str, Any]) -> None:
     )
 
 
+def _check(asked: Asked[EditForm], judgement: dict[str, Any]) -> dict[str, Any]:
+    return edit_check(asked.shown, judgement)
+
+
 EDIT: JudgementKind[EditForm] = JudgementKind(
-    kind=Task.Kind.EDIT, check=_check, keep=_keep, rows=(Edit, Comparison)
+    kind=Task.Kind.EDIT, check=_check, keep=edit_keep, rows=(Edit, Comparison)
 )

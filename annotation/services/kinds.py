@@ -23,6 +23,7 @@ def judgement_submit(
     judgement: dict[str, Any],
     rationale: str = "",
     active_s: float = 0.0,
+    first_move_s: float | None = None,
 ) -> Settled:
     """Store a judgement, in the form its task's kind has. See submission_settle."""
     return submission_settle(
@@ -31,4 +32,5 @@ def judgement_submit(
         judgement=judgement,
         rationale=rationale,
         active_s=active_s,
+        first_move_s=first_move_s,
     )

@@ -8,6 +8,8 @@ from modelhub.errors import ApplicationError
 
 MAX_OVERLAP = 50
 MAX_GOLD_SHARE = 0.5
+MAX_MIRRORED_SHARE = 0.5
+MAX_SKIPS_TO_REVIEW = 100
 
 
 @transaction.atomic
@@ -18,12 +20,17 @@ def project_settings_change(
     queue_order: str,
     gold_share: float,
     qualification_pass: float,
+    mirrored_share: float,
+    skips_to_review: int,
 ) -> Project:
     """Change how a project's tasks are handed out, from the next hand-out on.
 
     overlap: people for each task; of the tasks made from now on, those there are keep theirs.
     gold_share: of what each person gets, how much has a known answer, 0 to MAX_GOLD_SHARE.
     qualification_pass: the mean score on the test that lets in, 0 to 1; 0 asks for no test.
+    mirrored_share: of what each person gets, how much is a pair that they judged before, with its
+    sides swapped, 0 to MAX_MIRRORED_SHARE.
+    skips_to_review: how many people skip a task before a reviewer looks at it; 0 for never.
     Raises ApplicationError naming the field.
     """
     if not 1 <= overlap <= MAX_OVERLAP:
@@ -50,7 +57,23 @@ def project_settings_change(
             % {"qualification_pass": qualification_pass},
             {"field": "qualification_pass"},
         )
+    if not 0 <= mirrored_share <= MAX_MIRRORED_SHARE:
+        raise ApplicationError(
+            f"The share of mirrored pairs is 0 to {MAX_MIRRORED_SHARE}; got {mirrored_share}.",
+            {"field": "mirrored_share"},
+        )
+    if not 0 <= skips_to_review <= MAX_SKIPS_TO_REVIEW:
+        raise ApplicationError(
+            f"Skips are 0 to {MAX_SKIPS_TO_REVIEW}; got {skips_to_review}.",
+            {"field": "skips_to_review"},
+        )
     project.overlap, project.queue_order = overlap, queue_order
     project.gold_share, project.qualification_pass = gold_share, qualification_pass
-    project.save(update_fields=["overlap", "queue_order", "gold_share", "qualification_pass"])
+    project.mirrored_share, project.skips_to_review = mirrored_share, skips_to_review
+    project.save(
+        update_fields=[
+            *("overlap", "queue_order", "gold_share", "qualification_pass"),
+            *("mirrored_share", "skips_to_review"),
+        ]
+    )
     return project

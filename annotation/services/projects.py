@@ -179,3 +179,17 @@ def _role_check(role: str) -> None:
             % {"role": f"{role!r}", "names": ", ".join(Membership.Role.values)},
             {"field": "role"},
         )
+
+
+def guideline_read(*, membership: Membership, number: int) -> int:
+    """Keep that a member has opened a version of the guidelines; returns the newest they opened.
+
+    A version that there is not yet counts as the newest there is.
+    """
+    newest = Guideline.objects.filter(project=membership.project_id).aggregate(Max("number"))
+    number = min(number, newest["number__max"] or 0)
+    Membership.objects.filter(pk=membership.pk, guideline_read__lt=number).update(
+        guideline_read=number
+    )
+    membership.refresh_from_db(fields=["guideline_read"])
+    return membership.guideline_read

@@ -95,6 +95,8 @@ def showcase_create(*, owner: User, seed: int = 0) -> Project:
         queue_order=Project.Order.PRIORITY,
         gold_share=0.1,
         qualification_pass=0.0,
+        mirrored_share=0.1,
+        skips_to_review=3,
     )
     _forms_save(project)
     examples = [json.loads(line) for line in EXAMPLES.read_text(encoding="utf-8").splitlines()]

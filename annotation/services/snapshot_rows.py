@@ -39,6 +39,11 @@ class SnapshotKind:
     # (submission, its annotator's weight, more that the kind needs) → its rows, sorted by id.
     rows: Callable[[Submission, float, Mapping[str, Any]], Iterator[Record]]
     prefetched: tuple[str, ...] = ()
+    also_of: tuple[str, ...] = ()  # other kinds of task whose submissions may have such rows
+
+    @property
+    def of_tasks(self) -> tuple[str, ...]:
+        return (self.kind, *self.also_of)
 
 
 def _shared(submission: Submission, prompt: Prompt, weight: float) -> dict[str, Any]:
@@ -233,6 +238,7 @@ SNAPSHOT_KINDS: dict[str, SnapshotKind] = {
             rows_of="edit",
             fetched=("edit__candidate__version", "edit__original__version"),
             rows=_edit,
+            also_of=(Kind.RANKING.value,),  # none was good, and one was written anew
         ),
         SnapshotKind(
             kind=Kind.DIALOGUE.value,

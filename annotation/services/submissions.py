@@ -69,9 +69,11 @@ def submission_settle(
     judgement: dict[str, Any],
     rationale: str = "",
     active_s: float = 0.0,
+    first_move_s: float | None = None,
 ) -> Settled:
     """Store an annotator's judgement of a task.
 
+    active_s: seconds of attention. first_move_s: those before the first move, if it was counted.
     What is well formed is always kept. It is `accepted` while the assignment holds a slot, or if a
     slot is still free; otherwise it is `surplus` (the lease lapsed and others filled the overlap,
     or the task has closed). Sent again with the same content it changes nothing; with other content
@@ -106,6 +108,7 @@ def submission_settle(
             "source": assignment.annotator.source,
             "shown_order": shown,
             "active_s": active_s,
+            "first_move_s": first_move_s,
             "rationale": rationale,
         }
         assignment.state, assignment.ended_at = State.SUBMITTED, now

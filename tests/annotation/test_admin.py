@@ -13,6 +13,7 @@ from annotation.models import (
     PreferenceDataset,
     Project,
     Question,
+    Report,
     Submission,
     TaskForm,
 )
@@ -48,6 +49,7 @@ def make_everything(project: Project, annotator: str) -> PreferenceDataset:
     rank_all(make_member(project, annotator))
     submission = Submission.objects.filter(task__project=project).latest("pk")
     Question.objects.create(assignment=submission.assignment, text="Why?")
+    Report.objects.create(task=submission.task, text="It is cut off.")
     TaskForm.objects.create(project=project, kind="pair")
     Adjudication.objects.create(
         task=submission.task, reviewer=submission.annotator, submission=submission

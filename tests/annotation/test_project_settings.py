@@ -9,7 +9,14 @@ from annotation.services.project_settings import project_settings_change
 from modelhub.errors import ApplicationError
 
 pytestmark = pytest.mark.django_db
-GIVEN = {"overlap": 3, "queue_order": "random", "gold_share": 0.1, "qualification_pass": 0.8}
+GIVEN = {
+    "overlap": 3,
+    "queue_order": "random",
+    "gold_share": 0.1,
+    "qualification_pass": 0.8,
+    "mirrored_share": 0.05,
+    "skips_to_review": 4,
+}
 
 
 def test_settings_hold_from_the_next_task_on(project: Project) -> None:
@@ -23,6 +30,7 @@ def test_settings_hold_from_the_next_task_on(project: Project) -> None:
     [
         *(("overlap", 0), ("overlap", 51), ("queue_order", "newest"), ("gold_share", 0.6)),
         *(("gold_share", float("nan")), ("qualification_pass", 1.1)),
+        *(("mirrored_share", 0.6), ("skips_to_review", -1)),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_name(project: Project, field: str, value) -> None:
@@ -37,9 +45,11 @@ def test_a_manager_sets_them_in_per_cent(project: Project, dana: User, signed_in
     url = reverse("project_settings", args=[project.uid])
     client = signed_in(dana)
     given = {"overlap": 2, "queue_order": "doubt", "gold_percent": 12.5, "pass_percent": 75}
+    given |= {"mirrored_percent": 5, "skips_to_review": 2}
     assert client.post(url, given)["Location"] == url
     project.refresh_from_db()
     assert (project.gold_share, project.qualification_pass) == (0.125, 0.75)
+    assert (project.mirrored_share, project.skips_to_review) == (0.05, 2)
     assert 'value="12.5"' in client.get(url).content.decode()
     answer = client.post(url, {**given, "gold_percent": 80})
     assert answer.status_code == 400

@@ -11,20 +11,23 @@ from modelhub.models import Endpoint
 
 
 class _Talker(BaseHTTPRequestHandler):
-    """Says the last message back, word by word; shorter when it is asked to be cold."""
+    """Says the last message back, word by word; shorter when it is asked to be cold.
+
+    Told "slowly" it takes its time over the longer one.
+    """
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         said = asked["messages"][-1]["content"]
-        answer = (
-            f"You said: {said}" if asked["temperature"] < 0.5 else f"**Indeed**: {said}, again."
-        )
+        cold = asked["temperature"] < 0.5
+        answer = f"You said: {said}" if cold else f"**Indeed**: {said}, again."
+        pause_s = 0.5 if "slowly" in said and not cold else 0.01
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
         for word in answer.split(" "):
             self._event({"choices": [{"index": 0, "delta": {"content": f"{word} "}}]})
-            time.sleep(0.01)
+            time.sleep(pause_s)
         self._event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]})
         self.wfile.write(b"data: [DONE]\n\n")
 

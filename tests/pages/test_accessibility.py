@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from annotation.models import Submission
+from annotation.models import Submission, Task
+from annotation.services.assignments import assignment_next
+from annotation.services.kinds import judgement_submit
 from annotation.services.projects import guideline_publish
+from annotation.services.reports import report_submit
 from annotation.services.showcase import showcase_create
 from deploy.vendor import TESTS
 from tests import builders
@@ -50,26 +53,47 @@ def test_the_ranking_page(open_page, project, alice, scheme, wide) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_pages_of_a_project(open_page, live_server, project, dana, scheme) -> None:
-    builders.make_member(project, "alice")
+@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", True), ("dark", False)])
+def test_the_pages_of_a_project(open_page, live_server, project, dana, scheme, wide) -> None:
+    alice = builders.make_member(project, "alice")
     builders.make_member(project, "robot", simulated=True)
     guideline_publish(project=project, text="# Be kind", author=dana)
+    builders.make_task(project, "pair")
     builders.make_ranking_task(project)
-    page = open_page(dana, "/", color_scheme=scheme)
+    given = assignment_next(membership=alice)
+    report_submit(assignment=given, text="It is cut off.")
+    judgement = {"better": None, "degree": 0, "unsafe": []}
+    submission = judgement_submit(assignment=given, judgement=judgement).submission
+    page = open_page(dana, "/", wide=wide, color_scheme=scheme)
     found = violations(page)
+    parts = (
+        *(
+            "",
+            "prompts/",
+            "members/",
+            "guidelines/",
+            "datasets/",
+            "tasks/",
+            "tokens/",
+            "questions/",
+        ),
+        *("settings/", "dashboard/", "progress/", "quality/", "reviews/", "disagreements/"),
+        *("reports/", "known/", f"reviews/{submission.uid}/"),
+        *(f"forms/{kind}/" for kind in Task.Kind.values),
+    )
     base = f"/projects/{project.uid}/"
     for path in (
-        base,
-        f"{base}prompts/",
-        f"{base}members/",
-        f"{base}guidelines/",
-        f"{base}datasets/",
+        *(base + part for part in parts),
         "/projects/new/",
         "/password/",
+        "/notifications/",
     ):
-        page.goto(live_server.url + path)
+        reply = page.goto(live_server.url + path)
+        assert reply.status == 200, path
         found += violations(page)
+        if not wide:
+            across = page.evaluate("document.documentElement.scrollWidth")
+            assert across <= 390, f"{path} is {across} px wide"
     page.context.clear_cookies()
     for path in ("/sign-in/", "/sign-in/any-token/"):
         page.goto(live_server.url + path)

@@ -107,6 +107,23 @@ def test_an_answer_is_dragged_to_a_lane_with_the_mouse(open_page, project, alice
     assert lanes(page)["B"] == "tray"
 
 
+def test_a_task_is_ranked_from_start_to_finish_with_the_mouse(open_page, project, alice) -> None:
+    builders.make_ranking_task(project)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    by_letter = letters(page)
+    card = page.locator(".answer", has=page.locator(".answer-letter", has_text="B"))
+    card.locator(".answer-letter").drag_to(page.locator('.lane[data-lane="1"] .lane-cards'))
+    for name in ("A: lane 3", "C: lane 3", "C: up one rank"):
+        page.get_by_role("button", name=name, exact=True).click()
+    page.get_by_label("Why?").click()
+    page.keyboard.type("by hand")
+    page.get_by_role("button", name="Submit").click()
+    finished_wait(page)
+    assert tiers_of(Submission.objects.get(), by_letter) == [["B"], ["C"], ["A"]]
+    assert Submission.objects.get().rationale == "by hand"
+
+
 def test_on_a_phone_a_task_is_ranked_by_tapping(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
     page = open_page(alice, annotate_path(project), wide=False)
@@ -127,7 +144,7 @@ def test_a_task_is_skipped_with_a_reason_and_the_next_follows(open_page, project
     builders.make_ranking_task(project, prompt=builders.make_prompt(project, "Second?"))
     page = open_page(alice, annotate_path(project))
     task_wait(page)
-    press(page, "s 3 Enter")
+    press(page, "s 3")
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
     skipped = Assignment.objects.get(state=Assignment.State.SKIPPED)
     assert skipped.skip_reason == "It is in a language I do not read well"

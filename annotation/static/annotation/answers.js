@@ -1,7 +1,7 @@
 /* The answers of a task as cards: their focus, how long they are, folding, and what differs. */
 (() => {
   "use strict";
-  const { differenceClear, differenceMark, fill, say, store } = window.rondo;
+  const { differenceClear, differenceMark, fill, say, scrollLink, sourceShow, store } = window.rondo;
 
   const $ = (selector, root) => root.querySelector(selector);
 
@@ -18,6 +18,8 @@
       this.focused = this.uids[0];
       this.before = this.uids[1] ?? this.uids[0];
       this.compared = "";
+      this.asSource = false;
+      this.linkEnd = null;
     }
 
     /* A card with its text; the kind adds its own controls to .answer-tools or after the text. */
@@ -108,6 +110,7 @@
     /* All answers folded to one height, or all open: a fold never favours the short. */
     foldApply() {
       this.place.classList.toggle("folded", store.read("rondo:folded", false));
+      this.linkApply();
       for (const uid of this.uids) {
         const text = $(".answer-text", this.card(uid));
         text.classList.toggle("cut", text.scrollHeight > text.clientHeight + 4);
@@ -118,6 +121,36 @@
       store.write("rondo:folded", !store.read("rondo:folded", false));
       this.foldApply();
       say(this.place.classList.contains("folded") ? gettext("Long answers are folded.") : gettext("Answers are shown whole."));
+    }
+
+    /* All answers as they were written, Markdown and all, or as they are read. */
+    sourceToggle() {
+      this.differenceHide();
+      this.asSource = !this.asSource;
+      for (const { uid, text } of this.candidates) sourceShow(this.card(uid), text, this.asSource);
+      this.foldApply();
+      say(this.asSource ? gettext("Answers as they were written.") : gettext("Answers as they are read."));
+    }
+
+    /* Answers of one height that scroll together, each as far along as the others. */
+    linkApply() {
+      const linked = store.read("rondo:linked", false);
+      this.place.classList.toggle("linked", linked);
+      this.linkEnd?.abort();
+      this.linkEnd = new AbortController();
+      const places = this.uids.map((uid) => $(".answer-text", this.card(uid)));
+      for (const [at, place] of places.entries()) {
+        // What scrolls is reached by keys too.
+        if (linked) Object.assign(place, { tabIndex: 0, role: "region", ariaLabel: fill(gettext("Text of answer %(letter)s"), { letter: this.candidates[at].letter }) });
+        else if (place.role === "region" && !place.dataset.scrolls) for (const name of ["tabindex", "role", "aria-label"]) place.removeAttribute(name);
+      }
+      if (linked) scrollLink(places, this.linkEnd.signal);
+    }
+
+    linkToggle() {
+      store.write("rondo:linked", !store.read("rondo:linked", false));
+      this.linkApply();
+      say(this.place.classList.contains("linked") ? gettext("The answers scroll together.") : gettext("Each answer is shown whole."));
     }
 
     /* Words that the focused answer and the one focused before it do not share; again to put away. */
@@ -159,6 +192,8 @@
         k: () => this.step(-1),
         d: () => this.differenceToggle(),
         o: () => this.foldToggle(),
+        t: () => this.sourceToggle(),
+        l: () => this.linkToggle(),
       };
       if (!Object.hasOwn(keys, key)) return false;
       keys[key]();
@@ -166,5 +201,21 @@
     }
   }
 
-  window.rondo = { ...window.rondo, Answers, lengthWords };
+  const AT_ODDS = 2; // steps of a rating, of 7, that are no slip of the hand
+
+  /* Where somebody now puts an answer above another that they rated clearly higher before: words for
+     the first such pair, or "". `above`: pairs of uids [better, worse] as they are judged now. */
+  function ratingContradiction(above, rated, letterOf) {
+    const found = above.find(([better, worse]) => rated?.[worse] - rated?.[better] >= AT_ODDS);
+    if (!found) return "";
+    const [a, b] = found;
+    return fill(gettext("You rated %(b)s %(high)s of 7 and %(a)s %(low)s before, and now %(a)s is the better one."), {
+      a: letterOf(a),
+      b: letterOf(b),
+      low: rated[a],
+      high: rated[b],
+    });
+  }
+
+  window.rondo = { ...window.rondo, Answers, lengthWords, ratingContradiction };
 })();

@@ -79,11 +79,14 @@
     });
   }
 
-  async function post(url, body = {}, key = "") {
+  const post = (url, body = {}, key = "") => send("POST", url, body, key);
+  const put = (url, body) => send("PUT", url, body, "");
+
+  async function send(method, url, body, key) {
     let response;
     try {
       response = await fetch(url, {
-        method: "POST",
+        method,
         headers: headers("application/json", key),
         body: JSON.stringify(body),
         signal: AbortSignal.timeout(TIMEOUT_MS),
@@ -234,5 +237,5 @@
 
   const keyNew = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
-  window.rondo = { ...window.rondo, DraftKeeper, Outbox, draftsPrune, keyNew, listen, post, serverNow, store };
+  window.rondo = { ...window.rondo, DraftKeeper, Outbox, draftsPrune, keyNew, listen, post, put, serverNow, store };
 })();

@@ -1,7 +1,7 @@
 /* The desk: shows one task at a time, whatever its kind, keeps its draft, sends it, takes it back.
 
    A kind is a class in window.rondo.kinds. It is given the desk {task, form, stage, page, closing,
-   changed(), redraw(), post(), urlOf()}, draws the judgement into `stage`, and answers:
+   changed(), redraw(), load(), typeset(), urlOf()}, draws the judgement into `stage`, and answers:
 
      take(draft)   draw a draft, or null: the beginning     draft()      the judgement in progress
      judgement()   what is sent                             missing()    null, or {words, point()}
@@ -11,47 +11,48 @@
      resized()     the window changed */
 (() => {
   "use strict";
-  const { DraftKeeper, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
-  const { draftsPrune, fill, keyNew, notice, offer, offerClose, post, say, scriptLoad, store, typeset } = window.rondo;
+  const { Attention, Breaks, Cover, DraftKeeper, Frame, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
+  const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, post, readingSeconds, say } = window.rondo;
+  const { inOrder, store, typeset } = window.rondo;
 
   const config = JSON.parse(document.getElementById("desk-state").textContent);
   const page = document.querySelector("[data-desk]");
-  const $ = (selector, root = document) => root.querySelector(selector);
-  const rationale = $("[data-rationale]");
+  const $ = (selector) => document.querySelector(selector);
   const RENEW_EVERY_MS = 60_000;
   const IDLE_AFTER_MS = 60_000;
   const ATTENTION_MS = 30_000;
   const UNDO_MS = 10_000;
   const FRESH_MS = 20_000;
+  const LONG_S = 10; // less than this is read at a glance
+  const TOO_FAST = 4; // times as fast as people read: nobody has
 
   const outbox = new Outbox(config.viewer);
   const lease = new LeaseChip();
   const saved = new SavedChip();
   const progress = new ProgressChip();
+  const frame = new Frame(page);
+  const attention = new Attention();
+  const breaks = new Breaks();
+  const cover = new Cover(page);
+  const guidelines = new Guidelines({ url: config.urls.guidelines_read, typeset: (root) => typeset(root, config.libraries) });
   const urlOf = (name, uid) => config.urls[name].replace(config.blank_uid, uid);
   const stock = new Stock({ next: config.urls.next, urlOf, arrived: (given) => kindLoad(given.task.kind).catch(() => {}) });
 
-  let current = null; // {given, uid, kind, work, keeper, activeS, changed, end}
+  let current = null; // {given, uid, kind, work, keeper, activeS, firstMoveS, changed, end}
   let last = null; // what was sent last: {entry, given, draft, until, done}
+  const ratedHere = {}; // uid → what was rated from here; a task fetched ahead does not know of it
   let busy = false; // between two tasks, waiting for the server
-  let lastActive = Date.now();
   let loadRetryMs = 3000;
   let loadTimer = 0;
 
-  /* ------------------------------------------------------------ views */
-
   function view(name) {
-    page.dataset.view = name;
-    const working = name === "task";
-    $("[data-lease]").hidden = !working;
-    if (!working) saved.clear();
-    $("[data-ask]").hidden = !working;
+    frame.show(name);
+    if (name !== "task") saved.clear();
   }
 
   function kindLoad(kind) {
     store.write("rondo:kind", kind);
-    const scripts = config.kinds[kind] ?? [];
-    return scripts.reduce((before, url) => before.then(() => scriptLoad(url)), Promise.resolve());
+    return inOrder(config.kinds[kind] ?? []);
   }
 
   /* ------------------------------------------------------------ a task */
@@ -81,6 +82,9 @@
     stock.busyWith.add(uid);
     current = { given, uid, kind: task.kind, keeper, end, form: given.form ?? {}, changed: false };
     current.activeS = Number(content?.active_s) || 0;
+    current.firstMoveS = typeof content?.first_move_s === "number" ? content.first_move_s : null;
+    current.toReadS = readingSeconds(given);
+    given.rated = { ...given.rated, ...ratedHere };
     current.work = new window.rondo.kinds[task.kind]({
       task: given,
       form: current.form,
@@ -90,6 +94,7 @@
       changed,
       redraw,
       typeset: (root) => typeset(root, config.libraries),
+      load: (part) => inOrder(config.parts[part]),
       urlOf: (name) => urlOf(name, uid),
       previewUrl: config.urls.preview,
     });
@@ -97,15 +102,17 @@
     lease.lapsed = false;
     lease.take(assignment.lease_until);
     progress.take(given.progress);
-    guidelineShow(given.guideline);
-    messagesShow(given.prompt.messages);
-    rationaleShow(content?.rationale);
-    keysShow(task.kind);
+    guidelines.take(given.guideline);
+    messagesShow($("[data-messages]"), given.prompt.messages);
+    frame.rationaleTake(current.form.rationale ?? "optional", content?.rationale);
+    frame.keysTake(task.kind);
+    $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
     view("task");
     current.work.take(content);
     redraw();
     scrollTo({ top: 0 });
-    current.work.focus();
+    cover.take(task.is_sensitive && !content);
+    if (!cover.isOn) current.work.focus();
     typeset($("[data-for='task']"), config.libraries);
     if (draft) keeper.keep(draftNow());
     else if (newerHere) {
@@ -123,77 +130,20 @@
     current = null;
   }
 
-  function messagesShow(messages) {
-    const names = {
-      user: gettext("Person"),
-      assistant: gettext("Assistant"),
-      system: gettext("Instructions to the assistant"),
-    };
-    $("[data-messages]").replaceChildren(
-      ...messages.map((message) => {
-        const box = document.createElement("div");
-        box.className = "message";
-        box.dataset.role = message.role;
-        const who = document.createElement("h3");
-        who.textContent = names[message.role] ?? message.role;
-        const text = document.createElement("div");
-        text.className = "prose";
-        text.dir = "auto";
-        text.innerHTML = message.html; // rendered and cleaned by the server
-        box.append(who, text);
-        return box;
-      }),
-    );
-    $("[data-messages]").scrollTop = 0;
-  }
-
-  function rationaleShow(text) {
-    const asked = current.form.rationale ?? "optional";
-    $("[data-why]").hidden = asked === "none";
-    $("[data-why-asked]").textContent = asked === "required" ? gettext("required") : gettext("optional");
-    rationale.required = asked === "required";
-    rationale.value = typeof text === "string" ? text : "";
-  }
-
-  function guidelineShow(guideline) {
-    const box = $("[data-guidelines]");
-    if (!guideline) {
-      box.textContent = gettext("This project has no guidelines yet.");
-    } else {
-      box.innerHTML = guideline.html; // rendered and cleaned by the server
-      $("#guidelines-title").textContent = fill(gettext("Guidelines, version %(n)s"), { n: guideline.number });
-    }
-    const read = store.read(`rondo:guidelines:${config.project}`, 0);
-    $("[data-guideline-new]").hidden = !guideline || read === guideline.number;
-  }
-
-  function guidelinesOpen() {
-    $("#guidelines-drawer").showModal();
-    const guideline = current?.given.guideline;
-    if (guideline) store.write(`rondo:guidelines:${config.project}`, guideline.number);
-    typeset($("[data-guidelines]"), config.libraries);
-    $("[data-guideline-new]").hidden = true;
-  }
-
-  /* The keys of this kind: a line in the bar, and the sheet. */
-  function keysShow(kind) {
-    const template = document.getElementById(`keys-${kind}`).content.cloneNode(true);
-    $("[data-bar-keys]").replaceChildren(template.querySelector("[data-short]"));
-    $("[data-kind-keys]").replaceChildren(...template.querySelectorAll("dl > div"));
-  }
-
   /* ------------------------------------------------------------ the work changes */
 
   const draftNow = () => ({
     ...current.work.draft(),
-    ...(current.form.rationale !== "none" && { rationale: rationale.value }),
+    ...frame.rationale,
     active_s: Math.round(current.activeS),
+    first_move_s: current.firstMoveS,
   });
 
   /* The judgement changed: the draft is kept, and the next task fetched while this one is done. */
   function changed() {
     if (!current) return;
     current.changed = true;
+    current.firstMoveS ??= current.activeS;
     current.keeper.keep(draftNow());
     stock.ahead(current.uid);
     redraw();
@@ -201,26 +151,29 @@
 
   function redraw() {
     if (!current) return;
-    $("[data-count]").textContent = current.work.count();
-    hintShow(current.work.hint());
-    $('[data-act="submit"]').setAttribute("aria-disabled", String(Boolean(missing())));
-    $('[data-act="undo"]').disabled = !current.work.canUndo;
+    frame.foot({ count: current.work.count(), complete: !missing(), canUndo: current.work.canUndo });
+    frame.hint(current.work.hint() || paceHint());
   }
 
-  /* A contradiction to look at, or what was missing when somebody wanted to send. */
-  function hintShow(words) {
-    $("[data-hint]").hidden = !words;
-    if ($("[data-hint-words]").textContent !== words) $("[data-hint-words]").textContent = words;
+  /* A first choice that came before anybody could have read is pointed at, and stands. */
+  function paceHint() {
+    const { firstMoveS, toReadS, kind } = current;
+    const chosen = kind === "ranking" || kind === "pair" || kind === "rating";
+    if (!chosen || firstMoveS === null || toReadS < LONG_S || firstMoveS * TOO_FAST >= toReadS) return "";
+    return fill(gettext("Your first choice came after %(first)s s; to read it all takes about %(all)s s."), {
+      first: Math.round(firstMoveS),
+      all: Math.round(toReadS),
+    });
   }
 
   function missing() {
     const found = current.work.missing();
-    if (found || current.form.rationale !== "required" || rationale.value.trim()) return found;
-    return { words: gettext("Not sent: say why."), point: () => rationale.focus() };
+    if (found || !frame.rationaleLacks) return found;
+    return { words: gettext("Not sent: say why."), point: () => frame.rationaleFocus() };
   }
 
   function undo() {
-    if (current?.work.canUndo && page.dataset.view === "task") return current.work.undo();
+    if (current?.work.canUndo && frame.view === "task") return current.work.undo();
     if (last) return takeBack();
     return say(gettext("Nothing to undo."));
   }
@@ -228,7 +181,7 @@
   /* ------------------------------------------------------------ saved, reserved */
 
   function savedTake(state, message = "") {
-    if (page.dataset.view === "task") saved.take(state);
+    if (frame.view === "task") saved.take(state);
     if (state === "refused") notice(fill(gettext("Your draft was not saved: %(why)s"), { why: message }), "error");
   }
 
@@ -283,23 +236,16 @@
 
   function trouble(refusal) {
     if (refusal.offline) {
-      $("[data-waiting-words]").textContent = outbox.entries().length
-        ? gettext("Your work is kept on this device and will be sent by itself as soon as the server answers.")
-        : gettext("The server does not answer. The page tries again by itself.");
       currentClose();
-      view("waiting");
+      saved.clear();
+      frame.showWaiting({ hasWork: outbox.entries().length > 0 });
       say(gettext("Offline. Your work is kept on this device."));
       retryLater(load);
       return;
     }
-    const out = refusal.status === 401;
-    $("[data-error-title]").textContent = out ? gettext("You are signed out") : gettext("Something went wrong");
-    $("[data-error-words]").textContent = out
-      ? gettext("Sign in again to go on. What you did is kept on this device and will be sent then.")
-      : refusal.message;
-    $("[data-error-sign-in]").hidden = !out;
     currentClose();
-    view("error");
+    saved.clear();
+    frame.showError(refusal);
   }
 
   function retryLater(act) {
@@ -362,12 +308,12 @@
   }
 
   async function submit() {
-    if (busy || page.dataset.view !== "task") return;
+    if (busy || frame.view !== "task" || cover.isOn) return;
     const lack = missing();
     if (lack) {
       lack.point?.();
       say(lack.words);
-      hintShow(lack.words);
+      frame.hint(lack.words);
       return;
     }
     const { given, uid, keeper } = current;
@@ -378,11 +324,13 @@
       draftKey: keeper.key,
       body: {
         ...current.work.judgement(),
-        ...(current.form.rationale !== "none" && { rationale: rationale.value }),
-        active_s: Math.round(current.activeS * 10) / 10,
+        ...frame.rationale,
+        active_s: current.activeS,
+        first_move_s: current.firstMoveS,
       },
     };
     const draft = draftNow();
+    for (const [one, { overall }] of Object.entries(entry.body.ratings ?? {})) ratedHere[one] = overall;
     if (!outbox.put(entry)) return unkept();
     busy = true;
     keeper.close();
@@ -391,7 +339,7 @@
     const sentNow = outboxSend();
     mine.done = sentNow.catch(() => {});
     progress.sent(1);
-    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: "U", ms: UNDO_MS, act: takeBack });
+    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: keymap.cap("undo"), ms: UNDO_MS, act: takeBack });
     setTimeout(() => last === mine && lastForget(), UNDO_MS);
     page.classList.add("sending");
     try {
@@ -418,7 +366,7 @@
     const { work, uid, keeper } = current;
     busy = true;
     try {
-      const reply = await post(urlOf("submit", uid), { ...work.judgement(), rationale: rationale.value, active_s: current.activeS }, keyNew());
+      const reply = await post(urlOf("submit", uid), { ...work.judgement(), ...frame.rationale, active_s: current.activeS, first_move_s: current.firstMoveS }, keyNew());
       keeper.close();
       stock.add(reply.next);
       await nextTake();
@@ -503,6 +451,20 @@
     if (left) notice(gettext("Asked. The task waits for the answer, with your work; you will be told."));
   }
 
+  async function report(text) {
+    try {
+      await post(urlOf("report", current.uid), { text });
+      notice(gettext("Reported. You may finish the task, or skip it."));
+    } catch (refusal) {
+      notice(refusal.offline ? gettext("Offline: a task can be reported when the server answers.") : fill(gettext("Not reported: %(why)s"), { why: refusal.message }), "error");
+    }
+  }
+
+  function uncover() {
+    cover.lift();
+    current?.work.focus();
+  }
+
   /* Leave the task on show by a request that answers with the next. */
   async function leave(name, body, offlineWords, refusedWords) {
     if (busy || !current) return false;
@@ -531,7 +493,9 @@
     "take-back": () => {}, // the offer's button has its own hand
     skip: () => $("#skip-dialog").showModal(),
     question: () => $("#question-dialog").showModal(),
-    guidelines: guidelinesOpen,
+    report: () => $("#report-dialog").showModal(),
+    guidelines: () => guidelines.open(),
+    uncover,
     keys: () => $("#keys-dialog").showModal(),
     again: load,
   };
@@ -541,39 +505,37 @@
     if (act) acts[act.dataset.act]?.();
   });
 
-  rationale.addEventListener("input", changed);
+  frame.area.addEventListener("input", changed);
 
   window.rondo = {
     ...window.rondo,
     desk: {
       acts,
       ask,
+      report,
       skip,
-      toRationale: () => !$("[data-why]").hidden && rationale.focus(),
+      toRationale: () => frame.rationaleFocus(),
       get work() {
-        return page.dataset.view === "task" ? current?.work : null;
+        return frame.view === "task" && !cover.isOn ? current?.work : null;
       },
     },
   };
 
   /* ------------------------------------------------------------ the clock */
 
-  for (const kind of ["pointerdown", "pointermove", "keydown", "wheel", "touchmove", "scroll"]) {
-    addEventListener(kind, () => (lastActive = Date.now()), { passive: true, capture: true });
-  }
-
   setInterval(() => {
-    if (page.dataset.view !== "task" || !current) return;
-    const idle = Date.now() - lastActive;
-    if (!document.hidden && idle < ATTENTION_MS) current.activeS += 1;
+    if (frame.view !== "task" || !current) return;
+    const active = !document.hidden && attention.within(ATTENTION_MS);
+    if (active) current.activeS += 1;
+    breaks.tick(active);
     lease.draw();
     saved.draw();
-    if (idle < IDLE_AFTER_MS && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();
+    if (attention.within(IDLE_AFTER_MS) && Date.now() - lease.renewedAt > RENEW_EVERY_MS) renew();
   }, 1000);
 
   addEventListener("online", () => {
     loadRetryMs = 3000;
-    if (page.dataset.view === "waiting") load();
+    if (frame.view === "waiting") load();
     else {
       current?.keeper.send();
       if (outbox.entries().length) outboxSend().then(behindSettled).catch(behindTrouble);
@@ -583,13 +545,13 @@
   addEventListener("resize", () => current?.work.resized?.());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) current?.keeper.send();
-    else if (page.dataset.view === "task") renew();
-    else if (page.dataset.view === "finished") load();
+    else if (frame.view === "task") renew();
+    else if (frame.view === "finished") load();
   });
 
   /* Others' work makes new work: look again now and then, while somebody is looking. */
   setInterval(() => {
-    if (page.dataset.view === "finished" && !document.hidden && Date.now() - lastActive < 5 * 60_000) load();
+    if (frame.view === "finished" && !document.hidden && attention.within(5 * 60_000)) load();
   }, 20_000);
 
   draftsPrune();

@@ -1,7 +1,7 @@
 /* A place to write in Markdown, with the length and, beside or behind it, what it will look like. */
 (() => {
   "use strict";
-  const { fill, post, store } = window.rondo;
+  const { difference, fill, post, store, wordsCut } = window.rondo;
   const $ = (selector, root) => root.querySelector(selector);
   const PREVIEW_AFTER_MS = 350;
 
@@ -113,5 +113,19 @@
     }
   }
 
-  window.rondo = { ...window.rondo, Editor, htmlShow, textRender, wordsCount };
+  /* A text with what was taken out struck through and what was put in marked. */
+  function changesDraw(place, before, after) {
+    const plain = document.createElement("div");
+    plain.className = "changes";
+    plain.dir = "auto";
+    for (const [mark, items] of difference(wordsCut(before), wordsCut(after))) {
+      const run = items.join("");
+      const part = mark === "=" ? document.createTextNode(run) : document.createElement(mark === "-" ? "del" : "ins");
+      if (mark !== "=") part.textContent = run;
+      plain.append(part);
+    }
+    place.replaceChildren(plain);
+  }
+
+  window.rondo = { ...window.rondo, Editor, changesDraw, htmlShow, textRender, wordsCount };
 })();

@@ -2,7 +2,7 @@
    with every change of the form. */
 (() => {
   "use strict";
-  const { scriptLoad, typeset } = window.rondo;
+  const { inOrder, typeset } = window.rondo;
   const state = JSON.parse(document.getElementById("preview-state").textContent);
   const form = document.querySelector("[data-kind-form]");
   const page = document.querySelector("[data-preview]");
@@ -40,6 +40,7 @@
       changed: () => {},
       redraw: () => {},
       typeset: (root) => typeset(root, state.libraries),
+      load: (part) => inOrder(state.parts[part]),
       urlOf: () => "",
       previewUrl: state.urls.preview,
     });
@@ -50,8 +51,7 @@
   }
 
   $("[data-preview-prompt]").innerHTML = state.task.prompt.html; // rendered and cleaned by the server
-  state.scripts
-    .reduce((before, url) => before.then(() => scriptLoad(url)), Promise.resolve())
+  inOrder(state.scripts)
     .then(() => {
       draw();
       form.addEventListener("input", draw);

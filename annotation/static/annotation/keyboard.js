@@ -1,7 +1,7 @@
 /* Keys and the small dialogs: what a key means is asked of the kind first, then of the desk. */
 (() => {
   "use strict";
-  const { desk, store } = window.rondo;
+  const { desk, keymap, store } = window.rondo;
   const $ = (selector, root = document) => root.querySelector(selector);
 
   /* Single keys can be turned off, for screen readers and voice control; hints, for more room. */
@@ -17,12 +17,14 @@
   });
   hintsApply();
 
+  // By the keys that the page comes with; see keymap.js.
   const common = {
     u: desk.acts.undo,
     s: desk.acts.skip,
     g: desk.acts.guidelines,
     q: desk.acts.question,
     r: desk.toRationale,
+    "!": desk.acts.report,
     "?": desk.acts.keys,
   };
 
@@ -47,7 +49,7 @@
       return;
     }
     if (event.ctrlKey || event.metaKey) return;
-    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const key = event.key.length === 1 ? keymap.meaning(event.key.toLowerCase()) : event.key;
     if (!work) {
       if (key === "u" && keysOn.checked) desk.acts.undo();
       return;
@@ -75,8 +77,10 @@
     if (button) desk.work?.key(button.dataset.key, event);
   });
 
-  /* A reason by its number, and Enter. */
+  /* The number of a reason skips at once; the last one is "another", which is put into words. */
+  const skipDialog = $("#skip-dialog");
   const skipForm = $("[data-skip-form]");
+  const skipSend = () => skipForm.requestSubmit($('[value="skip"]', skipForm));
   const more = $("[data-skip-more]");
   skipForm.addEventListener("submit", (event) => {
     if (event.submitter?.value !== "skip") return;
@@ -85,34 +89,44 @@
     desk.skip(words ? `${reason}: ${words}` : reason);
     skipForm.reset();
   });
-  $("#skip-dialog").addEventListener("keydown", (event) => {
-    const radio = document.querySelectorAll('[name="reason"]')[Number(event.key) - 1];
+  skipDialog.addEventListener("keydown", (event) => {
+    const radios = [...skipForm.querySelectorAll('[name="reason"]')];
+    const radio = radios[Number(event.key) - 1];
     if (radio && event.target !== more) {
-      radio.checked = true;
-      radio.focus();
-    }
-    if (event.key === "Enter" && event.target.name === "reason") {
       event.preventDefault();
-      skipForm.requestSubmit($('[value="skip"]', skipForm));
+      radio.checked = true;
+      if (radio === radios.at(-1)) more.focus();
+      else skipSend();
+    }
+    if (event.key === "Enter" && (event.target.name === "reason" || event.target === more)) {
+      event.preventDefault();
+      skipSend();
     }
   });
 
-  const questionForm = $("[data-question-form]");
-  questionForm.addEventListener("submit", (event) => {
-    const text = $("[data-question]").value.trim();
-    if (event.submitter?.value !== "ask") return;
-    if (!text) {
+  /* A few words to the reviewers: sent by button and by Ctrl Enter, and never empty. */
+  function wordsDialog(name, send) {
+    const form = $(`[data-${name}-form]`);
+    const area = $(`[data-${name}]`);
+    form.addEventListener("submit", (event) => {
+      if (!event.submitter?.value) return;
+      const text = area.value.trim();
+      if (text) {
+        send(text);
+        form.reset();
+        return;
+      }
       event.preventDefault();
-      $("[data-question]").focus();
-      return;
-    }
-    desk.ask(text);
-    questionForm.reset();
-  });
-  $("#question-dialog").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      area.focus();
+    });
+    $(`#${name}-dialog`).addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
       event.preventDefault();
-      questionForm.requestSubmit($('[value="ask"]', questionForm));
-    }
-  });
+      form.requestSubmit($('[type="submit"]', form));
+    });
+  }
+  wordsDialog("question", desk.ask);
+  wordsDialog("report", desk.report);
+
+  keymap.sheetDraw();
 })();

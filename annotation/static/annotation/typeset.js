@@ -24,6 +24,9 @@
     return waiting.get(url);
   }
 
+  /* Several, each after the one before. */
+  const inOrder = (urls) => urls.reduce((before, url) => before.then(() => scriptLoad(url)), Promise.resolve());
+
   async function codeColour(blocks, url) {
     await scriptLoad(url);
     for (const block of blocks) {
@@ -66,5 +69,5 @@
     ]);
   }
 
-  window.rondo = { ...window.rondo, scriptLoad, typeset };
+  window.rondo = { ...window.rondo, inOrder, typeset };
 })();

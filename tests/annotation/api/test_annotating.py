@@ -65,13 +65,14 @@ def test_the_next_task_is_all_that_the_page_needs(project: Project, ann: Client)
     assert page["assignment"]["uid"] == assignment.uid
     assert page["assignment"]["state"] == "live"
     assert page["assignment"]["draft"] is None
-    assert page["task"] == {"uid": task.uid, "kind": "ranking"}
+    assert page["task"] == {"uid": task.uid, "kind": "ranking", "is_sensitive": False}
     assert [one["letter"] for one in page["candidates"]] == ["A", "B", "C"]
     html = {one["uid"]: (one["html"], one["words"]) for one in page["candidates"]}
     uids = [one.candidate.uid for one in task.task_candidates.all()]
     assert html[uids[0]] == ("<p>One <em>two</em>.</p>\n", 2)
     assert "<b>" not in html[uids[1]][0]
-    assert page["guideline"] == {"number": 1, "html": "<p>Be <strong>fair</strong>.</p>\n"}
+    html = "<p>Be <strong>fair</strong>.</p>\n"
+    assert page["guideline"] == {"number": 1, "html": html, "read": 0}
     assert page["progress"] == {"submitted_today": 0, "open": 0}
     assert page["prompt"]["messages"][0]["role"] == "user"
 

@@ -296,6 +296,7 @@
         row.append(card);
       }
       this.answers.mark();
+      this.answers.linkApply();
       this.pairMark();
       this.desk.typeset(row);
     }

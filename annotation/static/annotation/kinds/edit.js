@@ -1,7 +1,7 @@
 /* Edit: the best answer is chosen and made better; what changed is seen as one writes. */
 (() => {
   "use strict";
-  const { Answers, Editor, difference, fill, say, wordsCut } = window.rondo;
+  const { Answers, Editor, changesDraw, difference, fill, say, wordsCut } = window.rondo;
   const $ = (selector, root) => root.querySelector(selector);
 
   class Edit {
@@ -20,7 +20,7 @@
         onInput: () => desk.changed(),
         previewUrl: desk.previewUrl,
         typeset: desk.typeset,
-        views: [{ name: "changes", label: gettext("Changes"), draw: (place, text) => this.changesDraw(place, text) }],
+        views: [{ name: "changes", label: gettext("Changes"), draw: (place, text) => changesDraw(place, this.original ? this.textOf(this.original) : text, text) }],
       });
       this.editor.root.tabIndex = -1;
       desk.stage.append(row, this.editor.root);
@@ -43,6 +43,7 @@
       // Once one is chosen the answers shrink, and are scrolled by keys too.
       const text = $(".answer-text", card);
       text.tabIndex = 0;
+      text.dataset.scrolls = "yes";
       text.setAttribute("role", "region");
       text.setAttribute("aria-label", fill(gettext("Text of answer %(letter)s"), { letter: candidate.letter }));
       return card;
@@ -149,21 +150,6 @@
         card.setAttribute("aria-label", this.whereabouts(uid));
         $("[data-original]", card).setAttribute("aria-pressed", String(uid === this.original));
       }
-    }
-
-    /* The text with what was taken out struck through and what was put in marked. */
-    changesDraw(place, text) {
-      if (!this.original) return place.replaceChildren();
-      const plain = document.createElement("div");
-      plain.className = "changes";
-      plain.dir = "auto";
-      for (const [mark, items] of difference(wordsCut(this.textOf(this.original)), wordsCut(text))) {
-        const run = items.join("");
-        const part = mark === "=" ? document.createTextNode(run) : document.createElement(mark === "-" ? "del" : "ins");
-        if (mark !== "=") part.textContent = run;
-        plain.append(part);
-      }
-      return place.replaceChildren(plain);
     }
 
     key(key) {

@@ -1,7 +1,7 @@
 /* A pair: which of two answers is better and by how much, and whether each is safe. */
 (() => {
   "use strict";
-  const { Answers, DegreeScale, degreePlace, degreeSentence, degreeStep, fill, say } = window.rondo;
+  const { Answers, DegreeScale, degreePlace, degreeSentence, degreeStep, fill, ratingContradiction, say } = window.rondo;
   const $ = (selector, root) => root.querySelector(selector);
   const QUICK_S = 4;
 
@@ -82,6 +82,9 @@
       const { side, degree } = degreeStep(place);
       if (unsafe.includes(this.uids[side]) && !unsafe.includes(this.uids[1 - side]))
         return fill(gettext("You prefer %(a)s, which you marked as not safe, to %(b)s, which is safe."), { a: this.letters[side], b: this.letters[1 - side] });
+      const above = [[this.uids[side], this.uids[1 - side]]];
+      const odd = ratingContradiction(above, this.desk.task.rated, (uid) => this.answers.letter(uid));
+      if (odd) return odd;
       const seconds = (Date.now() - this.shownAt) / 1000;
       if (degree === 4 && this.quick === undefined) this.quick = seconds < QUICK_S;
       return this.quick && degree === 4 ? gettext("Significantly better, in a few seconds: have you read both?") : "";

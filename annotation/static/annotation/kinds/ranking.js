@@ -1,7 +1,7 @@
 /* Ranking: answers are put in lanes, by key, by drag and by tap; who shares a lane is tied. */
 (() => {
   "use strict";
-  const { Answers, Board, fill, say, store } = window.rondo;
+  const { Answers, Board, fill, ratingContradiction, say, store } = window.rondo;
   const COLUMN_MIN = 216;
   const $ = (selector, root) => root.querySelector(selector);
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -9,8 +9,13 @@
   class Ranking {
     constructor(desk) {
       this.desk = desk;
-      this.stage = desk.stage;
-      this.stage.classList.add("ranking-board");
+      this.stage = document.createElement("div");
+      this.stage.className = "ranking-board";
+      this.none = this.noneBuild();
+      this.rewrite = null;
+      this.coming = null; // what is to be in it, while its editor is fetched
+      this.opening = false;
+      desk.stage.append(this.stage, this.none);
       this.board = new Board(desk.task.candidates.map((one) => one.uid), { outside: desk.form.unacceptable !== false });
       this.answers = new Answers({
         candidates: desk.task.candidates,
@@ -27,17 +32,22 @@
 
     take(draft) {
       this.board.fromDraft(draft);
+      this.rewriteEnd();
+      const original = draft?.rewrite && this.desk.task.candidates.find((one) => one.uid === draft.rewrite.original);
+      // If its editor cannot be fetched now it is kept, and sent, as it is.
+      if (original) this.rewriteOpen(original, String(draft.rewrite.text ?? "")).catch(() => {});
       this.layoutApply();
       this.draw({ animate: false });
       this.answers.foldApply();
     }
 
     draft() {
-      return this.board.toDraft();
+      return { ...this.board.toDraft(), rewrite: this.rewrite?.draft() ?? this.coming };
     }
 
     judgement() {
-      return { tiers: this.board.tiers(), unacceptable: this.board.unacceptable() };
+      const rewrite = this.rewrite?.isChanged ? this.rewrite.draft() : this.coming;
+      return { tiers: this.board.tiers(), unacceptable: this.board.unacceptable(), rewrite };
     }
 
     missing() {
@@ -65,7 +75,12 @@
     }
 
     hint() {
-      return "";
+      if (this.rewrite && !this.rewrite.isChanged) return gettext("What is written anew is the answer unchanged: it is not sent.");
+      const { board } = this;
+      const odd = ratingContradiction(board.pairs(), this.desk.task.rated, (uid) => this.answers.letter(uid));
+      if (odd) return odd;
+      const alone = board.tiers().length === 1 && board.unacceptable().length === 0;
+      return board.isComplete() && board.size > 2 && alone ? gettext("All are tied: is none better than another?") : "";
     }
 
     focus() {
@@ -91,6 +106,7 @@
 
     key(key, event) {
       const { answers, board } = this;
+      if (this.opening) return true; // what is typed now is meant for the text that is about to open
       const uid = answers.focused;
       if (event.altKey) {
         if (key !== "ArrowUp" && key !== "ArrowDown") return false;
@@ -113,6 +129,7 @@
         x: () => this.moved(board.unacceptableToggle(uid)),
         0: () => this.moved(board.place(uid, 0)),
         v: () => this.layoutToggle(),
+        e: () => this.rewriteBegin(),
       };
       if (!Object.hasOwn(moves, key)) return answers.key(key);
       moves[key]();
@@ -197,6 +214,76 @@
       return card;
     }
 
+    /* ---------------------------------------------------------- none is good */
+
+    /* Offered where no answer is acceptable. */
+    noneBuild() {
+      const box = document.getElementById("none-template").content.cloneNode(true).firstElementChild;
+      box.querySelector("button").addEventListener("click", () => this.rewriteBegin(this.board.tiers()[0][0]));
+      return box;
+    }
+
+    get mayRewrite() {
+      return this.desk.form.rewrite !== false;
+    }
+
+    /* Write an answer anew: the one that has the focus, unless another is named. */
+    async rewriteBegin(uid = this.answers.focused) {
+      if (!this.mayRewrite) return say(gettext("This project asks for no answer written anew."));
+      const other = this.rewrite && this.rewrite.candidate.uid !== uid;
+      if (other && this.rewrite.isChanged) say(gettext("Take out what you have written first."));
+      else if (other || !this.rewrite) {
+        this.opening = true;
+        try {
+          const text = this.coming?.original === uid ? this.coming.text : undefined;
+          await this.rewriteOpen(this.desk.task.candidates.find((one) => one.uid === uid), text);
+        } catch {
+          return say(gettext("Offline: an answer can be written anew when the server answers."));
+        } finally {
+          this.opening = false;
+        }
+      }
+      this.rewrite.editor.focus();
+      this.rewrite.root.scrollIntoView({ block: "nearest" });
+      return this.desk.changed();
+    }
+
+    async rewriteOpen(candidate, text = candidate.text) {
+      this.rewriteEnd();
+      this.coming = text === candidate.text ? null : { original: candidate.uid, text };
+      await this.desk.load("rewrite");
+      if (this.desk.closing.aborted || this.rewrite) return;
+      this.rewrite = new window.rondo.Rewrite({
+        desk: this.desk,
+        candidate,
+        letter: this.answers.letter(candidate.uid),
+        text,
+        onChange: () => this.desk.changed(),
+        onClose: () => {
+          this.rewriteEnd();
+          this.answers.go(candidate.uid, { speak: false });
+          this.desk.changed();
+        },
+      });
+      this.coming = null;
+      this.desk.stage.append(this.rewrite.root);
+      this.noneDraw();
+      this.desk.redraw();
+    }
+
+    rewriteEnd() {
+      this.rewrite?.root.remove();
+      this.rewrite = null;
+      this.coming = null;
+      this.noneDraw();
+    }
+
+    noneDraw() {
+      // So that it is there when it is asked for.
+      if (this.mayRewrite && this.board.unacceptable().length) this.desk.load("rewrite").catch(() => {});
+      this.none.hidden = Boolean(this.rewrite ?? this.coming) || !this.mayRewrite || this.board.unacceptable().length < this.board.size;
+    }
+
     /* ---------------------------------------------------------- drawing */
 
     /* Put every card where the board says, gliding from where it was. */
@@ -225,6 +312,7 @@
       }
       if (held && held !== document.activeElement && stage.contains(held)) held.focus({ preventScroll: true });
       answers.mark();
+      this.noneDraw();
       if (!glide) return;
       for (const [uid, card] of cards) {
         const [from, to] = [before.get(uid), card.getBoundingClientRect()];

@@ -43,6 +43,12 @@
       return this.lanes.slice(1).filter((lane) => lane.length);
     }
 
+    /* Every pair [better, worse] that the lanes say so far. */
+    pairs() {
+      const tiers = this.tiers();
+      return tiers.flatMap((tier, at) => tier.flatMap((uid) => tiers.slice(at + 1).flat().map((worse) => [uid, worse])));
+    }
+
     unacceptable() {
       return this.lanes[this.unacceptableLane];
     }

@@ -45,7 +45,7 @@
         button.append(flag.label);
         if (flag.key) {
           const key = document.createElement("kbd");
-          key.textContent = flag.key;
+          key.textContent = flag.key.toUpperCase();
           key.setAttribute("aria-hidden", "true");
           button.append(" ", key);
         }
@@ -183,7 +183,7 @@
       }
     }
 
-    key(key) {
+    key(key, event) {
       const uid = this.answers.focused;
       if (/^[1-7]$/.test(key)) {
         if (this.ratings[uid].overall === Number(key)) say(`${this.whereabouts(uid)}.`);
@@ -194,7 +194,9 @@
         this.answers.step(key === "ArrowDown" ? 1 : -1);
         return true;
       }
-      const flag = this.flags.find((one) => one.key?.toLowerCase() === key);
+      // A flag's key is the project's: it is meant as it was pressed, whatever else it may be.
+      const pressed = event.key?.toLowerCase() ?? key;
+      const flag = this.flags.find((one) => one.key?.toLowerCase() === pressed);
       if (flag) {
         this.flagToggle(uid, flag.name);
         return true;
