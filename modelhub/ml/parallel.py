@@ -242,10 +242,12 @@ def processes_start() -> Processes:
 
 def _strategy(environment: Mapping[str, str]) -> str:
     asked = environment.get("RONDO_STRATEGY", "")
-    if not asked and environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
+    if environment.get("ACCELERATE_USE_FSDP", "").lower() == "true":
         if environment.get("FSDP_VERSION", "1") != "2":
             raise RefusedError("accelerate asks for FSDP 1; set fsdp_version: 2")
-        asked = "fsdp2"
+        asked = asked or "fsdp2"
+        # transformers would load weights on the first rank alone and leave the others' to chance.
+        os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
     if asked and asked not in STRATEGIES:
         raise RefusedError(f"RONDO_STRATEGY: wanted {' or '.join(STRATEGIES)}, got {asked!r}")
     return asked or "ddp"

@@ -77,6 +77,14 @@ class RunDir:
         for orphan in (self.path / "checkpoints").glob(".tmp-*"):
             shutil.rmtree(orphan)
         self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+        if self._ends_within_a_line():
+            self._metrics.write("\n")  # of a process that was killed as it wrote
+
+    def _ends_within_a_line(self) -> bool:
+        with (self.path / "metrics.jsonl").open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            return size > 0 and file.read() != b"\n"
 
     def _lock_take(self) -> None:
         """Wait a little: a program whose worker was killed may still be on its way out."""
