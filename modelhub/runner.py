@@ -357,13 +357,15 @@ def program_environment(run: Run) -> dict[str, str]:
     """This process's environment without its secrets.
 
     Kept are the key of an endpoint, if an administrator has registered the address and the
-    variable together (a configuration alone could send any secret anywhere), and the hub's token
-    for an import from the hub. Only such an import may reach the hub, unless this process's
-    HF_HUB_OFFLINE says otherwise.
+    variable together (a configuration alone could send any secret anywhere), the hub's token for
+    an import from the hub, and a Ray cluster's for a run on it. Only such an import may reach the
+    hub, unless this process's HF_HUB_OFFLINE says otherwise.
     """
     asked: set[str] = set()
     if run.config.get("source") == "hub":
         asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+    if run.launcher == "ray":
+        asked |= {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
     variable = run.config.get("endpoint_key_variable")
     if (
         variable

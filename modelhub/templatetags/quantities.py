@@ -6,7 +6,7 @@ from typing import Any
 from django import template
 from django.utils import timezone
 
-from modelhub.json_text import json_rows
+from modelhub.json_text import json_rows, json_text
 
 register = template.Library()
 
@@ -64,7 +64,7 @@ def words(name: str) -> str:
 @register.filter
 def quantity(value: Any) -> str:
     """One value of a result as text: 0.123456 → "0.12346", 12000 → "12,000", None → "–"."""
-    return _text(value)
+    return json_text(value)
 
 
 def _transposed(value: Any) -> Any:
