@@ -2,12 +2,14 @@
 
 from django.urls import path
 
-from alignment import api
+from alignment import api, launch_api
 
 CAMPAIGN = "campaigns/<str:campaign_uid>"
 ROUND = "rounds/<str:round_uid>"
 
 urlpatterns = [
+    path("methods/", launch_api.MethodListApi.as_view(), name="api_method_list"),
+    path("runs/", launch_api.RunLaunchApi.as_view(), name="api_run_launch"),
     path("campaigns/", api.CampaignsApi.as_view(), name="api_campaigns"),
     path(f"{CAMPAIGN}/", api.CampaignApi.as_view(), name="api_campaign"),
     path(f"{CAMPAIGN}/rounds/", api.RoundsApi.as_view(), name="api_rounds"),

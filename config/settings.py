@@ -193,6 +193,8 @@ RUN_PROGRAMS: dict[str, str] = {
 RUN_SUCCEEDED_HOOKS: dict[str, str] = {
     "import_model": "modelhub.services.imports.model_import_finish",
 }
+# Called in the same transaction for a run of any program that a person has launched.
+RUN_LAUNCHED_HOOK = "alignment.services.launches.launched_run_finish"
 # Celery tasks sent when a run has ended: the apps above the hub take up their work at once.
 RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.tasks.advance_rounds"]
 RUN_LEASE_S = env.float("RONDO_RUN_LEASE_S", default=30)

@@ -13,6 +13,7 @@ urlpatterns = [
     path("words.js", JavaScriptCatalog.as_view(), name="words"),
     path("", include("annotation.urls")),
     path("hub/", include("modelhub.urls")),
+    path("launch/", include("alignment.launch_urls")),
     path("rounds/", include("alignment.urls")),
     path("api/v1/", include("config.api_urls")),
     path("admin/", admin.site.urls),

@@ -176,6 +176,15 @@ class Run(Identified):
     status = models.CharField(max_length=20, choices=Status.choices, default=Status.QUEUED)
     queue = models.CharField(max_length=20, default="cpu")
     launcher = models.CharField(max_length=20, default="python")
+    processes = models.PositiveSmallIntegerField(
+        default=1, help_text="that train one model together"
+    )
+    strategy = models.CharField(
+        max_length=20, default="ddp", help_text="what each process holds of the model"
+    )
+    intent = models.JSONField(
+        default=dict, blank=True, help_text="what its success registers, chosen at launch"
+    )
     fence = models.PositiveIntegerField(default=0, help_text="times it was claimed")
     attempts_left = models.PositiveSmallIntegerField(default=3)
     owner = models.CharField(max_length=200, blank=True, help_text="host:pid of the worker")

@@ -2,7 +2,8 @@
 
 The program is a child in a session of its own, so that it and what it starts can be ended
 together. It dies with this process (modelhub/ml/rundir.py asks the kernel for that); what outlives
-it all the same is ended before the next attempt. Linux.
+it all the same is ended before the next attempt. A program on several processes is started by
+modelhub/ml/launch.py, whose ranks die with it: ending the launcher ends them. Linux.
 """
 
 import contextlib
@@ -138,7 +139,7 @@ class _Attempt:
             log.write(f"--- attempt {self.run.fence}, {now} UTC, {self.run.owner}\n".encode())
             log.flush()
             return subprocess.Popen(
-                launch_command(self.run.launcher, module, self.folder),
+                launch_command(self.run, module, self.folder),
                 cwd=settings.BASE_DIR,
                 env=program_environment(self.run),
                 stdin=subprocess.DEVNULL,
@@ -333,6 +334,10 @@ class _Attempt:
         if self.process is not None and self.process.returncode is None:
             self._group_kill(signal.SIGKILL)
             self.process.wait()
+            if self.run.launcher != "python":
+                # Ranks lead sessions of their own. The kernel ends them with their launcher; here
+                # nobody goes on before it has.
+                processes_kill(self.folder / storage.LOG_NAME)
 
     def _group_kill(self, number: signal.Signals) -> None:
         if self.process is not None:
@@ -340,23 +345,27 @@ class _Attempt:
                 os.killpg(self.process.pid, number)
 
 
-def launch_command(launcher: str, module: str, folder: Path) -> list[str]:
-    """The command line of a program. `launcher` is one of services.runs.LAUNCHERS."""
-    commands = {"python": [sys.executable, "-m", module, str(folder)]}
-    return commands[launcher]
+def launch_command(run: Run, module: str, folder: Path) -> list[str]:
+    """The command line of a run's program, behind its launcher if it has one."""
+    if run.launcher == "python":
+        return [sys.executable, "-m", module, str(folder)]
+    launch = [sys.executable, "-m", "modelhub.ml.launch"]
+    return [*launch, run.launcher, str(run.processes), run.strategy, module, str(folder)]
 
 
 def program_environment(run: Run) -> dict[str, str]:
     """This process's environment without its secrets.
 
     Kept are the key of an endpoint, if an administrator has registered the address and the
-    variable together (a configuration alone could send any secret anywhere), and the hub's token
-    for an import from the hub. Only such an import may reach the hub, unless this process's
-    HF_HUB_OFFLINE says otherwise.
+    variable together (a configuration alone could send any secret anywhere), the hub's token for
+    an import from the hub, and a Ray cluster's for a run on it. Only such an import may reach the
+    hub, unless this process's HF_HUB_OFFLINE says otherwise.
     """
     asked: set[str] = set()
     if run.config.get("source") == "hub":
         asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+    if run.launcher == "ray":
+        asked |= {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
     variable = run.config.get("endpoint_key_variable")
     if (
         variable

@@ -12,6 +12,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("versions/<str:version_uid>/verify/", views.version_verify, name="version_verify"),
     path("versions/<str:version_uid>/alias/", views.version_alias, name="version_alias"),
     path("runs/", views.run_list, name="run_list"),
+    path("compare/", views.run_compare, name="run_compare"),
     path("runs/<str:run_uid>/", views.run_detail, name="run_detail"),
     path("runs/<str:run_uid>/metrics/", views.run_metrics, name="run_metrics"),
     path("runs/<str:run_uid>/cancel/", views.run_cancel_view, name="run_cancel"),

@@ -29,6 +29,7 @@ from modelhub.services.runs import run_cancel, run_retry
 from modelhub.services.versions import alias_move
 
 RUNS_PER_PAGE = 50
+MAX_COMPARED = 8
 LOG_BYTES = 8192
 VERIFY_BYTES = 4 << 30  # more than this is hashed by a command, not while a person waits
 
@@ -143,6 +144,15 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "programs": sorted(settings.RUN_PROGRAMS),
     }
     return render(request, "modelhub/run_list.html", context)
+
+
+@require_safe
+@hub_page
+def run_compare(request: HttpRequest) -> HttpResponse:
+    """Several runs side by side: ?run=UID&run=UID."""
+    uids = request.GET.getlist("run")[:MAX_COMPARED]
+    context = {"comparison": run_selectors.runs_compare(uids=uids)}
+    return render(request, "modelhub/run_compare.html", context)
 
 
 @require_safe

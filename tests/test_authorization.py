@@ -301,7 +301,16 @@ def test_staff_see_of_the_projects_they_do_not_manage_nothing(world: World) -> N
 
 def names_of(side: Side) -> set[str]:
     """The ids of what is a project's own."""
-    hub = {"version_uid", "model_uid", "model_name", "name", "run_uid", "number", "sha256"}
+    hub = {
+        "method",
+        "version_uid",
+        "model_uid",
+        "model_name",
+        "name",
+        "run_uid",
+        "number",
+        "sha256",
+    }
     return {value for name, value in side.uids().items() if name not in hub}
 
 

@@ -70,6 +70,7 @@ class Side:
             "sha256": self.version.artifact.sha256,
             "token_uid": self.token.uid,
             "kind": "ranking",
+            "method": "sft",
         }
 
 

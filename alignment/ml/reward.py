@@ -13,6 +13,7 @@ scores are not shifted behind training, `center_weight` keeps them near 0 instea
 
 Killed and started again it goes on from its last checkpoint to the same losses, bit for bit on the
 CPU: the order of the data depends on the seed and the step alone, the checkpoint holds the rest.
+On several processes (`modelhub.ml.parallel`) a step's rows are shared out, with the losses of one.
 
 By hand: `python -m alignment.ml.reward RUN_DIR`.
 
@@ -48,6 +49,7 @@ from modelhub.ml.checkpoint import (
 )
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
 # ── data ─────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +96,7 @@ def group_losses(scores_K: Tensor, group: RankedGroup, config: RewardConfig) -> 
 
 
 def step_gradients(
-    model: Any, groups: Sequence[RankedGroup], config: RewardConfig
+    model: Any, groups: Sequence[RankedGroup], config: RewardConfig, processes: Processes
 ) -> tuple[dict[str, float], int]:
     """Add the gradient of the mean ranking loss of `groups` to the model's, row by row.
 
@@ -102,47 +104,66 @@ def step_gradients(
     accuracy, reward_mean, margin) and the tokens computed.
     """
     rankings = sum(len(group.rankings) for group in groups)
-    loss = right = gaps = 0.0
-    pairs = 0
-    scores: list[float] = []
-    rows = pack([group.group for group in groups], config.budget_tokens)
-    for row in rows:
+    tokens = sum(group.group.tokens for group in groups)
+    loss = right = gaps = pairs = score_sum = answers = 0.0
+    budget_tokens = processes.budget_tokens(config.budget_tokens, tokens)
+    rows = pack([group.group for group in groups], budget_tokens)
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         with _autocast(model, config.dtype):
-            row_scores = answer_scores(model, row)
+            row_scores = processes.forward(answer_scores, model, row)
         own = [groups[index] for index in row.indices]
         row_loss = sum(
             group_losses(scores_K, group, config)
             for scores_K, group in zip(row_scores, own, strict=True)
         )
-        (row_loss / rankings).backward()
-        loss += float(row_loss.detach()) / rankings
+        (weight * row_loss / rankings).backward()
+        loss += weight * float(row_loss.detach())
         for scores_K, group in zip(row_scores, own, strict=True):
             values = scores_K.detach()
-            scores += values.tolist()
+            score_sum += weight * float(values.sum())
+            answers += weight * len(values)
             for tiers in group.rankings:
                 mask_KK = better_mask(tiers, len(values))
                 own_right, own_pairs = pair_accuracy(values, mask_KK)
-                right, pairs = right + own_right, pairs + own_pairs
-                gaps += float((values[:, None] - values[None, :]).cpu()[mask_KK].sum())
+                right += weight * own_right
+                pairs += weight * own_pairs
+                gap = (values[:, None] - values[None, :]).cpu()[mask_KK].sum()
+                gaps += weight * float(gap)
+    processes.gradients_sum(model.parameters())
+    sums = processes.sum(
+        {"loss": loss, "right": right, "gaps": gaps, "pairs": pairs, "scores": score_sum}
+        | {"answers": answers}
+    )
     figures = {
-        "loss": loss,
-        "accuracy": right / pairs,
-        "reward_mean": fmean(scores),
-        "margin": gaps / pairs,
+        "loss": sums["loss"] / rankings,
+        "accuracy": sums["right"] / sums["pairs"],
+        "reward_mean": sums["scores"] / sums["answers"],
+        "margin": sums["gaps"] / sums["pairs"],
     }
-    return figures, sum(row.tokens for row in rows)
+    return figures, tokens
 
 
 # ── evaluation ───────────────────────────────────────────────────────────────────────────────────
 
 
 @torch.no_grad()
-def scores_of(model: Any, groups: Sequence[RankedGroup], config: RewardConfig) -> list[Tensor]:
-    """The model's scores of each group, float32 on the CPU, shape (K,)."""
+def scores_of(
+    model: Any,
+    groups: Sequence[RankedGroup],
+    config: RewardConfig,
+    processes: Processes | None = None,
+) -> list[Tensor]:
+    """The model's scores of each group, float32 on the CPU, shape (K,).
+
+    With `processes` every one of them calls this and computes all, as a sharded model asks.
+    """
     found: list[Tensor] = [torch.empty(0)] * len(groups)
     for row in pack([group.group for group in groups], config.budget_tokens):
         with _autocast(model, config.dtype):
-            row_scores = answer_scores(model, row)
+            if processes is None:
+                row_scores = answer_scores(model, row)
+            else:
+                row_scores = processes.forward(answer_scores, model, row)
         for index, scores_K in zip(row.indices, row_scores, strict=True):
             found[index] = scores_K.cpu()
     return found
@@ -310,7 +331,12 @@ def _autocast(model: Any, dtype: str) -> AbstractContextManager[Any]:
 
 
 def train(
-    run: RunDir, model: Any, groups: Sequence[RankedGroup], data: RankedData, config: RewardConfig
+    run: RunDir,
+    model: Any,
+    groups: Sequence[RankedGroup],
+    data: RankedData,
+    config: RewardConfig,
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train to the end, from the newest checkpoint if there is one.
 
@@ -329,9 +355,10 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = share * group["peak"]
         optimizer.zero_grad(set_to_none=True)
-        figures, tokens = step_gradients(model, [groups[i] for i in plan[step]], config)
+        own = [groups[i] for i in plan[step]]
+        figures, tokens = step_gradients(model, own, config, processes)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        grad_norm = processes.gradients_clip(parameters, config.max_grad_norm)
         seconds = time.perf_counter() - started
         figures |= {
             "lr": share * config.lr,
@@ -348,7 +375,7 @@ def train(
             "seconds": done["seconds"] + seconds,
         }
         if config.evaluate_every_steps and (step + 1) % config.evaluate_every_steps == 0:
-            _validate(run, step + 1, model, data, config)
+            _validate(run, step + 1, model, data, config, processes)
         if (step + 1) % config.checkpoint_every_steps == 0 or step + 1 == len(plan):
             _checkpoint(run, model, optimizer, done)
         run.progress(step + 1, len(plan), "steps")
@@ -363,10 +390,17 @@ def _checkpoint(run: RunDir, model: Any, optimizer: Any, done: dict[str, Any]) -
     run.checkpoint_publish(done["step"], write)
 
 
-def _validate(run: RunDir, step: int, model: Any, data: RankedData, config: RewardConfig) -> None:
+def _validate(
+    run: RunDir,
+    step: int,
+    model: Any,
+    data: RankedData,
+    config: RewardConfig,
+    processes: Processes,
+) -> None:
     groups = data.of_split("validation")
     model.eval()
-    report = ranking_report(scores_of(model, groups, config), groups, config)
+    report = ranking_report(scores_of(model, groups, config, processes), groups, config)
     model.train()
     if report is not None:
         run.metric(
@@ -405,8 +439,13 @@ def main(run: RunDir) -> None:
         f"{data.without_pairs} for want of a pair; {len(groups)} groups to train on",
         flush=True,
     )
+    processes = processes_start()
     model = reward_model_make(base, config)
-    done = train(run, model, groups, data, config)
+    processes.prepare(model)
+    done = train(run, model, groups, data, config, processes)
+    model = processes.gather(model, lambda: reward_model_make(base, config))
+    if model is None:
+        return  # the first of the processes tests and publishes
     # What is tested below is what is published: no weight changes when it is saved.
     weights_check(model)
     weights_round(model, seed=config.seed)

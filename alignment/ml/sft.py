@@ -14,7 +14,8 @@ Weights are trained in float32 and published in bfloat16, rounded so that small 
 
 Killed and started again it goes on from its last checkpoint to the same losses and the same
 weights, bit for bit on the CPU: the order of the data depends on the seed alone, and the checkpoint
-holds everything else.
+holds everything else. On several processes (`modelhub.ml.parallel`) a step's rows are shared out,
+with the losses of one.
 
 By hand: `python -m alignment.ml.sft RUN_DIR`.
 
@@ -48,6 +49,7 @@ from modelhub.ml.checkpoint import (
 )
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import records_read
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -189,7 +191,12 @@ class Trained:
 
 
 def train(
-    run: RunDir, config: SftConfig, model: Any, groups: Sequence[Group], plan: Sequence[Step]
+    run: RunDir,
+    config: SftConfig,
+    model: Any,
+    groups: Sequence[Group],
+    plan: Sequence[Step],
+    processes: Processes,
 ) -> list[Trained]:
     """Take every step of the plan, from the last checkpoint on. Returns what each step saw.
 
@@ -213,17 +220,21 @@ def train(
             group["lr"] = lr
         own = [groups[place] for place in plan[number].prompts]
         answer_tokens = sum(len(answer) for group in own for answer in group.answers)
-        loss_sum = right_sum = tokens = 0
-        for row in pack(own, config.budget_tokens):
+        tokens = sum(group.tokens for group in own)
+        loss_sum = right_sum = 0.0
+        rows = pack(own, processes.budget_tokens(config.budget_tokens, tokens))
+        for row, weight in processes.share(rows, cost=lambda row: row.tokens):
             with torch.autocast(
                 device_choose().type, torch.bfloat16, enabled=config.dtype == "bfloat16"
             ):
-                loss, right = row_loss(model, row)
-            (loss / answer_tokens).backward()
-            loss_sum += loss.item()
-            right_sum += int(right.item())
-            tokens += row.tokens
-        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm).item()
+                loss, right = processes.forward(row_loss, model, row)
+            (weight * loss / answer_tokens).backward()
+            loss_sum += weight * loss.item()
+            right_sum += weight * right.item()
+        processes.gradients_sum(weights)
+        norm = processes.gradients_clip(weights, config.max_grad_norm).item()
+        figures = processes.sum({"loss": loss_sum, "right": right_sum})
+        loss_sum, right_sum = figures["loss"], int(figures["right"])
         seconds = time.monotonic() - started
         run.metric(
             number + 1,
@@ -300,8 +311,13 @@ def main(run: RunDir) -> None:
     )
     print(f"{examples.answers} examples, {len(plan)} steps", flush=True)
     torch.manual_seed(config.seed)
+    processes = processes_start()
     model = policy_load(base, config)
-    taken = train(run, config, model, examples.groups, plan)
+    processes.prepare(model)
+    taken = train(run, config, model, examples.groups, plan, processes)
+    model = processes.gather(model, lambda: policy_load(base, config))
+    if model is None:
+        return  # the first of the processes publishes
     merged = trained_merge(model).cpu()
     weights_check(merged)
     weights_round(merged, seed=config.seed)

@@ -1,5 +1,6 @@
 """Reading runs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -9,6 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
 from django.utils import timezone
 
+from modelhub.json_text import json_rows
 from modelhub.models import Run, RunInput, RunMetric, RunOutput
 
 
@@ -99,6 +101,51 @@ def run_series(*, run: Run, points: int = 400) -> dict[str, dict[str, list[Any]]
             "highs": list(highs),
         }
     return series
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Runs side by side: (name, a text for each run) rows, only where something differs."""
+
+    runs: list[Run]
+    settings: list[tuple[str, list[str]]]
+    results: list[tuple[str, list[str]]]
+
+
+def runs_compare(*, uids: Sequence[str]) -> Comparison:
+    """The runs of these uids, in their order, unknown ones and repeats left out. Three queries.
+
+    Settings are program, configuration, inputs (by the version or hash they are) and launcher;
+    results are figures alone, every one that a run has measured.
+    """
+    by_uid = {
+        run.uid: run
+        for run in Run.objects.filter(uid__in=uids).prefetch_related(
+            "inputs__artifact__versions__model"
+        )
+    }
+    runs = [by_uid[uid] for uid in dict.fromkeys(uids) if uid in by_uid]
+    settings = [dict(json_rows(_settings(run))) for run in runs]
+    results = [dict(json_rows(run.result or {}, figures_alone=True)) for run in runs]
+    return Comparison(
+        runs=runs,
+        settings=[row for row in _rows_of(settings) if len(set(row[1])) > 1],
+        results=_rows_of(results),
+    )
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    reads = {}
+    for given in run.inputs.all():
+        version = next(iter(given.artifact.versions.all()), None)
+        reads[f"reads.{given.role}"] = str(version or given.artifact)
+    launch = f"{run.launcher}, {run.processes} × {run.strategy}" if run.processes > 1 else "python"
+    return {"program": run.program, "launcher": launch, **reads, **run.config}
+
+
+def _rows_of(columns: list[dict[str, str]]) -> list[tuple[str, list[str]]]:
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [(name, [column.get(name, "–") for column in columns]) for name in names]
 
 
 def runs_are_neglected() -> bool:

@@ -29,7 +29,10 @@ from modelhub.services.history import act_record
 
 logger = logging.getLogger(__name__)
 
-LAUNCHERS = ("python",)
+LAUNCHERS = ("python", "torchrun", "accelerate", "ray")
+STRATEGIES = ("ddp", "fsdp2")
+MAX_PROCESSES = 1024
+ELSEWHERE = "another machine"  # owner of a run that is exported (modelhub/exports.py)
 RING_AGAIN_S = 30  # a doorbell that nobody answered is rung again after this
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 
@@ -44,11 +47,15 @@ def run_create(
     requested_by: User | None = None,
     queue: str = "cpu",
     launcher: str = "python",
+    processes: int = 1,
+    strategy: str = "ddp",
+    intent: Mapping[str, Any] | None = None,
 ) -> Run:
     """Queue a run of a program. It starts when a worker claims it.
 
-    `inputs` maps the roles the program knows to artifacts. Raises ApplicationError for a program,
-    launcher, role or configuration that is not allowed.
+    `inputs` maps the roles the program knows to artifacts; `intent` is kept for whoever settles
+    the run's success (settings.RUN_SUCCEEDED_HOOKS). Raises ApplicationError for a program,
+    launcher, number of processes, role or configuration that is not allowed.
     """
     if program not in settings.RUN_PROGRAMS:
         raise ApplicationError(
@@ -59,6 +66,19 @@ def run_create(
         raise ApplicationError(
             gettext("There is no launcher %(launcher)s.") % {"launcher": f"{launcher!r}"},
             {"field": "launcher"},
+        )
+    if strategy not in STRATEGIES:
+        raise ApplicationError(
+            gettext("There is no strategy %(strategy)s.") % {"strategy": f"{strategy!r}"},
+            {"field": "strategy"},
+        )
+    if not 1 <= processes <= MAX_PROCESSES or (launcher == "python" and processes != 1):
+        raise ApplicationError(
+            gettext(
+                "%(processes)s processes: the launcher python starts one, the others 1 to %(most)s."
+            )
+            % {"processes": processes, "most": MAX_PROCESSES},
+            {"field": "processes"},
         )
     for name in (queue, *inputs):
         if not _NAME.fullmatch(name):
@@ -71,6 +91,9 @@ def run_create(
         label=label[:200],
         queue=queue,
         launcher=launcher,
+        processes=processes,
+        strategy=strategy,
+        intent=dict(intent or {}),
         attempts_left=settings.RUN_ATTEMPTS,
         requested_by=requested_by,
     )
@@ -113,6 +136,21 @@ def run_claim(*, run_id: int, owner: str) -> Run | None:
             rung_at=None,
         )
         return Run.objects.get(pk=run_id) if taken else None
+
+
+@transaction.atomic
+def run_hand_out(*, run: Run, days: int = 30) -> Run:
+    """Take a queued run for a machine without a database, for so many days.
+
+    No worker has it meanwhile. If its folder has not come back by then (modelhub/exports.py), it is
+    queued again, as after any lost worker. Raises ConflictError if it is not queued any more.
+    """
+    taken = run_claim(run_id=run.pk, owner=ELSEWHERE)
+    if taken is None:
+        raise ConflictError(f"The run is {run.status} already.", {"status": run.status})
+    Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() + timedelta(days=days))
+    taken.refresh_from_db()
+    return taken
 
 
 def run_heartbeat(*, run_id: int, fence: int, progress: tuple[int, int, str] | None = None) -> bool:
@@ -160,8 +198,9 @@ def run_finish(
 ) -> bool:
     """The run has its result: outputs, lineage and what follows from them, in one transaction.
 
-    The hook that settings.RUN_SUCCEEDED_HOOKS names for the program runs in the transaction, so
-    that a successful run and its registered version are never seen one without the other.
+    The hook that settings.RUN_SUCCEEDED_HOOKS names for the program runs in the transaction, and
+    RUN_LAUNCHED_HOOK for a run that says what its success registers, so that a successful run and
+    its registered version are never seen one without the other.
     Returns False, changing nothing, if the run is lost. A cancellation that came first wins; the
     result stays in the run's directory for a retry.
     """
@@ -177,8 +216,10 @@ def run_finish(
         )
         _owned(run_id, fence).update(**_ended(Run.Status.SUCCEEDED), result=dict(result), error="")
         run.refresh_from_db()
-        hook = settings.RUN_SUCCEEDED_HOOKS.get(run.program)
-        if hook is not None:
+        hooks = [settings.RUN_SUCCEEDED_HOOKS.get(run.program)]
+        if run.intent:
+            hooks.append(settings.RUN_LAUNCHED_HOOK)
+        for hook in filter(None, hooks):
             import_string(hook)(run=run)
     return True
 
@@ -232,9 +273,12 @@ def run_cancel(*, run: Run, actor: User | None) -> Run:
         # Held between the updates: a run that goes back to the queue just then is cancelled too.
         Run.objects.select_for_update().get(pk=run.pk)
         waiting = Run.objects.filter(pk=run.pk, status=Run.Status.QUEUED)
-        asked = waiting.update(**_ended(Run.Status.CANCELLED)) or Run.objects.filter(
-            pk=run.pk, status=Run.Status.RUNNING, cancel_requested_at=None
-        ).update(cancel_requested_at=timezone.now())
+        running = Run.objects.filter(pk=run.pk, status=Run.Status.RUNNING)
+        asked = (
+            waiting.update(**_ended(Run.Status.CANCELLED))
+            or running.filter(owner=ELSEWHERE).update(**_ended(Run.Status.CANCELLED))
+            or running.filter(cancel_requested_at=None).update(cancel_requested_at=timezone.now())
+        )
         run = Run.objects.get(pk=run.pk)
         if asked:
             act_record(actor=actor, subject=run, text="cancelled")

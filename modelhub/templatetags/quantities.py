@@ -1,7 +1,5 @@
 """How the hub's pages write numbers, times and facts."""
 
-import json
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -9,8 +7,9 @@ from django import template
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from modelhub.json_text import json_rows, json_text
+
 register = template.Library()
-_SHOWN_NUMBERS = 6
 
 
 @register.filter
@@ -46,7 +45,7 @@ def since(start: datetime | None, end: datetime | None = None) -> str:
 @register.filter
 def facts(value: Any) -> list[tuple[str, str]]:
     """Nested JSON as (dotted name, text) rows, long lists cut: {"a": {"b": 1}} → [("a.b", "1")]."""
-    return list(_rows(value, "")) if isinstance(value, dict) else []
+    return list(json_rows(value)) if isinstance(value, dict) else []
 
 
 @register.filter
@@ -56,7 +55,7 @@ def measured(value: Any) -> list[tuple[str, str]]:
     A figure whose bounds stand beside it takes them in ("accuracy", "accuracy_low", "accuracy_high"
     → "0.72 [0.64, 0.8]"), and a list of like things becomes a row for each of their names.
     """
-    texts = dict(_rows(_transposed(value), "")) if isinstance(value, dict) and value else {}
+    texts = dict(json_rows(_transposed(value))) if isinstance(value, dict) and value else {}
     bounded = [name for name in texts if {f"{name}_low", f"{name}_high"} <= texts.keys()]
     for name in bounded:
         texts[name] += f" [{texts.pop(f'{name}_low')}, {texts.pop(f'{name}_high')}]"
@@ -72,7 +71,7 @@ def words(name: str) -> str:
 @register.filter
 def quantity(value: Any) -> str:
     """One value of a result as text: 0.123456 → "0.12346", 12000 → "12,000", None → "–"."""
-    return _text(value)
+    return json_text(value)
 
 
 def _transposed(value: Any) -> Any:
@@ -84,32 +83,3 @@ def _transposed(value: Any) -> Any:
         if all(item.keys() == names for item in value):
             return {name: [item[name] for item in value] for name in names}
     return value
-
-
-def _rows(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict) and value:
-        for key, item in value.items():
-            yield from _rows(item, f"{name}.{key}" if name else str(key))
-        return
-    yield name, _text(value)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return {True: gettext("yes"), False: gettext("no"), None: "–"}[value]
-    if isinstance(value, int):
-        return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    if isinstance(value, list):
-        shown = ", ".join(_text(item) for item in value[:_SHOWN_NUMBERS])
-        return (
-            shown
-            if len(value) <= _SHOWN_NUMBERS
-            else (
-                gettext("%(shown)s, … (%(number)s in all)") % {"shown": shown, "number": len(value)}
-            )
-        )
-    if isinstance(value, str):
-        return value if len(value) <= 400 else f"{value[:400]}…"
-    return json.dumps(value)

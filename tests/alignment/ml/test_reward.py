@@ -22,6 +22,7 @@ from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import processes_start
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.test_data import ranking
@@ -270,7 +271,7 @@ def loaded(tmp_path, tokenizer, records):
 def gradient_of(base, groups, config):
     model = reward.reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
-    figures, tokens = reward.step_gradients(model, groups, config)
+    figures, tokens = reward.step_gradients(model, groups, config, processes_start())
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return figures, tokens, found
 
@@ -292,7 +293,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, base, tokenizer):
     model = reward.reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
     model.train()  # transformers checkpoints in training only
-    reward.step_gradients(model, groups, config)
+    reward.step_gradients(model, groups, config, processes_start())
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert (found - plain).norm() < 1e-5 * plain.norm()
 

@@ -1,0 +1,196 @@
+"""The form that launches a method, made from its configuration class and its inputs."""
+
+import dataclasses
+from typing import Any
+
+from django import forms
+from django.contrib.auth.models import User
+
+from alignment.forms import OverridesField
+from alignment.methods import Input, Method
+from alignment.selectors.launches import input_choices
+from alignment.services.launches import Launch
+from modelhub.config_fields import ConfigField, config_fields
+from modelhub.ml.records import json_canonical, json_strict
+from modelhub.models import Run, uid_new
+from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
+
+SETTING, INPUT = "setting-", "input-"
+
+
+class ListField(forms.CharField):
+    """Values with commas between ↔ a list of them: "0.7, 1.0" ↔ [0.7, 1.0]."""
+
+    def __init__(self, *, item: type, **kwargs: Any) -> None:
+        super().__init__(max_length=4000, **kwargs)
+        self.item = item
+
+    def prepare_value(self, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return ", ".join(f"{one:g}" if isinstance(one, float) else str(one) for one in value)
+        return value
+
+    def to_python(self, value: Any) -> Any:
+        parts = [part.strip() for part in str(super().to_python(value) or "").split(",")]
+        try:
+            return [self.item(part) for part in parts if part]
+        except ValueError as error:
+            raise forms.ValidationError("Values with commas between.") from error
+
+
+class LaunchForm(forms.Form):
+    """Everything a launch asks for. `launch()` is what a valid form says."""
+
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
+    label = forms.CharField(
+        max_length=200,
+        required=False,
+        label="What it is for",
+        help_text="In words, for whoever finds the run later.",
+    )
+    model_name = forms.SlugField(
+        max_length=80,
+        label="Name of its model in the hub",
+        help_text="Its success becomes the next version of this model, made if need be.",
+    )
+    launcher = forms.ChoiceField(
+        choices=[
+            ("python", "One process"),
+            ("torchrun", "torchrun, on one machine"),
+            ("accelerate", "accelerate launch, on one machine"),
+            ("ray", "A Ray cluster"),
+        ],
+        initial=LAUNCHERS[0],
+        label="Launcher",
+    )
+    processes = forms.IntegerField(
+        min_value=1,
+        max_value=MAX_PROCESSES,
+        initial=1,
+        label="Processes",
+        help_text="That train one model together: one a GPU.",
+    )
+    strategy = forms.ChoiceField(
+        choices=[
+            ("ddp", "DDP: the whole model on each"),
+            ("fsdp2", "FSDP2: a share of it on each"),
+        ],
+        initial=STRATEGIES[0],
+        label="Strategy",
+    )
+    elsewhere = forms.BooleanField(
+        required=False,
+        label="For a machine without a database",
+        help_text="No worker takes it: manage.py run_export writes its folder.",
+    )
+
+    def __init__(self, *args: Any, method: Method, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.method = method
+        if not method.registers:
+            del self.fields["model_name"]
+        if not method.takes_processes:
+            for name in ("launcher", "processes", "strategy"):
+                del self.fields[name]
+        for one in method.inputs:
+            self.fields[INPUT + one.role] = _input_field(one, user)
+        for setting in config_fields(method.config):
+            self.fields[SETTING + setting.name] = _setting_field(setting)
+
+    def inputs(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(INPUT)]
+
+    def settings(self) -> list[forms.BoundField]:
+        return [self[name] for name in self.fields if name.startswith(SETTING)]
+
+    def others(self) -> list[forms.BoundField]:
+        """Where it runs, and what for; the hidden key is not among them."""
+        own = [name for name in self.fields if not name.startswith((INPUT, SETTING))]
+        return [self[name] for name in own if name != "key"]
+
+    def launch(self) -> Launch:
+        given = self.cleaned_data
+        return Launch(
+            method=self.method.name,
+            settings={
+                one.name: given[SETTING + one.name]
+                for one in config_fields(self.method.config)
+                if given[SETTING + one.name] is not None or one.may_be_none
+            },
+            inputs={
+                one.role: given[INPUT + one.role]
+                for one in self.method.inputs
+                if given[INPUT + one.role]
+            },
+            model_name=given.get("model_name", ""),
+            label=given["label"],
+            launcher=given.get("launcher", LAUNCHERS[0]),
+            processes=given.get("processes", 1),
+            strategy=given.get("strategy", STRATEGIES[0]),
+            elsewhere=given["elsewhere"],
+        )
+
+    def refuse(self, field: str, message: str) -> None:
+        """Show a refusal of the service at its field."""
+        for prefix, own in (("settings.", SETTING), ("inputs.", INPUT)):
+            if field.startswith(prefix):
+                field = own + field.removeprefix(prefix)
+        self.add_error(field if field in self.fields else None, message)
+
+
+def launch_initial(*, method: Method, preset: str, run: Run | None) -> dict[str, Any]:
+    """What the form starts with: the defaults, a preset, or an earlier run's settings."""
+    settings = {
+        one.name: one.default for one in config_fields(method.config) if not one.is_required
+    }
+    for one in method.presets:
+        if one.name == preset:
+            settings |= one.settings
+    initial: dict[str, Any] = {}
+    if run is not None:
+        settings |= {name: value for name, value in run.config.items() if name in settings}
+        initial = {
+            "label": run.label,
+            "model_name": run.intent.get("model", ""),
+            "launcher": run.launcher,
+            "processes": run.processes,
+            "strategy": run.strategy,
+        }
+    return initial | {SETTING + name: value for name, value in settings.items()}
+
+
+def _input_field(input: Input, user: User) -> forms.Field:
+    choices = input_choices(input=input, user=user)
+    kwargs: dict[str, Any] = {"label": input.title, "required": input.is_required}
+    if not choices:
+        kinds = ", ".join((*input.versions, *input.kinds))
+        kwargs["help_text"] = f"There is nothing yet that fits: {kinds}."
+    if input.is_many:
+        return forms.MultipleChoiceField(choices=choices, **kwargs)
+    return forms.ChoiceField(choices=[("", "–"), *choices], **kwargs)
+
+
+def _setting_field(setting: ConfigField) -> forms.Field:
+    kwargs: dict[str, Any] = {
+        "label": setting.name.replace("_", " "),
+        "help_text": setting.about[:1].upper() + setting.about[1:],
+        "required": setting.is_required,
+    }
+    if setting.is_list:
+        return ListField(item=setting.type, **kwargs)
+    if setting.type is bool:
+        return forms.BooleanField(**kwargs | {"required": False})
+    if setting.type is dict:
+        kwargs.pop("required")
+        return OverridesField(**kwargs)
+    if setting.type is int:
+        return forms.IntegerField(**kwargs)
+    if setting.type is float:
+        # Text, for a browser's number field refuses 9e-6 by its step.
+        return forms.FloatField(widget=forms.TextInput(attrs={"inputmode": "decimal"}), **kwargs)
+    return forms.CharField(max_length=4000, strip=False, **kwargs)
+
+
+def launch_body(launch: Launch) -> Any:
+    """The launch as JSON values, to tell a repeated request from another one."""
+    return json_strict(json_canonical(dataclasses.asdict(launch)))

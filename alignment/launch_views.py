@@ -1,0 +1,54 @@
+"""The pages that launch a method. Staff, as all of the hub."""
+
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.views.decorators.http import require_http_methods, require_safe
+
+from alignment.launch_forms import LaunchForm, launch_body, launch_initial
+from alignment.methods import METHODS
+from alignment.services.launches import run_launch
+from modelhub import tasks
+from modelhub.errors import ApplicationError
+from modelhub.policy import hub_page
+from modelhub.selectors.runs import run_get
+from modelhub.serializers import user_of
+from modelhub.services.idempotency import idempotent
+
+
+@require_safe
+@hub_page
+def method_list(request: HttpRequest) -> HttpResponse:
+    return render(request, "alignment/method_list.html", {"methods": METHODS.values()})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@hub_page
+def method_launch(request: HttpRequest, method: str) -> HttpResponse:
+    """The one form that launches a method. Sent twice, it starts one run."""
+    found = METHODS.get(method)
+    if found is None:
+        raise Http404("Not found.")
+    user = user_of(request)
+    copied = run_get(uid=request.GET.get("run", ""))
+    if copied is not None and copied.program != found.name:
+        copied = None
+    preset = request.GET.get("preset", "")
+    initial = launch_initial(method=found, preset=preset, run=copied)
+    form = LaunchForm(request.POST or None, method=found, user=user, initial=initial)
+    if request.method == "POST" and form.is_valid():
+        launch = form.launch()
+
+        def act() -> str:
+            return run_launch(launch=launch, requested_by=user).uid
+
+        try:
+            key = f"launch:{form.cleaned_data['key']}"
+            uid = idempotent(user=user, key=key, body=launch_body(launch), act=act)
+        except ApplicationError as error:
+            form.refuse(str(error.extra.get("field", "")), error.message)
+        else:
+            tasks.ring_queued_runs.delay_on_commit()
+            return redirect("run_detail", uid)
+    context = {"method": found, "form": form, "preset": preset, "copied": copied}
+    status = 422 if form.errors else 200
+    return render(request, "alignment/method_launch.html", context, status=status)

@@ -1,0 +1,194 @@
+"""The methods, each in one table: what it reads, what comes of it, how to set it.
+
+A page, the API and a command launch every method from here. A new one is a configuration class
+(alignment/ml/configs/), its program (settings.RUN_PROGRAMS) and an entry of METHODS. Plain Python,
+standard library only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignment.ml.configs import EvaluateConfig, RejectionConfig, RewardConfig, SftConfig
+from modelhub.ml.configs import GenerateConfig, ProgramConfig
+
+POLICIES = ("base", "policy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """Something a method reads: a model version of a role, or rows of a kind.
+
+    Rows are a frozen dataset, or what an earlier run read or wrote. With `is_many` any number of
+    them is read, as role_1, role_2, …
+    """
+
+    role: str
+    title: str
+    versions: tuple[str, ...] = ()  # roles of model versions that fit
+    kinds: tuple[str, ...] = ()  # kinds of artifacts that fit
+    is_required: bool = True
+    is_many: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Settings to start from, and where they are from."""
+
+    name: str
+    title: str
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One way to use labels. Its name is its program's."""
+
+    config: type[ProgramConfig]
+    title: str
+    about: str  # one sentence
+    docs: str  # page below docs/
+    inputs: tuple[Input, ...]
+    registers: str = ""  # role of the version its success makes; empty: rows alone
+    output: str = "model"  # role of the output that becomes the version
+    parent: str = "base"  # role of the input that the version comes from
+    presets: tuple[Preset, ...] = field(default=())
+    takes_processes: bool = False  # trains on several processes (modelhub/ml/parallel.py)
+
+    @property
+    def name(self) -> str:
+        return self.config.PROGRAM
+
+    def input(self, role: str) -> Input | None:
+        """The input a role belongs to: its own, or role_3 of one that may be many."""
+        for one in self.inputs:
+            if one.role == role:
+                return None if one.is_many else one
+            number = role.removeprefix(f"{one.role}_")
+            if one.is_many and number != role and number.isdecimal():
+                return one
+        return None
+
+
+_BASE = Input(role="base", title="Start from", versions=POLICIES)
+_PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
+
+_METHODS = (
+    Method(
+        config=SftConfig,
+        title="Supervised fine-tuning",
+        about="The policy learns to write the demonstrations.",
+        docs="algorithms/sft.md",
+        inputs=(
+            _BASE,
+            Input(role="demonstrations", title="Demonstrations", kinds=("demonstrations",)),
+        ),
+        registers="policy",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="llama2",
+                title="Llama 2 (arXiv:2307.09288, 3.1)",
+                settings={
+                    "epochs": 2,
+                    "lr": 2e-5,
+                    "weight_decay": 0.1,
+                    "examples_per_step": 64,
+                    "max_tokens": 4096,
+                    "budget_tokens": 4096,
+                },
+            ),
+            Preset(
+                name="instructgpt",
+                title="InstructGPT (arXiv:2203.02155, C.1)",
+                settings={
+                    "epochs": 16,
+                    "lr": 9.65e-6,
+                    "warmup_share": 0.0,
+                    "lr_final_share": 0.1,
+                    "examples_per_step": 32,
+                },
+            ),
+        ),
+    ),
+    Method(
+        config=RewardConfig,
+        title="Reward model",
+        about="A score for an answer, learnt from people's rankings.",
+        docs="algorithms/reward-model.md",
+        inputs=(
+            Input(role="base", title="Start from", versions=(*POLICIES, "reward")),
+            Input(role="rankings", title="Rankings", kinds=("rankings",)),
+        ),
+        registers="reward",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="llama2",
+                title="Llama 2 (arXiv:2307.09288, 3.2.2)",
+                settings={
+                    "epochs": 1,
+                    "lr": 1e-5,
+                    "warmup_share": 0.03,
+                    "lr_final_share": 0.1,
+                    "rankings_per_step": 512,
+                },
+            ),
+            Preset(
+                name="instructgpt",
+                title="InstructGPT (arXiv:2203.02155, C.2)",
+                settings={
+                    "epochs": 1,
+                    "lr": 9e-6,
+                    "warmup_share": 0.0,
+                    "lr_final_share": 0.1,
+                    "rankings_per_step": 64,
+                },
+            ),
+        ),
+    ),
+    Method(
+        config=GenerateConfig,
+        title="Sampling",
+        about="A policy answers prompts.",
+        docs="runs.md",
+        inputs=(
+            Input(role="model", title="Policy", versions=POLICIES, is_required=False),
+            _PROMPTS,
+        ),
+    ),
+    Method(
+        config=RejectionConfig,
+        title="Rejection sampling",
+        about="A reward model keeps the best of many answers, to fine-tune on.",
+        docs="algorithms/rejection-sampling.md",
+        inputs=(
+            Input(role="reward", title="Reward model", versions=("reward",)),
+            _PROMPTS,
+            Input(role="candidates", title="Answers", kinds=("candidates",)),
+            Input(
+                role="pool",
+                title="Bests of earlier runs",
+                kinds=("demonstrations",),
+                is_required=False,
+                is_many=True,
+            ),
+        ),
+    ),
+    Method(
+        config=EvaluateConfig,
+        title="Comparing two policies",
+        about="Reward, length and KL of a policy before and after, on held-out prompts.",
+        docs="algorithms/evaluation.md",
+        inputs=(
+            Input(role="before", title="Policy before", versions=POLICIES),
+            Input(role="after", title="Policy after", versions=POLICIES),
+            Input(role="reward", title="Reward model", versions=("reward",)),
+            _PROMPTS,
+            Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
+            Input(role="candidates_after", title="Answers after", kinds=("candidates",)),
+        ),
+    ),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

@@ -1,0 +1,119 @@
+"""What a method can be launched with: versions and rows, by the names people know them by."""
+
+import re
+from dataclasses import dataclass
+
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+
+from alignment.methods import Input
+from annotation.models import PreferenceDataset
+from annotation.policy import projects_managed
+from modelhub.errors import ApplicationError
+from modelhub.models import Artifact, ModelVersion, Run, RunOutput
+
+MAX_CHOICES = 200  # of each kind, newest first
+_REFERENCE = re.compile(
+    r"version/(?P<version>[0-9a-f]{32})|dataset/(?P<dataset>[0-9a-f]{32})"
+    r"|run/(?P<run>[0-9a-f]{32})/(?P<role>[a-z][a-z0-9_]{0,39})"
+    r"|(?P<model>[-\w]{1,80})@(?P<number>[0-9]{1,9})"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """An input as it was found: the artifact, and its version if it is one."""
+
+    artifact: Artifact
+    version: ModelVersion | None = None
+
+
+def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
+    """(reference, name) of everything that fits, newest first. At most three queries.
+
+    Datasets are those of projects the person manages; runs and versions are the hub's.
+    """
+    found = [
+        (f"version/{version.uid}", f"{version}, {version.role}")
+        for version in ModelVersion.objects.filter(role__in=input.versions)
+        .select_related("model")
+        .order_by("-pk")[:MAX_CHOICES]
+    ]
+    if not input.kinds:
+        return found
+    found += [
+        (f"dataset/{dataset.uid}", f"{dataset}, {dataset.kind}")
+        for dataset in _datasets(user)
+        .filter(artifact__kind__in=input.kinds)
+        .select_related("project")
+        .order_by("-pk")[:MAX_CHOICES]
+    ]
+    outputs = RunOutput.objects.filter(artifact__kind__in=input.kinds, run__status="succeeded")
+    found += [
+        (f"run/{output.run.uid}/{output.role}", _output_name(output))
+        for output in outputs.select_related("run").order_by("-pk")[:MAX_CHOICES]
+    ]
+    if "prompts" in input.kinds:  # no run writes prompts: those that an earlier one read
+        earlier = Run.objects.filter(program="generate", inputs__role="prompts")
+        found += [
+            (f"run/{run.uid}/prompts", f"prompts of {run}{f': {run.label}' if run.label else ''}")
+            for run in earlier.order_by("-pk")[:MAX_CHOICES]
+        ]
+    return found
+
+
+def input_resolve(*, input: Input, reference: str, user: User) -> Given:
+    """What a reference names: "version/UID", "dataset/UID", "run/UID/ROLE" or "model@3".
+
+    Raises ApplicationError, naming the role, for a reference to nothing the person may have, or to
+    something that does not fit.
+    """
+    match = _REFERENCE.fullmatch(reference)
+    given = _found(match, user) if match else None
+    where = {"field": f"inputs.{input.role}"}
+    if given is None:
+        raise ApplicationError(f"{input.title}: there is no {reference!r}.", where)
+    if given.version is not None:
+        if given.version.role not in input.versions:
+            wanted = " or ".join((*input.versions, *input.kinds))
+            raise ApplicationError(
+                f"{input.title}: {given.version} is a {given.version.role}; wanted {wanted}.", where
+            )
+    elif given.artifact.kind not in input.kinds:
+        wanted = " or ".join((*input.versions, *input.kinds))
+        raise ApplicationError(
+            f"{input.title}: {reference} holds {given.artifact.kind}; wanted {wanted}.", where
+        )
+    return given
+
+
+def _found(match: re.Match[str], user: User) -> Given | None:
+    named = match.groupdict()
+    if named["dataset"]:
+        dataset = _datasets(user).select_related("artifact").filter(uid=named["dataset"]).first()
+        return Given(artifact=dataset.artifact) if dataset else None
+    if named["run"]:
+        run = Run.objects.filter(uid=named["run"]).first()
+        if run is None:
+            return None
+        file = (
+            run.outputs.select_related("artifact").filter(role=named["role"]).first()
+            or run.inputs.select_related("artifact").filter(role=named["role"]).first()
+        )
+        return Given(artifact=file.artifact) if file else None
+    versions = ModelVersion.objects.select_related("artifact", "model")
+    version = (
+        versions.filter(uid=named["version"]).first()
+        if named["version"]
+        else versions.filter(model__name=named["model"], number=int(named["number"])).first()
+    )
+    return Given(artifact=version.artifact, version=version) if version else None
+
+
+def _datasets(user: User) -> QuerySet[PreferenceDataset]:
+    return PreferenceDataset.objects.filter(project__in=projects_managed(user))
+
+
+def _output_name(output: RunOutput) -> str:
+    label = f": {output.run.label}" if output.run.label else ""
+    return f"{output.role} of {output.run}{label}"

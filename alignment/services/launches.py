@@ -1,0 +1,136 @@
+"""One way to start any method, and what its success registers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.db import transaction
+
+from alignment.methods import METHODS, Method
+from alignment.selectors.launches import Given, input_resolve
+from alignment.selectors.rounds import run_facts
+from modelhub.config_fields import refused_setting
+from modelhub.errors import ApplicationError
+from modelhub.ml.configs import ConfigError, config_load
+from modelhub.models import ModelVersion, Run
+from modelhub.services.runs import run_create, run_hand_out
+from modelhub.services.versions import (
+    model_get_or_create,
+    model_name_check,
+    model_version_register,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """What a person or a client asks for. `inputs` maps roles to references, or lists of them."""
+
+    method: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str | Sequence[str]]
+    model_name: str = ""  # the hub model whose version the result becomes
+    label: str = ""
+    launcher: str = "python"
+    processes: int = 1
+    strategy: str = "ddp"
+    elsewhere: bool = False  # not by a worker: exported to a machine without a database
+
+
+@transaction.atomic
+def run_launch(*, launch: Launch, requested_by: User) -> Run:
+    """Queue a run of a method. When it succeeds, its version is registered under `model_name`.
+
+    Raises ApplicationError whose extra names the refused field: "method", "settings.lr",
+    "inputs.base", "model_name", "launcher", "processes" or "strategy".
+    """
+    method = METHODS.get(launch.method)
+    if method is None:
+        raise ApplicationError(f"There is no method {launch.method!r}.", {"field": "method"})
+    try:
+        config = config_load(method.config, launch.settings)
+    except ConfigError as error:
+        setting, reason = refused_setting(error)
+        field = f"settings.{setting}" if setting else "settings"
+        raise ApplicationError(f"{setting or method.title}: {reason}", {"field": field}) from error
+    given = _inputs_resolve(method, launch.inputs, requested_by)
+    _version_check(method, launch.model_name)
+    if launch.processes > 1 and not method.takes_processes:
+        raise ApplicationError(f"{method.title} runs on one process.", {"field": "processes"})
+    intent: dict[str, Any] = {}
+    if method.registers:
+        parent = given[method.parent].version
+        intent = {"model": launch.model_name, "parent": parent.uid if parent else ""}
+    run = run_create(
+        program=method.name,
+        config=config,
+        inputs={role: one.artifact for role, one in given.items()},
+        label=launch.label or method.title,
+        requested_by=requested_by,
+        launcher=launch.launcher,
+        processes=launch.processes,
+        strategy=launch.strategy,
+        intent=intent,
+    )
+    return run_hand_out(run=run) if launch.elsewhere else run
+
+
+def launched_run_finish(*, run: Run) -> None:
+    """Register what a launched run has made, inside the transaction that ends it.
+
+    A run that a round has started has no intent: its round registers. Raises ApplicationError if
+    the output is missing or its facts do not describe a version.
+    """
+    name = run.intent.get("model")
+    if not name:
+        return
+    method = METHODS[run.program]
+    output = run.outputs.select_related("artifact").filter(role=method.output).first()
+    if output is None:
+        raise ApplicationError(f"The run has no output {method.output}.")
+    model_version_register(
+        model=model_get_or_create(name=name),
+        role=method.registers,
+        artifact=output.artifact,
+        parent=ModelVersion.objects.filter(uid=run.intent.get("parent", "")).first(),
+        run=run,
+        facts=dict(run_facts(run)),
+        card=f"{run.label}: {method.title.lower()}, run {run.uid}.",
+    )
+
+
+def _inputs_resolve(
+    method: Method, inputs: Mapping[str, str | Sequence[str]], user: User
+) -> dict[str, Given]:
+    """Every input by the role the program knows it by: a pool's are pool_1, pool_2, …"""
+    titles = {one.role: one for one in method.inputs}
+    for role in inputs:
+        if role not in titles:
+            raise ApplicationError(
+                f"{method.title} has no input {role!r}.", {"field": f"inputs.{role}"}
+            )
+    found = {}
+    for role, one in titles.items():
+        asked = inputs.get(role) or ()
+        references = [asked] if isinstance(asked, str) else list(asked)
+        if not references and one.is_required:
+            raise ApplicationError(f"{one.title}: choose one.", {"field": f"inputs.{role}"})
+        if len(references) > 1 and not one.is_many:
+            raise ApplicationError(f"{one.title}: choose one alone.", {"field": f"inputs.{role}"})
+        for number, reference in enumerate(references, start=1):
+            name = f"{role}_{number}" if one.is_many else role
+            found[name] = input_resolve(input=one, reference=reference, user=user)
+    return found
+
+
+def _version_check(method: Method, name: str) -> None:
+    if not method.registers:
+        if name:
+            raise ApplicationError(
+                f"{method.title} makes no model version.", {"field": "model_name"}
+            )
+        return
+    try:
+        model_name_check(name)
+    except ApplicationError as error:
+        raise ApplicationError(error.message, {"field": "model_name"}) from error

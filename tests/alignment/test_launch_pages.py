@@ -1,0 +1,203 @@
+"""The form and the API that launch a method: one run a launch, and refusals where they belong."""
+
+import json
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from alignment.launch_forms import INPUT, SETTING
+from modelhub.models import Artifact, ModelVersion, Run
+from tests import builders
+
+API = "/api/v1/runs/"
+
+
+@pytest.fixture
+def staff(eve, signed_in) -> Client:
+    return signed_in(eve)
+
+
+@pytest.fixture
+def references(db):
+    base = builders.make_version("smol", role=ModelVersion.Role.BASE)
+    run = Run.objects.create(program="rejection", config={}, status="succeeded", result={})
+    run.outputs.create(
+        role="demonstrations", artifact=builders.make_artifact(Artifact.Kind.DEMONSTRATIONS)
+    )
+    return {"base": f"version/{base.uid}", "demonstrations": f"run/{run.uid}/demonstrations"}
+
+
+def launched():
+    return Run.objects.filter(program="sft")
+
+
+def filled(client, references, **changed):
+    """What a browser sends: the form as it was shown, with inputs chosen and fields changed."""
+    form = client.get(reverse("method_launch", args=["sft"])).context["form"]
+    shown = {field.html_name: field.value() for field in form}
+    shown |= {INPUT + role: value for role, value in references.items()}
+    shown |= {"model_name": "helper", **changed}
+    return {
+        name: "on" if value is True else value
+        for name, value in shown.items()
+        if value not in (None, False)
+    }
+
+
+def test_every_setting_is_a_field_with_the_classs_own_words(staff):
+    page = staff.get(reverse("method_launch", args=["sft"])).content.decode()
+    assert 'name="setting-lora_rank"' in page
+    assert "0 trains every weight; more trains an adapter that is merged at the end" in page
+
+
+def test_a_preset_fills_the_form(staff):
+    form = staff.get(reverse("method_launch", args=["sft"]), {"preset": "llama2"}).context["form"]
+    assert form[SETTING + "examples_per_step"].value() == 64
+    assert form[SETTING + "weight_decay"].value() == 0.1
+    assert form[SETTING + "seed"].value() == 0  # where the preset says nothing, the default
+
+
+def test_the_form_launches_what_it_shows(staff, references):
+    address = reverse("method_launch", args=["sft"])
+    answer = staff.post(address, filled(staff, references, **{SETTING + "lr": "3e-5"}))
+    run = launched().get()
+    assert answer.status_code == 302 and answer.url == reverse("run_detail", args=[run.uid])
+    assert (run.config["lr"], run.config["epochs"]) == (3e-5, 2)
+    assert run.intent["model"] == "helper"
+
+
+def test_sent_twice_it_is_one_run(staff, references):
+    sent = filled(staff, references)
+    answers = [staff.post(reverse("method_launch", args=["sft"]), sent) for _ in range(2)]
+    assert answers[0].url == answers[1].url
+    assert launched().count() == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({SETTING + "lr": "-1"}, SETTING + "lr"),
+        ({SETTING + "epochs": "two"}, SETTING + "epochs"),
+        ({INPUT + "base": "version/" + "0" * 32}, INPUT + "base"),
+        ({"model_name": "no spaces"}, "model_name"),
+        ({"processes": "2"}, "processes"),
+    ],
+)
+def test_a_refusal_is_shown_at_its_field_and_nothing_is_lost(staff, references, changed, field):
+    sent = filled(staff, references, label="kept", **changed)
+    answer = staff.post(reverse("method_launch", args=["sft"]), sent)
+    assert answer.status_code == 422
+    assert list(answer.context["form"].errors) == [field]
+    assert 'value="kept"' in answer.content.decode()
+    assert not launched().exists()
+
+
+def test_looking_launches_nothing(staff, references):
+    sent = filled(staff, references)
+    assert staff.get(reverse("method_launch", args=["sft"]), sent).status_code == 200
+    assert not launched().exists()
+
+
+def test_a_launch_without_a_csrf_token_is_refused(eve, staff, references):
+    sent = filled(staff, references)
+    strict = Client(enforce_csrf_checks=True)
+    strict.force_login(eve)
+    assert strict.post(reverse("method_launch", args=["sft"]), sent).status_code == 403
+    assert not launched().exists()
+
+
+def test_an_earlier_run_can_be_launched_again_with_changes(staff, references):
+    sent = filled(staff, references, **{SETTING + "epochs": "7"})
+    staff.post(reverse("method_launch", args=["sft"]), sent)
+    address = reverse("method_launch", args=["sft"])
+    form = staff.get(address, {"run": launched().get().uid}).context["form"]
+    assert form[SETTING + "epochs"].value() == 7
+    assert form["model_name"].value() == "helper"
+
+
+def test_datasets_are_offered_to_the_managers_of_their_projects_alone(
+    project, dana, eve, signed_in
+):
+    artifact = builders.make_artifact(Artifact.Kind.RANKINGS)
+    dataset = project.datasets.create(number=1, query={}, counts={}, artifact=artifact)
+    body = {
+        "method": "reward",
+        "inputs": {"base": "smol@1", "rankings": f"dataset/{dataset.uid}"},
+        "model_name": "judge",
+    }
+    builders.make_version("smol", role=ModelVersion.Role.BASE)
+    assert send(signed_in(eve), body).json()["extra"] == {"field": "inputs.rankings"}
+    dana.is_staff = True
+    dana.save()
+    page = signed_in(dana).get(reverse("method_launch", args=["reward"])).content.decode()
+    assert str(dataset) in page
+    assert send(signed_in(dana), body).status_code == 202
+
+
+# ── API ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def send(client, body, **headers):
+    return client.post(API, json.dumps(body), content_type="application/json", headers=headers)
+
+
+def body_of(references, **changed):
+    return {"method": "sft", "inputs": references, "model_name": "helper", **changed}
+
+
+def test_a_run_is_launched_and_answered_202(staff, references):
+    answer = send(staff, body_of(references, settings={"lr": 1e-4}))
+    assert answer.status_code == 202
+    run = launched().get()
+    assert answer.json() == {"run": run.uid}
+    assert run.config["lr"] == 1e-4
+
+
+def test_with_a_key_it_is_launched_once_and_another_body_is_a_conflict(staff, references):
+    body = body_of(references)
+    answers = [send(staff, body, **{"Idempotency-Key": "one"}) for _ in range(3)]
+    assert {answer.json()["run"] for answer in answers} == {launched().get().uid}
+    other = send(staff, body_of(references, label="other"), **{"Idempotency-Key": "one"})
+    assert other.status_code == 409
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"settings": {"lr": 0.0}}, "settings.lr"),
+        ({"settings": {"max_tokens": 1.5}}, "settings.max_tokens"),
+        ({"inputs": {}}, "inputs.base"),
+        ({"method": "alchemy"}, "method"),
+        ({"model_name": ""}, "model_name"),
+    ],
+)
+def test_a_refusal_names_the_field(staff, references, changed, field):
+    answer = send(staff, body_of(references, **changed))
+    assert answer.status_code == 400
+    assert answer.json()["extra"] == {"field": field}
+    assert not launched().exists()
+
+
+def test_a_body_of_another_shape_is_refused_by_field(staff, references):
+    for changed, name in (
+        ({"processes": 0}, "processes"),
+        ({"inputs": {"base": 7}}, "inputs"),
+        ({"surprise": 1}, "surprise"),
+    ):
+        answer = send(staff, body_of(references, **changed))
+        assert answer.status_code == 400
+        assert name in answer.json()["extra"]["fields"]
+
+
+def test_the_methods_are_listed_with_their_schemas(staff):
+    found = {one["name"]: one for one in staff.get("/api/v1/methods/").json()["results"]}
+    assert found["sft"]["schema"]["properties"]["lr"]["default"] == 2e-5
+    assert found["reward"]["registers"] == "reward"
+    assert [one["role"] for one in found["reward"]["inputs"]] == ["base", "rankings"]
+
+
+def test_the_api_does_not_exist_for_members(references, dana, signed_in):
+    client = signed_in(dana)
+    assert send(client, body_of(references)).status_code == 404
+    assert client.get("/api/v1/methods/").status_code == 404
