@@ -18,8 +18,9 @@ from torch import Tensor
 from alignment.intervals import bootstrap_ratio
 from alignment.ml.combined_reward import SAFETY_THRESHOLD
 from alignment.ml.configs import RewardConfig
+from alignment.ml.configs.reward import COMBINATIONS
 from alignment.ml.data import RankedGroup, Ranking
-from alignment.ml.ensemble import disagreement_report
+from alignment.ml.ensemble import disagreement_report, members_combine
 from alignment.ml.losses import ranking_loss
 from alignment.ml.reward.baselines import length_scores
 from alignment.ml.reward.examples import better_of, margin_of
@@ -207,12 +208,25 @@ def safety_report(
 def members_report(
     members: Sequence[Tensor], groups: Sequence[RankedGroup], config: RewardConfig
 ) -> dict[str, Any]:
-    """An ensemble's disagreement and each member's own accuracy. members: of each group (K, M)."""
-    own = []
-    for number in range(members[0].shape[1]):
-        pairs = list(_pairs([one[:, number] for one in members], groups, {}))
-        own.append(fmean(pair.right for pair in pairs))
-    return {**disagreement_report(members), "member_accuracies": own}
+    """An ensemble's disagreement, and the accuracy of each member and of each way to combine them.
+
+    members: of each group (K, M).
+    """
+
+    def accuracy(scores: list[Tensor]) -> float:
+        return fmean(pair.right for pair in _pairs(scores, groups, {}))
+
+    combined = {
+        f"accuracy_{how}": accuracy(
+            [
+                members_combine(one, how, uncertainty_weight=config.uncertainty_weight)
+                for one in members
+            ]
+        )
+        for how in COMBINATIONS
+    }
+    own = [accuracy([one[:, m] for one in members]) for m in range(members[0].shape[1])]
+    return {**disagreement_report(members), **combined, "member_accuracies": own}
 
 
 def _pairs(
