@@ -177,6 +177,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "generate": "modelhub.ml.generate",
     "reward": "alignment.ml.reward",
+    "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
     "evaluate": "alignment.ml.evaluate",
@@ -184,6 +185,7 @@ RUN_PROGRAMS: dict[str, str] = {
 # Called, by name, inside the transaction that marks a run of this program succeeded.
 RUN_SUCCEEDED_HOOKS: dict[str, str] = {
     "import_model": "modelhub.services.imports.model_import_finish",
+    "reward_ensemble": "alignment.services.ensembles.ensemble_finish",
 }
 # Celery tasks sent when a run has ended: the apps above the hub take up their work at once.
 RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.tasks.advance_rounds"]
