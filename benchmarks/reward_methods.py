@@ -3,6 +3,8 @@
     python -m benchmarks.reward_methods                              everything, about 15 minutes
     python -m benchmarks.reward_methods --only hh-plain hh-heads     some of the variants
     python -m benchmarks.reward_methods --train 40 --test 40         a quick look
+    python -m benchmarks.reward_methods --train 1000 --test 400 --baselines
+                                                                     length and words alone
 
 Two data sets, each cut to a size that two cores can take: harmlessness, human choices between two
 endings of a dialogue (hh_harmless_pairs), and helpfulness, a judge's rankings of four answers
@@ -170,6 +172,23 @@ def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
         tell(f"{name}: {', '.join(f'{count} {split}' for split, count in splits.items())}")
 
 
+def baselines_report(folder: Path, name: str) -> dict[str, Any]:
+    """What length and word counts alone make of a data set's held-out pairs; no model is loaded."""
+    from alignment.ml.configs import RewardConfig
+    from alignment.ml.data import rankings_load
+    from alignment.ml.reward.baselines import BagOfWords
+    from alignment.ml.reward.report import ranking_report
+
+    data = rankings_load(
+        folder / name / "rankings.jsonl", tokenizer_load(folder / "base"), max_tokens=MAX_TOKENS
+    )
+    groups = data.of_split("held_out")
+    words = BagOfWords(data.of_split("train")).scores(groups)
+    report = ranking_report(words, groups, RewardConfig())
+    assert report is not None
+    return report
+
+
 def variant_run(folder: Path, name: str) -> dict[str, Any]:
     """Run a variant, unless its result is there; returns the result."""
     data, changed = VARIANTS[name]
@@ -224,10 +243,15 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=400, help="pairs; a quarter as many rankings")
     parser.add_argument("--test", type=int, default=300, help="the same, held out")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--baselines", action="store_true", help="train no reward model")
     arguments = parser.parse_args()
     folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     inputs_prepare(folder, arguments.data, train=arguments.train, test=arguments.test)
+    if arguments.baselines:
+        for name in ("hh", "alpaca"):
+            print(json.dumps({"words on": name, **baselines_report(folder, name)}), flush=True)
+        return
     lines = []
     for name in arguments.only:
         started = time.monotonic()
