@@ -4,6 +4,7 @@ Plain Python, standard library only: pages and reports read them without a train
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,3 +42,22 @@ class SampleRecord:
     logprob_after: float | None
     logprob_before: float | None
     kl: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord:
+    """The answers of one task that waits for judges: a line of tasks.jsonl."""
+
+    prompt_id: str
+    messages: list[dict[str, str]]
+    candidates: list[dict[str, Any]]  # {"id", "text", "finish_reason"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberScoreRecord:
+    """An answer as an ensemble of reward models sees it: a line of scores.jsonl."""
+
+    candidate: str  # its id
+    prompt_id: str
+    score: float  # the members' combined
+    members: list[float]  # each member's own, on a common zero

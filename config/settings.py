@@ -185,6 +185,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "generate": "modelhub.ml.generate",
     "reward": "alignment.ml.reward",
+    "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
     "evaluate": "alignment.ml.evaluate",
@@ -192,6 +193,7 @@ RUN_PROGRAMS: dict[str, str] = {
 # Called, by name, inside the transaction that marks a run of this program succeeded.
 RUN_SUCCEEDED_HOOKS: dict[str, str] = {
     "import_model": "modelhub.services.imports.model_import_finish",
+    "reward_ensemble": "alignment.services.ensembles.ensemble_finish",
 }
 # Called in the same transaction for a run of any program that a person has launched.
 RUN_LAUNCHED_HOOK = "alignment.services.launches.launched_run_finish"

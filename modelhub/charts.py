@@ -160,6 +160,33 @@ def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
     return Bars(bars=bars, top=top)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Reliability:
+    """Belief against accuracy as SVG points, and the line on which both are equal."""
+
+    points: list[tuple[float, float]]
+    line: str
+    diagonal: str
+
+
+def reliability_draw(points: Sequence[tuple[float, float]]) -> Reliability | None:
+    """Scale (belief from 0.5 to 1, accuracy from 0 to 1) points into WIDTH × HEIGHT."""
+    if not points:
+        return None
+
+    def place(belief: float, accuracy: float) -> tuple[float, float]:
+        x = _PAD + (belief - 0.5) * 2 * (WIDTH - 2 * _PAD)
+        y = HEIGHT - _PAD - accuracy * (HEIGHT - 2 * _PAD)
+        return round(x, 1), round(y, 1)
+
+    placed = [place(belief, accuracy) for belief, accuracy in points]
+    return Reliability(
+        points=placed,
+        line=" ".join(f"{x},{y}" for x, y in placed),
+        diagonal=" ".join(f"{x},{y}" for x, y in (place(0.5, 0.5), place(1.0, 1.0))),
+    )
+
+
 def _scale(values: Sequence[float], low: float, high: float, length: float) -> list[float]:
     """Values between low and high → lengths between the paddings; the middle if all are equal."""
     span = high - low

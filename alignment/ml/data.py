@@ -15,7 +15,7 @@ from typing import Any
 from alignment.ml.shared_prefix import Group
 from annotation.pairs import tiers_pairs
 from annotation.records import RankedCandidate, RankingRecord
-from modelhub.ml.chat import ChatTemplateError, answer_encode, prompt_render
+from modelhub.ml.chat import ChatTemplateError, prompt_render, scored_encode
 from modelhub.ml.records import RecordError, lines_read, record_load
 
 Tiers = tuple[tuple[int, ...], ...]  # places of candidates in their group, best first
@@ -33,24 +33,52 @@ class DemonstrationRecord:
     batch: str  # the candidate batch it was drawn in
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """One judgement of a group's answers, as places in the group."""
+
+    tiers: Tiers
+    batch: str | None = None  # the candidate batch it is about
+    degree: int | None = None  # of a choice between two: 1 negligibly better … 4 significantly
+    unsafe: tuple[int, ...] | None = None  # answers that were called unsafe; None: not asked
+    weight: float = 1.0  # how far the annotator is relied on
+    annotator: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankedGroup:
     """A prompt, its K answers, and every ranking that people gave of them."""
 
     prompt_id: str
     split: str  # "train", "validation" or "held_out"
     group: Group
-    characters_K: tuple[int, ...]  # length of each answer's text
-    rankings: tuple[Tiers, ...]
-    batches: tuple[str | None, ...] = ()  # of each ranking, the candidate batch it is about
+    texts_K: tuple[str, ...]
+    rankings: tuple[Ranking, ...] = ()  # that put an answer above another
+    tied: tuple[Ranking, ...] = ()  # that do not: they have a say in soft and in safety labels
+    writers_K: tuple[str | None, ...] = ()  # the model version that wrote each answer
+
+    @property
+    def characters(self) -> tuple[int, ...]:
+        """Length of each answer's text."""
+        return tuple(map(len, self.texts_K))
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) of every ranking, ties left out; a pair judged twice is there twice."""
-        return [pair for tiers in self.rankings for pair in tiers_pairs(tiers)]
+        return [pair for one in self.rankings for pair in self.pairs_of(one)]
+
+    def pairs_of(self, ranking: Ranking) -> list[tuple[int, int]]:
+        """(better, worse) of a ranking, without ties and without answers of the same tokens.
+
+        The same tokens have the same score, whoever was put above the other: nothing is learnt
+        from such a pair, and no model can be right about it.
+        """
+        answers = self.group.answers
+        pairs = tiers_pairs(ranking.tiers)
+        return [(high, low) for high, low in pairs if answers[high] != answers[low]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RankedData:
     """Groups that can be trained and tested on, and how many rankings could not, by reason."""
 
@@ -59,6 +87,8 @@ class RankedData:
     too_long: int  # rankings with a prompt and answer of more than max_tokens
     without_pairs: int  # rankings that put no answer above another
     longest_tokens: int  # of any prompt and answer read, too long ones included
+    identical: int = 0  # rankings that only put answers above others of the same tokens
+    answers_empty: int = 0  # of all groups, too long ones left out
 
     def of_split(self, split: str, batches: Collection[str] = ()) -> list[RankedGroup]:
         """The split's groups; with `batches`, no other rankings than those of these batches."""
@@ -67,11 +97,10 @@ class RankedData:
             return groups
         own = []
         for group in groups:
-            places = [i for i, batch in enumerate(group.batches) if batch in batches]
-            if places:
-                rankings = tuple(group.rankings[i] for i in places)
-                kept = tuple(group.batches[i] for i in places)
-                own.append(replace(group, rankings=rankings, batches=kept))
+            kept = tuple(one for one in group.rankings if one.batch in batches)
+            if kept:
+                tied = tuple(one for one in group.tied if one.batch in batches)
+                own.append(replace(group, rankings=kept, tied=tied))
         return own
 
 
@@ -115,11 +144,11 @@ def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
     prompts: dict[str, list[int]] = {}
     splits: dict[str, str] = {}
     groups: dict[tuple[str, tuple[str, ...]], RankedGroup] = {}
-    rankings = too_long = without_pairs = longest = 0
+    rankings = too_long = without_pairs = identical = longest = 0
     for line, value in lines_read(path):
         record = record_load(RankingRecord, value, file=path.name, line=line)
         candidates = _candidates_read(record, file=path.name, line=line)
-        tiers = _tiers_read(record, candidates, file=path.name, line=line)
+        ranking = _ranking_read(record, candidates, file=path.name, line=line)
         rankings += 1
         if splits.setdefault(record.prompt_id, record.split) != record.split:
             raise RecordError(
@@ -129,32 +158,34 @@ def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
         if key not in groups:
             if record.prompt_id not in prompts:
                 prompts[record.prompt_id] = _prompt_read(record, tokenizer, path.name, line)
-            answers = [answer_encode(tokenizer, c.text, c.finish_reason) for c in candidates]
+            answers = [scored_encode(tokenizer, c.text, c.finish_reason) for c in candidates]
             groups[key] = RankedGroup(
-                record.prompt_id,
-                record.split,
-                Group(prompts[record.prompt_id], answers),
-                tuple(len(candidate.text) for candidate in candidates),
-                (),
-                (),
+                prompt_id=record.prompt_id,
+                split=record.split,
+                group=Group(prompts[record.prompt_id], answers),
+                texts_K=tuple(candidate.text for candidate in candidates),
+                writers_K=tuple(candidate.model_version for candidate in candidates),
             )
         found = groups[key]
         longest = max(longest, found.group.longest)
         if found.group.longest > max_tokens:
             too_long += 1
-        elif not tiers_pairs(tiers):
-            without_pairs += 1
+        elif found.pairs_of(ranking):
+            groups[key] = replace(found, rankings=(*found.rankings, ranking))
         else:
-            groups[key] = RankedGroup(
-                found.prompt_id,
-                found.split,
-                found.group,
-                found.characters_K,
-                (*found.rankings, tiers),
-                (*found.batches, record.batch),
-            )
+            tied = not tiers_pairs(ranking.tiers)
+            without_pairs, identical = without_pairs + tied, identical + (not tied)
+            groups[key] = replace(found, tied=(*found.tied, ranking))
     usable = [group for group in groups.values() if group.rankings]
-    return RankedData(usable, rankings, too_long, without_pairs, longest)
+    return RankedData(
+        groups=usable,
+        rankings=rankings,
+        too_long=too_long,
+        without_pairs=without_pairs,
+        longest_tokens=longest,
+        identical=identical,
+        answers_empty=sum(not text.strip() for group in usable for text in group.texts_K),
+    )
 
 
 def _prompt_read(record: RankingRecord, tokenizer: Any, file: str, line: int) -> list[int]:
@@ -174,14 +205,26 @@ def _candidates_read(record: RankingRecord, *, file: str, line: int) -> list[Ran
     return candidates
 
 
-def _tiers_read(
+def _ranking_read(
     record: RankingRecord, candidates: Sequence[RankedCandidate], *, file: str, line: int
-) -> Tiers:
+) -> Ranking:
     places = {candidate.id: place for place, candidate in enumerate(candidates)}
     named = [one for tier in record.tiers for one in tier]
-    for one in named:
-        if one not in places:
-            raise RecordError(file, line, "tiers", f"{one} is not a candidate of this ranking")
-    if len(set(named)) != len(named):
-        raise RecordError(file, line, "tiers", "the same candidate twice")
-    return tuple(tuple(places[one] for one in tier) for tier in record.tiers if tier)
+    for field, ids in (("tiers", named), ("unsafe", record.unsafe or [])):
+        for one in ids:
+            if one not in places:
+                raise RecordError(file, line, field, f"{one} is not a candidate of this ranking")
+        if len(set(ids)) != len(ids):
+            raise RecordError(file, line, field, "the same candidate twice")
+    if not 0 <= record.weight < math.inf:
+        raise RecordError(file, line, "weight", f"wanted 0 or more, got {record.weight}")
+    if record.degree is not None and not 0 <= record.degree <= 4:
+        raise RecordError(file, line, "degree", f"wanted 0 to 4, got {record.degree}")
+    return Ranking(
+        tiers=tuple(tuple(places[one] for one in tier) for tier in record.tiers if tier),
+        batch=record.batch,
+        degree=record.degree,
+        unsafe=None if record.unsafe is None else tuple(places[one] for one in record.unsafe),
+        weight=record.weight,
+        annotator=record.annotator,
+    )

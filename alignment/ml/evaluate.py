@@ -43,7 +43,7 @@ from alignment.ml.configs import EvaluateConfig
 from alignment.ml.scoring import Divergence, Scorer, divergences, rows_compute
 from alignment.ml.shared_prefix import Group, Row, pack
 from alignment.records import SampleRecord
-from modelhub.ml.chat import answer_encode, prompt_render
+from modelhub.ml.chat import answer_encode, prompt_render, scored_encode
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
@@ -112,12 +112,17 @@ def held_out_make(
     ]
 
 
-def group_lay(tokenizer: Any, prompt: HeldOut, sides: Sequence[str]) -> Group:
+def group_lay(
+    tokenizer: Any,
+    prompt: HeldOut,
+    sides: Sequence[str],
+    encode: Callable[[Any, str, str], list[int]] = answer_encode,
+) -> Group:
     """A prompt and its answers, one side behind the other, as this tokenizer lays them."""
     return Group(
         prompt_render(tokenizer, prompt.messages),
         [
-            answer_encode(tokenizer, one.text, one.finish_reason)
+            encode(tokenizer, one.text, one.finish_reason)
             for side in sides
             for one in prompt.answers[side]
         ],
@@ -301,7 +306,7 @@ def layout_make(
                 f"prompt {prompt.prompt_id}: the policies lay it, or its answers, in different "
                 "tokens (another tokenizer or chat template), so no KL is defined between them"
             )
-        for_reward = group_lay(reward, prompt, SIDES)
+        for_reward = group_lay(reward, prompt, SIDES, scored_encode)
         if max(group.longest, for_reward.longest) > limit:
             layout.too_long.append(prompt.prompt_id)
             continue

@@ -3,6 +3,7 @@
 Legend: K candidates of one prompt.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -28,7 +29,13 @@ def better_mask(tiers: Iterable[Sequence[int]], candidates: int) -> Tensor:
     return (level_K[:, None] < level_K[None, :]) & judged_K[:, None] & judged_K[None, :]
 
 
-def ranking_loss(scores_K: Tensor, better_KK: Tensor, margin: Tensor | float = 0.0) -> Tensor:
+def ranking_loss(
+    scores_K: Tensor,
+    better_KK: Tensor,
+    margin: Tensor | float = 0.0,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
     """Mean over a ranking's pairs of -log σ(score of the better - score of the worse - margin).
 
     Ouyang et al. 2022 (arXiv:2203.02155), eq. 1: all pairs of a ranking are one example, weighted
@@ -37,16 +44,77 @@ def ranking_loss(scores_K: Tensor, better_KK: Tensor, margin: Tensor | float = 0
 
     scores_K: shape (K,). better_KK: from `better_mask`. margin: how far apart the pair should be, a
     number or shape (K, K) with [i, j] for the pair i above j; Touvron et al. 2023
-    (arXiv:2307.09288), section 3.2.2, set it by the degree of preference.
+    (arXiv:2307.09288), section 3.2.2, set it by the degree of preference. label_smoothing: the
+    chance that a label is the wrong way round, below one half; the loss is then the expected one
+    over both labels (Mitchell's conservative DPO does the same), each with its margin.
     Returns a scalar, nats per pair. Raises ValueError if the shapes differ or no pair is untied.
     """
-    if better_KK.shape != (len(scores_K), len(scores_K)):
-        raise ValueError(f"{len(scores_K)} scores and a mask of shape {tuple(better_KK.shape)}")
-    better_KK = better_KK.to(scores_K.device)
-    if not better_KK.any():
-        raise ValueError("a ranking without an untied pair has no loss")
-    gaps_KK = scores_K[:, None] - scores_K[None, :] - margin
-    return -F.logsigmoid(gaps_KK[better_KK]).mean()
+    gaps = _gaps(scores_K, better_KK)
+    own = -F.logsigmoid(gaps - _margin_of(margin, better_KK)).mean()
+    if not label_smoothing:
+        return own
+    other = -F.logsigmoid(-gaps - _margin_of(margin, better_KK)).mean()
+    return (1 - label_smoothing) * own + label_smoothing * other
+
+
+def preference_shares(
+    rankings: Iterable[tuple[Iterable[Sequence[int]], float]], candidates: int
+) -> Tensor:
+    """What several annotators say of each pair: float (K, K), [i, j] the share that put i above j.
+
+    rankings: (tiers, weight of its annotator), tiers as in `better_mask`. A tie counts one half
+    either way; who did not judge one of the two does not count. NaN where nobody judged the pair,
+    and on the diagonal.
+    """
+    won_KK = torch.zeros(candidates, candidates)
+    judged_KK = torch.zeros(candidates, candidates)
+    for tiers, weight in rankings:
+        tiers = list(tiers)
+        above_KK = better_mask(tiers, candidates)
+        named_K = torch.zeros(candidates, dtype=torch.bool)
+        named_K[[place for tier in tiers for place in tier]] = True
+        both_KK = named_K[:, None] & named_K[None, :]
+        tied_KK = both_KK & ~above_KK & ~above_KK.T
+        won_KK += weight * (above_KK.float() + 0.5 * tied_KK.float())
+        judged_KK += weight * both_KK.float()
+    return (won_KK / judged_KK).fill_diagonal_(math.nan)
+
+
+def soft_ranking_loss(
+    scores_K: Tensor,
+    share_KK: Tensor,
+    margin: Tensor | float = 0.0,
+    *,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Mean over judged pairs of -[p log σ(gap - margin) + (1 - p) log σ(-gap - margin)].
+
+    The cross-entropy of the model's belief with the annotators' own split, so that a pair they
+    disagree about asks for a small gap instead of two large ones in turn.
+
+    share_KK: p, from `preference_shares`; NaN for pairs that do not count. Others: `ranking_loss`.
+    Raises ValueError if the shapes differ or no pair was judged.
+    """
+    share_KK = share_KK.to(scores_K.device)
+    judged_KK = torch.triu(~share_KK.isnan(), diagonal=1)
+    gaps = _gaps(scores_K, judged_KK)
+    share = share_KK[judged_KK].to(gaps.dtype)
+    share = share + label_smoothing * (1 - 2 * share)
+    apart = _margin_of(margin, judged_KK)
+    return -(share * F.logsigmoid(gaps - apart) + (1 - share) * F.logsigmoid(-gaps - apart)).mean()
+
+
+def safety_loss(scores_K: Tensor, unsafe_K: Tensor) -> Tensor:
+    """Mean over answers of -log σ(score) where the answer is safe, -log σ(-score) where it is not.
+
+    Llama 2's safety auxiliary loss (Touvron et al. 2023, arXiv:2307.09288, Table 29) in the form of
+    a cross-entropy; the paper gives no formula. It gives a score's zero, which comparisons leave
+    open, a meaning: σ(score) becomes the probability that the answer is safe.
+
+    unsafe_K: bool, shape (K,). Returns a scalar, nats per answer.
+    """
+    signs_K = 1 - 2 * unsafe_K.to(scores_K)
+    return -F.logsigmoid(signs_K * scores_K).mean()
 
 
 def centering_loss(scores_K: Tensor) -> Tensor:
@@ -64,3 +132,19 @@ def pair_accuracy(scores_K: Tensor, better_KK: Tensor) -> tuple[float, int]:
     gaps = gaps_KK[better_KK.to(scores_K.device)]
     right = (gaps > 0).sum() + 0.5 * (gaps == 0).sum()
     return float(right), int(better_KK.sum())
+
+
+def _gaps(scores_K: Tensor, pairs_KK: Tensor) -> Tensor:
+    """score[i] - score[j] of the pairs that are true, in their order in the mask."""
+    if pairs_KK.shape != (len(scores_K), len(scores_K)):
+        raise ValueError(f"{len(scores_K)} scores and a mask of shape {tuple(pairs_KK.shape)}")
+    pairs_KK = pairs_KK.to(scores_K.device)
+    if not pairs_KK.any():
+        raise ValueError("a ranking without an untied pair has no loss")
+    return (scores_K[:, None] - scores_K[None, :])[pairs_KK]
+
+
+def _margin_of(margin: Tensor | float, pairs_KK: Tensor) -> Tensor | float:
+    if isinstance(margin, Tensor) and margin.ndim == 2:
+        return margin[pairs_KK.to(margin.device)]
+    return margin

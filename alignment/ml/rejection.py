@@ -40,7 +40,7 @@ from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
 from alignment.ml.shared_prefix import Group, pack
 from alignment.records import ScoreRecord
-from modelhub.ml.chat import answer_encode, prompt_render
+from modelhub.ml.chat import prompt_render, reward_token_id, scored_encode
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
@@ -247,8 +247,9 @@ def layout_make(contests: Sequence[Contest], tokenizer: Any, *, max_tokens: int)
     groups, places, tokens = [], [], []
     for number, contest in enumerate(contests):
         prompt_T = prompt_render(tokenizer, contest.messages)
-        answers = [answer_encode(tokenizer, a.text, a.finish_reason) for a in contest.answers]
-        tokens.append([len(answer_T) for answer_T in answers])
+        answers = [scored_encode(tokenizer, a.text, a.finish_reason) for a in contest.answers]
+        reading = reward_token_id(tokenizer) is not None  # a token that the policy did not write
+        tokens.append([len(answer_T) - reading for answer_T in answers])
         fitting = [place for place, a in enumerate(answers) if len(prompt_T) + len(a) <= max_tokens]
         if fitting:
             groups.append(Group(prompt_T, [answers[place] for place in fitting]))

@@ -10,6 +10,8 @@ from typing import Any
 
 from modelhub.ml.configs import RefusedError
 
+# Added to the vocabulary of a reward model that asks for it (RewardConfig.reward_token).
+REWARD_TOKEN = "<|reward|>"  # noqa: S105 - a word, not a secret
 _PROBE_QUESTION = "question"
 _PROBE_ANSWER = "the answer laid here"
 
@@ -38,6 +40,32 @@ def answer_encode(tokenizer: Any, text: str, finish_reason: str) -> list[int]:
     if finish_reason == "stop":
         ids.append(end_of_turn_id(tokenizer))
     return ids
+
+
+def scored_encode(tokenizer: Any, text: str, finish_reason: str) -> list[int]:
+    """Token ids of an answer that a reward model is to score: `answer_encode`'s, and behind them
+    the reward token where the tokenizer has one. The score is read at the last of them."""
+    ids = answer_encode(tokenizer, text, finish_reason)
+    reading = reward_token_id(tokenizer)
+    return ids if reading is None else [*ids, reading]
+
+
+def reward_token_id(tokenizer: Any) -> int | None:
+    """The id of the token that a reward model reads scores at; None where the vocabulary has none,
+    and they are read at the answer's own last token."""
+    found = tokenizer.convert_tokens_to_ids(REWARD_TOKEN)
+    return None if found is None or found == tokenizer.unk_token_id else int(found)
+
+
+def reward_token_add(tokenizer: Any) -> int:
+    """Add the reward token to the vocabulary, unless it is there; returns its id."""
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": [REWARD_TOKEN]}, replace_extra_special_tokens=False
+    )
+    found = reward_token_id(tokenizer)
+    if found is None:
+        raise ChatTemplateError(f"the tokenizer does not take {REWARD_TOKEN} as a token")
+    return found
 
 
 def answer_decode(tokenizer: Any, tokens: Sequence[int]) -> str:

@@ -40,6 +40,7 @@ transformers_logging.disable_progress_bar()  # of no use in a log file
 FILE_MODE = 0o640
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+_MOST_HEADS = 64
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -62,20 +63,22 @@ def model_load(
     dtype: str | torch.dtype,
     role: str = "causal",
     new_head: bool = False,
+    heads: int = 1,
 ) -> PreTrainedModel:
     """Load a model directory in `dtype`, in evaluation mode, on the CPU.
 
     role "causal": a language model. role "reward": a decoder with a `score` head of one output
-    (transformers' …ForSequenceClassification, num_labels=1). A reward model that lacks its head is
-    refused, as random scores look like scores; `new_head=True` asks for a fresh head on a language
-    model, drawn from torch's generator.
+    (transformers' …ForSequenceClassification, num_labels=1), or of several where its configuration
+    says `reward_heads`. A reward model that lacks its head is refused, as random scores look like
+    scores; `new_head=True` asks for a fresh head of `heads` outputs on a language model, drawn from
+    torch's generator.
 
     Raises ModelDirectoryError for a folder that is more or less than a model, CheckpointError
     naming the first weight that is missing, left over or of another shape.
     """
     if role not in ("causal", "reward"):
         raise CheckpointError(f"role: wanted causal or reward, got {role!r}")
-    model_directory_check(Path(folder))
+    facts = model_directory_check(Path(folder))
     settings: dict[str, Any] = {
         "dtype": dtype_named(dtype),
         "use_safetensors": True,
@@ -90,12 +93,23 @@ def model_load(
     if role == "causal":
         model, info = AutoModelForCausalLM.from_pretrained(folder, **settings)
     else:
+        if facts.role == "reward":
+            heads = _heads_read(Path(folder))
         model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, num_labels=1, **settings
+            folder, num_labels=heads, **settings
         )
     _loaded_check(folder, info, new_head=new_head and role == "reward")
     model.eval()
     return model
+
+
+def _heads_read(folder: Path) -> int:
+    """How many outputs the score head has. Never read off the number of labels: a classifier of
+    sentiments is no ensemble of reward models."""
+    heads = json_strict((folder / "config.json").read_bytes()).get("reward_heads", 1)
+    if not isinstance(heads, int) or isinstance(heads, bool) or not 1 <= heads <= _MOST_HEADS:
+        raise CheckpointError(f"reward_heads: wanted 1 to {_MOST_HEADS}, got {heads!r:.40}")
+    return heads
 
 
 def _loaded_check(folder: Path | str, info: Mapping[str, Any], *, new_head: bool) -> None:

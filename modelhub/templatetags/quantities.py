@@ -7,6 +7,7 @@ from django import template
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from modelhub.charts import Reliability, reliability_draw
 from modelhub.json_text import json_rows, json_text
 
 register = template.Library()
@@ -72,6 +73,14 @@ def words(name: str) -> str:
 def quantity(value: Any) -> str:
     """One value of a result as text: 0.123456 → "0.12346", 12000 → "12,000", None → "–"."""
     return json_text(value)
+
+
+@register.filter
+def reliability(value: Any) -> Reliability | None:
+    """The reliability curve of a result that has one."""
+    tables = value.get("held_out_tables") if isinstance(value, dict) else None
+    rows = tables.get("reliability") if isinstance(tables, dict) else None
+    return reliability_draw([(row["belief"], row["accuracy"]) for row in rows]) if rows else None
 
 
 def _transposed(value: Any) -> Any:

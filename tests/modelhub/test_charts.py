@@ -1,6 +1,6 @@
 """Chart geometry against places worked out by hand: 320 wide, 96 high, 6 kept free at the edges."""
 
-from modelhub.charts import bars_draw, chart_draw, curve_draw
+from modelhub.charts import bars_draw, chart_draw, curve_draw, reliability_draw
 
 
 def test_a_curve_runs_from_edge_to_edge_with_large_values_at_the_top() -> None:
@@ -54,3 +54,14 @@ def test_many_bars_are_not_all_named_and_the_last_always_is() -> None:
 def test_nothing_to_count_is_no_chart() -> None:
     assert bars_draw([]) is None
     assert bars_draw([("Mon", 0)]) is None
+
+
+def test_a_reliability_curve_runs_from_one_half_to_one_and_its_line_is_where_both_are_equal() -> (
+    None
+):
+    drawn = reliability_draw([(0.5, 0.0), (0.75, 0.5), (1.0, 1.0)])
+    assert drawn is not None
+    assert drawn.points == [(6.0, 90.0), (160.0, 48.0), (314.0, 6.0)]
+    assert drawn.line == "6.0,90.0 160.0,48.0 314.0,6.0"
+    assert drawn.diagonal == "6.0,48.0 314.0,6.0"
+    assert reliability_draw([]) is None

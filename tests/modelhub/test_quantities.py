@@ -1,6 +1,6 @@
 """How figures are written on the hub's pages."""
 
-from modelhub.templatetags.quantities import facts, measured
+from modelhub.templatetags.quantities import facts, measured, reliability
 
 
 def test_nested_facts_keep_their_dotted_names():
@@ -35,3 +35,10 @@ def test_a_list_of_like_things_is_a_row_for_each_name():
 
 def test_nothing_measured_is_no_row():
     assert measured(None) == []
+
+
+def test_a_result_without_a_reliability_curve_draws_none():
+    assert reliability(None) is None
+    assert reliability({"held_out_tables": {}}) is None
+    drawn = reliability({"held_out_tables": {"reliability": [{"belief": 1.0, "accuracy": 1.0}]}})
+    assert drawn is not None and drawn.points == [(314.0, 6.0)]

@@ -131,6 +131,26 @@ def test_a_runs_page_shows_what_it_is_doing(staff, counting):
     assert "<script>alert" not in page
 
 
+def test_a_reward_models_report_is_drawn(staff, counting):
+    run = counting()
+    rows = [
+        {"pairs_of": "better", "pairs": 7, "accuracy": 0.75},
+        {"pairs_of": "slightly better", "pairs": 5, "accuracy": 0.5},
+    ]
+    curve = [{"belief": 0.55, "accuracy": 0.6}, {"belief": 0.95, "accuracy": 0.8}]
+    run.result = {
+        "notes": ["3 answers <b>are</b> empty"],
+        "held_out_tables": {"by_degree": rows, "reliability": curve},
+    }
+    run.status = Run.Status.SUCCEEDED
+    run.save()
+    page = page_of(staff, "run_detail", run.uid)
+    assert "3 answers &lt;b&gt;are&lt;/b&gt; empty" in page
+    assert "held out tables · by degree" in page and "slightly better" in page
+    assert '<circle cx="283.2"' in page  # 6 + 0.9 · 308
+    assert "reliability" in page
+
+
 def test_a_failed_run_says_why(staff, counting):
     run = counting()
     Run.objects.filter(pk=run.pk).update(status=Run.Status.FAILED, error="the dog ate <b>it</b>")

@@ -1,11 +1,13 @@
 """Settings of the training programs, a file each. Standard library: the web side reads them."""
 
+from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
+    "EnsembleConfig",
     "EvaluateConfig",
     "RejectionConfig",
     "RewardConfig",

@@ -20,7 +20,12 @@ head, D head width, V vocabulary, C width of a hidden state.
 """
 
 from alignment.ml.shared_prefix.attachment import attach
-from alignment.ml.shared_prefix.forward import answer_logprobs, answer_scores, hidden_states
+from alignment.ml.shared_prefix.forward import (
+    answer_logprobs,
+    answer_scores,
+    hidden_states,
+    member_scores,
+)
 from alignment.ml.shared_prefix.rows import Group, Row, Span, pack
 from alignment.ml.shared_prefix.support import UnsupportedModelError
 
@@ -33,5 +38,6 @@ __all__ = [
     "answer_scores",
     "attach",
     "hidden_states",
+    "member_scores",
     "pack",
 ]

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignment.ml.ensemble import members_combine
 from alignment.ml.shared_prefix.attention import IMPLEMENTATION, Pass
 from alignment.ml.shared_prefix.rows import Row
 from alignment.ml.shared_prefix.support import base_model, length_check
@@ -44,15 +45,33 @@ def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) ->
 def answer_scores(model: Any, row: Row) -> list[Tensor]:
     """The reward model's scores, for each group of the row a tensor (K,), float32 or wider.
 
-    A score is read at the answer's last token by its index, never by looking for padding.
+    A score is read at the answer's last token by its index, never by looking for padding. A model
+    of several heads has one score all the same, combined as its configuration says.
+    """
+    config = base_model(model).config
+    how = getattr(config, "reward_combine", "mean")
+    weight = getattr(config, "reward_uncertainty_weight", 0.0)
+    return [
+        members_combine(scores_KM, how, uncertainty_weight=weight)
+        for scores_KM in member_scores(model, row)
+    ]
+
+
+def member_scores(model: Any, row: Row) -> list[Tensor]:
+    """The scores of each head of the reward model, by group, (K, M); most models have one head.
+
+    From each head's score its shift is taken, which training notes in the model's configuration.
     """
     hidden_SC = hidden_states(model, row, row.score_indices())
-    head = base_model(model).score
+    base = base_model(model)
     with torch.autocast(hidden_SC.device.type, enabled=False):
         # bfloat16's eight bits would make ties of answers that are close.
-        hidden_SC = hidden_SC.to(next(head.parameters()).dtype)
-        scores_S = _at_least_float32(head(hidden_SC)[:, 0])
-    return list(scores_S.split([len(group.answers) for group in row.groups]))
+        hidden_SC = hidden_SC.to(next(base.score.parameters()).dtype)
+        scores_SM = _at_least_float32(base.score(hidden_SC))
+    shifts = getattr(base.config, "reward_shifts", None)
+    if shifts:
+        scores_SM = scores_SM - scores_SM.new_tensor(shifts)
+    return list(scores_SM.split([len(group.answers) for group in row.groups]))
 
 
 def answer_logprobs(model: Any, row: Row) -> list[list[Tensor]]:

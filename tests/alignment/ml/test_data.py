@@ -77,8 +77,8 @@ def test_a_row_becomes_tokens_and_places(tmp_path, tokenizer):
     assert found.group.answers == [
         answer_encode(tokenizer, text, "stop") for text in ("yes", "no", "maybe")
     ]
-    assert found.characters_K == (3, 2, 5)
-    assert found.rankings == (((2,), (0, 1)),)
+    assert found.characters == (3, 2, 5)
+    assert [one.tiers for one in found.rankings] == [((2,), (0, 1))]
     assert found.pairs == [(2, 0), (2, 1)]
 
 
@@ -101,7 +101,7 @@ def test_two_annotators_of_the_same_answers_share_one_group(tmp_path, tokenizer)
     )
     first, second = data.groups
     assert (first.prompt_id, second.prompt_id) == ("p1", "p2")
-    assert first.rankings == (((0,), (1,), (2,)), ((2,), (1, 0)))
+    assert [one.tiers for one in first.rankings] == [((0,), (1,), (2,)), ((2,), (1, 0))]
     assert len(second.rankings) == 1
     assert data.rankings == 3
 

@@ -6,7 +6,15 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml.losses import better_mask, centering_loss, pair_accuracy, ranking_loss
+from alignment.ml.losses import (
+    better_mask,
+    centering_loss,
+    pair_accuracy,
+    preference_shares,
+    ranking_loss,
+    safety_loss,
+    soft_ranking_loss,
+)
 
 pytestmark = pytest.mark.ml
 
@@ -98,3 +106,52 @@ def test_equal_scores_count_one_half_right():
     # Pairs 0>1 (right), 0>2 (equal), 1>2 (wrong).
     right = pair_accuracy(torch.tensor([2.0, 1.0, 2.0]), better_mask([[0], [1], [2]], 3))
     assert right == (1.5, 3)
+
+
+def test_a_smoothed_label_is_the_mean_of_both_labels():
+    scores_K, better_KK = torch.tensor([2.0, 0.0]), better_mask([[0], [1]], 2)
+    # Gap 2, margin 1/2: the label asks for 1.5, its opposite for 2.5 the other way.
+    expected = 0.9 * softplus(-1.5) + 0.1 * softplus(2.5)
+    found = ranking_loss(scores_K, better_KK, 0.5, label_smoothing=0.1)
+    assert found.item() == pytest.approx(expected)
+    plain = ranking_loss(scores_K, better_KK, 0.5)
+    assert ranking_loss(scores_K, better_KK, 0.5, label_smoothing=0.0).equal(plain)
+
+
+def test_shares_of_votes_by_hand():
+    # Weight 1 says 0 > 1 = 2, weight 3 says 1 > 0 and does not judge 2.
+    share_KK = preference_shares([([[0], [1, 2]], 1.0), ([[1], [0]], 3.0)], 3)
+    assert share_KK[0, 1] == pytest.approx(1 / 4) and share_KK[1, 0] == pytest.approx(3 / 4)
+    assert share_KK[0, 2] == 1 and share_KK[2, 0] == 0
+    assert share_KK[1, 2] == share_KK[2, 1] == 0.5
+    assert share_KK.diagonal().isnan().all()
+    assert preference_shares([([[0], [1]], 1.0)], 3)[0, 2].isnan()
+
+
+def test_soft_labels_by_hand():
+    # Three of four put 0 above 1; gap 1.
+    share_KK = preference_shares([([[0], [1]], 3.0), ([[1], [0]], 1.0)], 2)
+    found = soft_ranking_loss(torch.tensor([1.0, 0.0]), share_KK)
+    assert found.item() == pytest.approx(0.75 * softplus(-1) + 0.25 * softplus(1))
+    smoothed = soft_ranking_loss(torch.tensor([1.0, 0.0]), share_KK, label_smoothing=0.1)
+    # 0.75 becomes 0.9 · 0.75 + 0.1 · 0.25 = 0.7.
+    assert smoothed.item() == pytest.approx(0.7 * softplus(-1) + 0.3 * softplus(1))
+
+
+def test_one_sure_vote_is_the_hard_label():
+    scores_K, tiers = torch.tensor([0.3, -1.0, 2.0]), [[2], [0], [1]]
+    soft = soft_ranking_loss(scores_K, preference_shares([(tiers, 1.0)], 3), 0.2)
+    assert soft.item() == pytest.approx(ranking_loss(scores_K, better_mask(tiers, 3), 0.2).item())
+
+
+def test_soft_labels_have_their_least_loss_at_the_annotators_odds():
+    share_KK = preference_shares([([[0], [1]], 3.0), ([[1], [0]], 1.0)], 2)
+    gap = torch.tensor(math.log(3), requires_grad=True)  # odds of 3 to 1
+    soft_ranking_loss(torch.stack([gap, torch.zeros(())]), share_KK).backward()
+    assert gap.grad.item() == pytest.approx(0.0, abs=1e-7)
+
+
+def test_the_safety_loss_by_hand():
+    found = safety_loss(torch.tensor([2.0, -1.0, 0.0]), torch.tensor([False, True, True]))
+    # Safe at 2, unsafe at -1 and at 0.
+    assert found.item() == pytest.approx((softplus(-2) + softplus(-1) + math.log(2)) / 3)

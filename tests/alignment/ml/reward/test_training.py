@@ -13,11 +13,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
-from alignment.ml import reward
 from alignment.ml.configs import RewardConfig
-from alignment.ml.data import RankedGroup, rankings_load
+from alignment.ml.data import RankedGroup, Ranking, rankings_load
 from alignment.ml.losses import better_mask, ranking_loss
-from alignment.ml.shared_prefix import Group
+from alignment.ml.reward import training
+from alignment.ml.reward.baselines import BagOfWords
+from alignment.ml.reward.examples import steps_plan
+from alignment.ml.reward.model import reward_model_make
+from alignment.ml.reward.report import ranking_report
+from alignment.ml.shared_prefix import Group, attach
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError
@@ -93,6 +97,19 @@ def run_make(folder, base, records, **config):
     return folder
 
 
+def ranked(answers, *rankings, prompt="p", split="train", texts=None, tied=()):
+    """A group of answers, given as tokens; rankings as tiers of places or whole."""
+    made = [one if isinstance(one, Ranking) else Ranking(tiers=one) for one in rankings]
+    return RankedGroup(
+        prompt_id=prompt,
+        split=split,
+        group=Group([1], answers),
+        texts_K=tuple(texts or ("x" * len(answer) for answer in answers)),
+        rankings=tuple(made),
+        tied=tuple(tied),
+    )
+
+
 def result_of(folder):
     return json.loads((folder / "result.json").read_text())["result"]
 
@@ -113,7 +130,7 @@ def finished(tmp_path_factory, base):
     ]
     folder = tmp_path_factory.mktemp("finished")
     run_make(folder, base, records, epochs=6, max_tokens=120, evaluate_every_steps=12)
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     return folder
 
 
@@ -175,9 +192,9 @@ def test_the_saved_model_scores_the_same_in_transformers_itself(finished):
         ]
 
     ours = model_load(folder, dtype="float32", role="reward")
-    reward.attach(ours)
-    group = RankedGroup("p", "held_out", Group(prompt, answers), (4, 4, 1), (((0,), (2,)),))
-    (scores,) = reward.scores_of(ours, [group], RewardConfig())
+    attach(ours)
+    group = dataclasses.replace(ranked(answers, ((0,), (2,))), group=Group(prompt, answers))
+    (scores,) = training.scores_of(ours, [group], RewardConfig())
     assert torch.allclose(scores, theirs, atol=1e-4)
     assert scores[0] != scores[1]
 
@@ -185,7 +202,7 @@ def test_the_saved_model_scores_the_same_in_transformers_itself(finished):
 def test_what_was_tested_is_what_was_saved(finished):
     folder = finished / "outputs" / "model"
     model = model_load(folder, dtype="float32", role="reward")
-    reward.attach(model)
+    attach(model)
     data = rankings_load(
         finished / "inputs" / "rankings" / "rankings.jsonl",
         tokenizer_load(folder),
@@ -193,7 +210,8 @@ def test_what_was_tested_is_what_was_saved(finished):
     )
     groups = data.of_split("held_out")
     config = RewardConfig(bootstrap_samples=100)
-    again = reward.ranking_report(reward.scores_of(model, groups, config), groups, config)
+    words = {"bag_of_words": BagOfWords(data.of_split("train")).scores(groups)}
+    again = ranking_report(training.scores_of(model, groups, config), groups, config, words)
     assert again == result_of(finished)["held_out"]
 
 
@@ -203,7 +221,7 @@ def test_stopped_twice_it_ends_with_the_same_losses_and_weights(tmp_path, base):
     records = [*rows(24), *rows(4, first=200, split="held_out")]
     config = {"epochs": 10, "checkpoint_every_steps": 7, "weight_decay": 0.1}
     whole = run_make(tmp_path / "whole", base, records, **config)
-    reward.main(RunDir(whole))
+    training.main(RunDir(whole))
 
     stopped = run_make(tmp_path / "stopped", base, records, **config)
     command = [sys.executable, "-m", "alignment.ml.reward", str(stopped)]
@@ -231,7 +249,7 @@ def test_stopped_twice_it_ends_with_the_same_losses_and_weights(tmp_path, base):
 
 def test_without_held_out_rankings_the_result_says_null(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(4))
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     assert result_of(folder)["held_out"] is None
     assert result_of(folder)["validation"] is None
 
@@ -249,14 +267,14 @@ def test_without_held_out_rankings_the_result_says_null(tmp_path, base):
 def test_rankings_that_teach_nothing_are_refused_before_training(tmp_path, base, records, message):
     folder = run_make(tmp_path / "run", base, records, max_tokens=500)
     with pytest.raises(RefusedError, match=message):
-        reward.main(RunDir(folder))
+        training.main(RunDir(folder))
     assert not (folder / "result.json").exists()
 
 
 def test_nan_stops_the_run_at_once_and_nothing_is_published(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(8), head_lr=1e38, checkpoint_every_steps=1)
     with pytest.raises(NotFinite, match="loss is nan at step 2"):
-        reward.main(RunDir(folder))
+        training.main(RunDir(folder))
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000001"]
     assert list((folder / "outputs").iterdir()) == []
     assert not (folder / "result.json").exists()
@@ -269,9 +287,13 @@ def loaded(tmp_path, tokenizer, records):
 
 
 def gradient_of(base, groups, config):
-    model = reward.reward_model_make(base, config)
+    model = reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
+<<<<<<< HEAD:tests/alignment/ml/test_reward.py
     figures, tokens = reward.step_gradients(model, groups, config, processes_start())
+=======
+    figures, tokens = training.step_gradients(model, groups, config)
+>>>>>>> reward:tests/alignment/ml/reward/test_training.py
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return figures, tokens, found
 
@@ -290,10 +312,14 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, base, tokenizer):
     _, _, plain = gradient_of(base, groups, RewardConfig())
 
     config = RewardConfig(gradient_checkpointing=True)
-    model = reward.reward_model_make(base, config)
+    model = reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
     model.train()  # transformers checkpoints in training only
+<<<<<<< HEAD:tests/alignment/ml/test_reward.py
     reward.step_gradients(model, groups, config, processes_start())
+=======
+    training.step_gradients(model, groups, config)
+>>>>>>> reward:tests/alignment/ml/reward/test_training.py
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert (found - plain).norm() < 1e-5 * plain.norm()
 
@@ -305,9 +331,9 @@ def test_two_annotators_of_one_task_are_two_rankings_on_one_forward(tmp_path, ba
     figures, tokens, _ = gradient_of(base, [group], config)
     assert tokens == group.group.tokens
 
-    model = reward.reward_model_make(base, config)
+    model = reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
-    (scores,) = reward.scores_of(model, [group], config)
+    (scores,) = training.scores_of(model, [group], config)
     expected = [
         ranking_loss(scores, better_mask([[0], [1], [2]], 3)),
         ranking_loss(scores, better_mask([[2], [0, 1]], 3)),
@@ -320,18 +346,18 @@ def test_two_annotators_of_one_task_are_two_rankings_on_one_forward(tmp_path, ba
 
 
 def test_a_margin_and_centring_enter_the_loss(base):
-    group = RankedGroup("p", "train", Group([1], [[2], [3]]), (1, 1), (((0,), (1,)),) * 2)
-    scores_K = torch.tensor([3.0, 1.0])
+    group = ranked([[2], [3]], ((0,), (1,)), ((0,), (1,)))
+    scores_KM = torch.tensor([[3.0], [1.0]])
     # Twice log(1 + e^-(2 - 1)) and twice 0.01 · (9 + 1) / 2.
     config = RewardConfig(margin=1.0, center_weight=0.01)
-    assert float(reward.group_losses(scores_K, group, config)) == pytest.approx(
+    assert float(training.group_losses(scores_KM, group, config)) == pytest.approx(
         2 * 0.3132617 + 2 * 0.05
     )
 
 
 def test_frozen_layers_keep_the_policys_weights(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(4), frozen_layers=1, epochs=3)
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     before = model_load(base, dtype="float32").state_dict()
     after = model_load(folder / "outputs" / "model", dtype="float32", role="reward").state_dict()
     changed = {
@@ -346,33 +372,29 @@ def test_frozen_layers_keep_the_policys_weights(tmp_path, base):
 
 def test_more_frozen_layers_than_there_are_is_refused(base):
     with pytest.raises(RefusedError, match="the base has 2, got 3"):
-        reward.reward_model_make(base, RewardConfig(frozen_layers=3))
+        reward_model_make(base, RewardConfig(frozen_layers=3))
 
 
 def test_products_in_bfloat16_learn_too(tmp_path, base):
     records = [*rows(32), *rows(8, first=200, split="held_out")]
     folder = run_make(tmp_path / "run", base, records, dtype="bfloat16", epochs=6)
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     assert result_of(folder)["held_out"]["accuracy"] > 0.85
 
 
 def test_a_reward_model_can_be_trained_further_with_its_own_head(tmp_path, finished):
     folder = finished / "outputs" / "model"
-    further = reward.reward_model_make(folder, RewardConfig())
+    further = reward_model_make(folder, RewardConfig())
     assert further.score.weight.abs().sum() > 0
 
 
 def test_the_report_against_values_worked_by_hand():
-    def group(prompt, characters, tiers):
-        answers = [[1]] * len(characters)
-        return RankedGroup(prompt, "held_out", Group([1], answers), characters, tiers)
-
-    groups = [
-        group("p1", (10, 20, 30), (((0,), (1,), (2,)),)),  # three pairs, shorter always better
-        group("p2", (5, 9), (((1,), (0,)), ((0,), (1,)))),  # two annotators who disagree
+    groups = [  # p1: three pairs, the shorter always better; p2: two annotators who disagree
+        ranked([[1] * 10, [1] * 20, [1] * 30], ((0,), (1,), (2,)), prompt="p1"),
+        ranked([[1] * 5, [1] * 9], ((1,), (0,)), ((0,), (1,)), prompt="p2"),
     ]
     scores = [torch.tensor([2.0, 0.0, 1.0]), torch.tensor([0.0, 0.0])]
-    report = reward.ranking_report(scores, groups, RewardConfig())
+    report = ranking_report(scores, groups, RewardConfig())
     assert (report["rankings"], report["prompts"], report["pairs"]) == (3, 2, 5)
     # p1: two of three right; p2: equal scores, one half each time.
     assert report["accuracy"] == pytest.approx((2 + 0.5 + 0.5) / 5)
@@ -389,15 +411,15 @@ def test_the_report_against_values_worked_by_hand():
 
 
 def test_one_prompt_alone_gives_no_interval():
-    group = RankedGroup("p", "held_out", Group([1], [[1], [2]]), (1, 2), (((0,), (1,)),))
-    report = reward.ranking_report([torch.tensor([1.0, 0.0])], [group], RewardConfig())
+    group = ranked([[1], [2]], ((0,), (1,)))
+    report = ranking_report([torch.tensor([1.0, 0.0])], [group], RewardConfig())
     assert (report["accuracy"], report["accuracy_low"], report["accuracy_high"]) == (1, None, None)
 
 
 def test_steps_take_every_group_once_an_epoch_in_another_order(tmp_path, tokenizer):
     groups = loaded(tmp_path, tokenizer, [*rows(5), *[rows(1)[0]] * 1])
     groups[0] = dataclasses.replace(groups[0], rankings=groups[0].rankings * 3)
-    plan = reward.steps_plan(groups, RewardConfig(rankings_per_step=3, epochs=2))
+    plan = steps_plan(groups, RewardConfig(rankings_per_step=3, epochs=2))
     seen = [place for step in plan for place in step]
     assert sorted(seen) == sorted([*range(5), *range(5)])
     assert seen[:5] != seen[5:]
@@ -405,7 +427,7 @@ def test_steps_take_every_group_once_an_epoch_in_another_order(tmp_path, tokeniz
 
 def test_no_short_last_step_counts_as_a_full_one(tmp_path, tokenizer):
     groups = loaded(tmp_path, tokenizer, rows(10))
-    plan = reward.steps_plan(groups, RewardConfig(rankings_per_step=8))
+    plan = steps_plan(groups, RewardConfig(rankings_per_step=8))
     assert [len(step) for step in plan] == [5, 5]
 
 
@@ -416,7 +438,7 @@ def test_it_is_tested_on_the_rounds_own_answers_beside_all(tmp_path, base):
         *(dataclasses.replace(one, batch="new") for one in rows(2, first=20, split="held_out")),
     ]
     folder = run_make(tmp_path / "run", base, records, held_out_batches=["new"])
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     result = result_of(folder)
     assert (result["held_out"]["rankings"], result["held_out_all"]["rankings"]) == (2, 5)
 
@@ -428,7 +450,8 @@ def test_one_prompt_ranked_in_two_rounds_is_tested_on_the_ones_asked_for(tmp_pat
     records_write(path, [first, second])
     data = rankings_load(path, tokenizer, max_tokens=1024)
     (group,) = data.of_split("held_out", ["new"])
-    assert group.rankings == (data.groups[0].rankings[1],) and group.batches == ("new",)
+    assert group.rankings == (data.groups[0].rankings[1],)
+    assert [one.batch for one in group.rankings] == ["new"]
     assert data.of_split("held_out", ["another"]) == []
 
 
@@ -436,13 +459,13 @@ def test_what_does_not_fit_the_bases_context_is_left_out(tmp_path, base):
     context = model_directory_check(base).context_tokens
     records = [*rows(2), ranking(900, prompt="long", texts=("x" * context, "y"), tiers="a>b")]
     folder = run_make(tmp_path / "run", base, records, max_tokens=100_000)
-    reward.main(RunDir(folder))
+    training.main(RunDir(folder))
     assert result_of(folder)["train"]["rankings_too_long"] == 1
 
 
 def test_the_rate_warms_up_and_falls_along_a_cosine():
     config = RewardConfig(warmup_share=0.2, lr_final_share=0.1)
-    shares = [reward.learning_rate_share(step, steps=10, config=config) for step in range(10)]
+    shares = [training.learning_rate_share(step, steps=10, config=config) for step in range(10)]
     assert shares[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert shares[-1] == pytest.approx(0.1)
     # Halfway between step 2 and step 9 the cosine is at half its fall.
