@@ -13,12 +13,11 @@ checkpoint, stops where it would have.
 """
 
 from collections.abc import Sequence
-from statistics import median
 
 from modelhub.ml.configs import RefusedError
 
-# Steps. A level is the median of a window: one odd batch does not move it. A rise must last: one
-# hard batch is no divergence, and gradients are clipped. Both together are below 20.
+# Steps. A level is the lowest of a window, not its mean, which a run that goes wrong early would
+# take up with it. A rise must last: one hard batch is no divergence, and gradients are clipped.
 WINDOW_STEPS = 16
 PATIENCE_STEPS = 3
 
@@ -38,17 +37,16 @@ def rise_reason(
 ) -> str | None:
     """Why `values` have run away upwards, or None.
 
-    They have if each of the last `patience` is more than `factor` times their level, the median of
-    the `window` values before those (of fewer, early on, but of `patience` at least).
+    They have if each of the last `patience` is more than `factor` times their level, the lowest of
+    the `window` values before those (of fewer, early on, but of one at least).
 
     values: a figure of every step so far, oldest first. floor: the least level that counts; without
     one a loss that has come down to nothing would "rise tenfold" by nothing. In the figure's unit.
     factor: 0 switches the wire off.
     """
-    if not factor or len(values) < 2 * patience:
+    if not factor or len(values) <= patience:
         return None
-    before = values[-window - patience : -patience]
-    level = max(median(before), floor)
+    level = max(min(values[-window - patience : -patience]), floor)
     latest = values[-patience:]
     if min(latest) <= factor * level:
         return None

@@ -29,8 +29,9 @@ def test_a_loss_that_rises_tenfold_stops_within_three_steps():
     assert first_stop(good + bad, factor=10, floor=0.5) == 33
 
 
-def test_a_loss_that_explodes_from_the_start_stops_within_twenty_steps():
-    assert first_stop([0.7 * 2**step for step in range(40)], factor=10, floor=0.5) <= 20
+@pytest.mark.parametrize("growth", [1.3, 2, 100])
+def test_a_loss_that_explodes_from_the_start_stops_within_twenty_steps(growth):
+    assert first_stop([0.7 * growth**step for step in range(40)], factor=10, floor=0.5) <= 20
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_a_loss_that_explodes_from_the_start_stops_within_twenty_steps():
         [0.7] * 30 + [8.0] * 2 + [0.7] * 5,  # a hard batch or two
         [0.7] * 20 + [0.01] * 20 + [0.3] * 20,  # tenfold of nearly nothing
         [8.0] * 10 + [0.5] * 40,  # falling
-        [5.0, 50.0],  # too few to tell
+        [5.0, 51.0, 52.0],  # too few to tell
     ],
 )
 def test_what_only_looks_like_it_does_not_stop(values):
