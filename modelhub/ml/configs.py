@@ -42,8 +42,17 @@ def config_load(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
     Raises ConfigError naming each unknown field, or the first whose type does not fit.
     Lists become tuples; whole numbers are accepted where a float is asked for, booleans nowhere
-    but for bool.
+    but for bool. Where the class has PRESETS, `preset` names the one whose values are taken for
+    what is not given.
     """
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "PRESETS", {})
+    if presets and "preset" in values:
+        name = values["preset"]
+        if name not in presets:
+            known = ", ".join(presets)
+            raise ConfigError(f"{cls.PROGRAM}: there is no preset {name!r}; there are {known}")
+        own = {field: value for field, value in values.items() if field != "preset"}
+        return config_load(cls, {**presets[name], **own})
     names = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - names)
     if unknown:
