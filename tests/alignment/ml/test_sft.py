@@ -5,12 +5,15 @@ import json
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
+transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 from alignment.ml import sft
 from alignment.ml.configs import SftConfig
+from alignment.ml.conversations import Conversation, lessons_make
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.shared_prefix import attach, pack
-from modelhub.ml.chat import end_of_turn_id, prompt_render
+from modelhub.ml.adapter import ModelInput
+from modelhub.ml.chat import prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import records_write
@@ -24,6 +27,7 @@ from tests.alignment.ml.programs import (
     run_make,
     tiny_gpt2_write,
 )
+from tests.alignment.ml.shared_prefix.models import gradients_of
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
@@ -80,73 +84,90 @@ def sft_run(folder, base, records, **config):
 # ── what is learnt from ──────────────────────────────────────────────────────────────────────────
 
 
-def test_loss_is_on_the_tokens_of_the_answers_alone(base):
-    """Against transformers' own loss, one answer at a time, prompt labels masked."""
-    tokenizer = tokenizer_load(base)
-    examples = sft.examples_make(demonstrations(4), tokenizer, max_tokens=512)
-    model = model_load(base, dtype="float32")
+def talks(prompts):
+    """Conversations of one to three turns, some of them with the same beginning."""
+    found = []
+    for number in range(prompts):
+        for version in range(1 + number % 2):
+            turns = []
+            for turn in range(1 + number % 3):
+                turns += [
+                    {"role": "user", "content": f"Question {number}.{turn}"},
+                    {"role": "assistant", "content": f"{version} says {number * turn}"},
+                ]
+            found.append(Conversation(id=f"t{number:02}", messages=turns, written_from=1))
+    return found
+
+
+def small_of(name):
+    """A random model of an architecture, over the tiny tokenizer's vocabulary."""
+    vocabulary = len(tiny_tokenizer())
+    small = {
+        "vocab_size": vocabulary,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+    }
+    config = {
+        "llama": lambda: transformers.LlamaConfig(**small, num_key_value_heads=2),
+        "qwen": lambda: transformers.Qwen2Config(**small, num_key_value_heads=2),
+        "gpt2": lambda: transformers.GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=24,
+            n_layer=2,
+            n_head=4,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        ),
+    }[name]()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # large enough for attention to matter
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
+def test_packed_conversations_have_the_loss_and_gradients_of_each_alone(name):
+    """Against transformers' own loss, one conversation at a time, what is told masked by -100."""
+    lessons = lessons_make(talks(7), tiny_tokenizer(), max_tokens=512).lessons
+    plain, packed = small_of(name), small_of(name)
     expected, tokens = 0.0, 0
-    for group in examples.groups:
-        for answer in group.answers:
-            ids = torch.tensor([group.prompt_T + answer])
-            labels = torch.tensor([[-100] * len(group.prompt_T) + answer])
-            expected += model(ids, labels=labels).loss.item() * len(answer)
-            tokens += len(answer)
-    attach(model)
-    (row,) = pack(examples.groups, 4096)
-    loss, right = sft.row_loss(model, row)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert 0 <= int(right) < tokens
-
-
-def test_an_answer_that_was_cut_off_is_not_taught_to_end():
-    tokenizer = tiny_tokenizer()
-    examples = sft.examples_make(
-        [demonstration("a", "yes"), demonstration("b", "yes and", "length")],
-        tokenizer,
-        max_tokens=100,
-    )
-    finished, cut = (group.answers[0] for group in examples.groups)
-    assert finished[-1] == end_of_turn_id(tokenizer)
-    assert end_of_turn_id(tokenizer) not in cut
-    assert (len(finished), len(cut)) == (4, 7)
-
-
-def test_answers_to_one_prompt_share_it():
-    examples = sft.examples_make(
-        [demonstration("b", "one"), demonstration("a", "two"), demonstration("b", "three")],
-        tiny_tokenizer(),
-        max_tokens=100,
-    )
-    assert [len(group.answers) for group in examples.groups] == [1, 2]  # a, then b
-    assert examples.answers == 3
-
-
-def test_long_and_empty_answers_are_left_out_and_named_never_cut():
-    tokenizer = tiny_tokenizer()
-    prompt = len(prompt_render(tokenizer, messages("Say a")))
-    fits, too_long = "x" * 9, "x" * 10  # with the end of the turn 10 and 11 tokens
-    examples = sft.examples_make(
-        [
-            demonstration("a", fits),
-            demonstration("a", too_long),
-            demonstration("b", "", "length"),
-            demonstration("c", ""),
-        ],
-        tokenizer,
-        max_tokens=prompt + 10,
-    )
-    assert examples.too_long == ["a"]
-    assert examples.empty == ["b"]
-    # An empty answer that ended is one token long: the end.
-    assert [len(answer) for group in examples.groups for answer in group.answers] == [10, 1]
+    for lesson in lessons:
+        for answer, taught in zip(lesson.group.answers, lesson.taught, strict=True):
+            ids = torch.tensor([lesson.group.prompt_T + answer])
+            masked = [one if t else -100 for one, t in zip(answer, taught, strict=True)]
+            labels = torch.tensor([[-100] * len(lesson.group.prompt_T) + masked])
+            loss = plain(ids, labels=labels, use_cache=False).loss * sum(taught)
+            loss.backward()
+            expected += loss.item()
+            tokens += sum(taught)
+    attach(packed)
+    found = right = 0
+    rows = pack([lesson.group for lesson in lessons], 300)
+    assert 1 < len(rows) < len(lessons)
+    for row in rows:
+        loss, own = sft.row_loss(packed, row, [lessons[index] for index in row.indices])
+        loss.backward()
+        found, right = found + loss.item(), right + int(own)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert 0 <= right < tokens
+    error = (gradients_of(packed) - gradients_of(plain)).norm() / gradients_of(plain).norm()
+    assert error < 1e-5
 
 
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
         ([], "there are no demonstrations"),
-        ([demonstration("a", "x" * 500)], "none of 1 demonstrations can be learnt from: 1 longer"),
+        (
+            [demonstration("a", "x" * 500)],
+            "none of 1 demonstrations can be learnt from: 1 longer than 100 tokens",
+        ),
         (
             [demonstration("a", "x"), demonstration("a", "y", question="Another")],
             "prompt a stands for different conversations",
@@ -168,7 +189,7 @@ def test_what_teaches_nothing_is_refused_before_a_model_is_loaded(
 def test_every_epoch_takes_every_prompt_once_in_an_order_of_its_own():
     plan = sft.steps_plan([1] * 20, epochs=3, examples_per_step=8, seed=1)
     orders = [
-        [place for step in plan if step.epoch == epoch for place in step.prompts]
+        [place for step in plan if step.epoch == epoch for place in step.lessons]
         for epoch in range(3)
     ]
     assert all(sorted(order) == list(range(20)) for order in orders)
@@ -180,12 +201,12 @@ def test_every_epoch_takes_every_prompt_once_in_an_order_of_its_own():
 def test_steps_are_even_rather_than_the_last_one_short():
     # 50 examples at 8 a step are 7 steps of 7 or 8, not 6 of 8 and one of 2.
     plan = sft.steps_plan([1] * 50, epochs=1, examples_per_step=8, seed=0)
-    assert sorted(len(step.prompts) for step in plan) == [7, 7, 7, 7, 7, 7, 8]
+    assert sorted(len(step.lessons) for step in plan) == [7, 7, 7, 7, 7, 7, 8]
 
 
 def test_a_prompt_with_more_answers_than_a_step_takes_is_not_split():
     plan = sft.steps_plan([1, 9, 1, 1], epochs=1, examples_per_step=2, seed=0)
-    assert sorted(place for step in plan for place in step.prompts) == [0, 1, 2, 3]
+    assert sorted(place for step in plan for place in step.lessons) == [0, 1, 2, 3]
 
 
 def test_learning_rate_rises_in_a_line_and_falls_in_a_cosine():
@@ -204,7 +225,9 @@ def test_a_single_step_trains_at_the_full_rate():
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("config", [{}, {"lora_rank": 4}], ids=["every weight", "adapter"])
+@pytest.mark.parametrize(
+    "config", [{}, {"adapter": "lora", "lora_rank": 4}], ids=["every weight", "adapter"]
+)
 def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base, config):
     records = [*demonstrations(6), demonstration("long", "x" * 400)]
     run = sft_run(tmp_path, base, records, epochs=25, lr=5e-3, max_tokens=200, **config)
@@ -226,7 +249,7 @@ def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base
 
 def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
     losses = []
-    for config in ({}, {"lora_rank": 4}):
+    for config in ({}, {"adapter": "lora", "lora_rank": 4}):
         run = sft_run(tmp_path / str(len(losses)), base, demonstrations(4), epochs=1, **config)
         sft.main(RunDir(run))
         losses.append(metrics_of(run)[1]["loss"])
@@ -234,12 +257,12 @@ def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
 
 
 def test_merging_marks_what_the_adapter_changed_and_nothing_else(base):
-    model = sft.policy_load(base, SftConfig(lora_rank=4))
+    model = sft.policy_load(ModelInput(base), SftConfig(adapter="lora", lora_rank=4))
     merged = sft.trained_merge(model)
     changed = {name for name, weight in merged.named_parameters() if weight.requires_grad}
     assert "model.layers.0.self_attn.q_proj.weight" in changed
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in changed)
-    whole = sft.trained_merge(sft.policy_load(base, SftConfig()))
+    whole = sft.trained_merge(sft.policy_load(ModelInput(base), SftConfig()))
     assert all(weight.requires_grad for weight in whole.parameters())
 
 
@@ -284,7 +307,7 @@ def test_a_weight_lost_in_the_last_step_is_found_before_publishing(tmp_path, bas
 def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_path, base, kind):
     config = {"epochs": 40, "lr": 1e-3, "checkpoint_every_steps": 7}
     if kind == "adapter":
-        config["lora_rank"] = 4
+        config |= {"adapter": "lora", "lora_rank": 4}
     if kind == "dropout":
         base = tiny_gpt2_write(tmp_path / "gpt2", dropout=0.1)
     whole = sft_run(tmp_path / "whole", base, demonstrations(12), **config)
