@@ -26,6 +26,8 @@ from transformers import (
 )
 
 from alignment.ml.configs.adapters import AdapterSettings
+from alignment.ml.shared_prefix.support import base_model
+from modelhub.ml.chat import end_of_turn_id
 from modelhub.ml.checkpoint import CheckpointError
 from modelhub.ml.configs import RefusedError
 
@@ -113,6 +115,22 @@ def adapter_attach(model: Any, settings: AdapterSettings, *, role: str = "causal
     if settings.adapter == "prefix":
         _prefix_start(adapted)
     return adapted
+
+
+def ending_tell(model: Any, tokenizer: Any) -> None:
+    """Print it if the base cannot write the token that ends a turn, and an adapter never will.
+
+    A base that was not trained as a chat may have a row of zeros for it in its output layer, which
+    adapters leave as it is: every answer would run into the length limit.
+    """
+    ending = end_of_turn_id(tokenizer)
+    head = base_model(model).get_output_embeddings().weight
+    if hasattr(model, "peft_config") and not head[ending].any():
+        print(
+            f"{tokenizer.decode([ending])!r}, which ends a turn, has an output row of zeros, which "
+            "an adapter does not change: the model will not learn to end its answers",
+            flush=True,
+        )
 
 
 def linear_names(model: Any) -> list[str]:

@@ -40,11 +40,11 @@ from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
 from alignment.ml.shared_prefix import Group, pack
 from alignment.records import ScoreRecord
+from modelhub.ml.adapter import model_context, model_input
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
-from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import (
     CandidateRecord,
     PromptRecord,
@@ -325,7 +325,7 @@ def result_describe(
 
 def main(run: RunDir) -> None:
     config = run.config(RejectionConfig)
-    reward, candidates = run.input("reward"), run.input(CANDIDATES)
+    reward, candidates = model_input(run, "reward"), run.input(CANDIDATES)
     pools = [role for role in run.input_roles() if role.startswith("pool_")]
     contests = contests_make(
         records_read(run.input("prompts") / "prompts.jsonl", PromptRecord),
@@ -340,8 +340,8 @@ def main(run: RunDir) -> None:
         answer.finish_reason == "stop" for contest in contests for answer in contest.answers
     ):
         raise RefusedError("every answer was cut off by the length limit: none may be kept")
-    tokenizer = tokenizer_load(reward)
-    max_tokens = min(config.max_tokens, model_directory_check(reward).context_tokens)
+    tokenizer = tokenizer_load(reward.whole)
+    max_tokens = min(config.max_tokens, model_context(reward))
     layout = layout_make(contests, tokenizer, max_tokens=max_tokens)
     rows = pack(layout.groups, config.budget_tokens)
 

@@ -41,6 +41,7 @@ from torch.utils.checkpoint import checkpoint
 from alignment.ml.adapters import (
     adapter_attach,
     adapter_machine_check,
+    ending_tell,
     quantised_load,
     trained_merge,
 )
@@ -373,6 +374,7 @@ def main(run: RunDir) -> None:
     print(f"{learnt.conversations} examples, {len(plan)} steps", flush=True)
     torch.manual_seed(config.seed)
     model = policy_load(given, config)
+    ending_tell(model, tokenizer)
     seen = {split: own.lessons[: config.evaluate_at_most] for split, own in lessons.items()}
     asked = (seen.get("validation") or seen["train"])[: config.sample_prompts]
     watch = Watch(

@@ -34,6 +34,7 @@ from modelhub.ml.adapter_directory import (
 )
 from modelhub.ml.checkpoint import FILE_MODE, CheckpointError, dtype_named, model_load
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
+from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.rundir import RunDir
 
 
@@ -68,6 +69,14 @@ def model_input(run: RunDir, role: str) -> ModelInput:
     given = ModelInput(folder, run.input(f"{role}_base"))
     base_check(facts, given.whole)
     return given
+
+
+def model_context(given: ModelInput) -> int:
+    """Tokens there are for prompt and answer: an adapter's own take theirs from the base's."""
+    context = model_directory_check(given.whole).context_tokens
+    if given.base is None:
+        return context
+    return context - adapter_directory_check(given.folder).virtual_tokens
 
 
 def base_check(facts: AdapterFacts, base: Path) -> None:
@@ -107,9 +116,9 @@ def model_input_load(
 
 def _adapter_put(model: PreTrainedModel, folder: Path) -> Any:
     """The model with the adapter's weights on it. Raises CheckpointError for any that do not fit"""
-    config = peft.PeftConfig.from_peft_type(
-        **json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    )
+    settings = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    # PEFT would take the base's hash for the place of another model, and warn.
+    config = peft.PeftConfig.from_peft_type(**{**settings, "base_model_name_or_path": None})
     adapted = peft.get_peft_model(model, config)
     saved = load_file(folder / ADAPTER_WEIGHTS)
     own = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)

@@ -3,7 +3,8 @@
     python -m modelhub.ml.generate RUN_DIR
 
 Reads input `prompts` (prompts.jsonl) and, unless an endpoint is asked, `model`; writes output
-`candidates` (candidates.jsonl): every prompt in its order, its samples by index.
+`candidates` (candidates.jsonl): every prompt in its order, its samples by index. `model` may be an
+adapter; its base is then input `model_base`.
 
 The samples are cut into chunks of whole prompts. A chunk is drawn together and its records are
 put in place as one file, so that a run killed at any point goes on with the first chunk that is
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelhub.ml.adapter_directory import adapter_directory_check
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Answer, Engine, Sample, engine_choose
 from modelhub.ml.model_directory import model_directory_check
@@ -50,10 +52,11 @@ class PromptsError(RefusedError):
 def main(run: RunDir) -> None:
     config = run.config(GenerateConfig)
     prompts = prompts_read(run.input("prompts") / "prompts.jsonl")
-    engine_name = engine_choose(config.engine)
-    why = "" if config.engine != "auto" else " (auto: vLLM is installed)"
-    if config.engine == "auto" and engine_name != "vllm":
-        why = " (auto: vLLM is not installed)"
+    engine_name, why = engine_choose(config.engine), ""
+    if config.engine == "auto":
+        why = f" (auto: vLLM is {'' if engine_name == 'vllm' else 'not '}installed)"
+        if engine_name == "vllm" and _has_virtual_tokens(run):
+            engine_name, why = "transformers", " (auto: vLLM serves LoRA adapters alone)"
     print(f"engine: {engine_name}{why}", flush=True)
     maker = _EngineMaker(run, config, engine_name)
     samples = samples_plan(prompts, config, maker.prompts_lay(prompts))
@@ -84,6 +87,13 @@ def main(run: RunDir) -> None:
     folder = run.output("candidates")
     records_write(folder / "candidates.jsonl", parts.records())
     run.succeed(outputs={"candidates": "candidates"}, result=parts.facts(prompts=len(prompts)))
+
+
+def _has_virtual_tokens(run: RunDir) -> bool:
+    """Whether the model is an adapter of that kind; a whole model is not read for it."""
+    if not run.has_input("model_base"):
+        return False
+    return adapter_directory_check(run.input("model")).virtual_tokens > 0
 
 
 def _progress_teller(run: RunDir, before: int, total: int) -> Callable[[int], None]:
@@ -203,7 +213,7 @@ class _EngineMaker:
 
     def __init__(self, run: RunDir, config: GenerateConfig, name: str) -> None:
         self._run, self._config, self._name = run, config, name
-        self._folder: Path | None = None
+        self._model: Any = None  # modelhub.ml.adapter.ModelInput
         self._tokenizer: Any = None
         self._longest = 0
 
@@ -214,15 +224,16 @@ class _EngineMaker:
         """
         if self._name == "openai":
             return [() for _ in prompts]
+        from modelhub.ml.adapter import model_context, model_input
         from modelhub.ml.chat import ChatTemplateError, prompt_render
         from modelhub.ml.checkpoint import tokenizer_load
 
-        self._folder = self._run.input("model")
-        facts = model_directory_check(self._folder)
+        self._model = model_input(self._run, "model")
+        facts = model_directory_check(self._model.whole)
         if facts.role != "causal":
             raise RefusedError(f"a {facts.architecture} scores answers, it writes none")
-        self._tokenizer = tokenizer_load(self._folder)
-        limit = min(self._config.max_context_tokens, facts.context_tokens)
+        self._tokenizer = tokenizer_load(self._model.whole)
+        limit = min(self._config.max_context_tokens, model_context(self._model))
         room = limit - self._config.max_tokens
         laid, problems = [], []
         for prompt in prompts:
@@ -251,22 +262,23 @@ class _EngineMaker:
             )
         from modelhub.ml.chat import stop_ids
 
-        if self._folder is None:
+        if self._model is None:
             raise RuntimeError("the prompts are laid before the engine is loaded")
         settings: dict[str, Any] = {
             "tokenizer": self._tokenizer,
-            "stop_ids": stop_ids(self._tokenizer, model_eos(self._folder)),
+            "stop_ids": stop_ids(self._tokenizer, model_eos(self._model.whole)),
             "context_tokens": self._longest + self._config.max_tokens,
+            "base": self._model.base,
         }
         if self._name == "vllm":
             try:
                 from modelhub.ml.engines.vllm import VllmEngine
             except ImportError as error:
                 raise RefusedError(f"engine vllm: it cannot be imported here: {error}") from error
-            return VllmEngine(self._folder, self._config, **settings)
+            return VllmEngine(self._model.folder, self._config, **settings)
         from modelhub.ml.engines.transformers import TransformersEngine
 
-        return TransformersEngine(self._folder, self._config, **settings)
+        return TransformersEngine(self._model.folder, self._config, **settings)
 
 
 def model_eos(folder: Path) -> list[int]:

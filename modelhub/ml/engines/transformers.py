@@ -28,8 +28,8 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from modelhub.ml.adapter import ModelInput, model_input_load, virtual_cache
 from modelhub.ml.chat import answer_decode
-from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Answer, Drawn, Sample
 
@@ -158,15 +158,21 @@ class TransformersEngine:
         tokenizer: Any,
         stop_ids: tuple[int, ...],
         context_tokens: int,
+        base: Path | None = None,
     ) -> None:
-        """context_tokens: the longest prompt and answer together that will be asked.
+        """context_tokens: the longest prompt and answer together that will be asked. base: the
+        model under `folder`, if that is an adapter.
 
         Raises RefusedError for a model whose layers look back less far than that.
         """
         self.version = transformers.__version__
         self._config, self._tokenizer, self._stop_ids = config, tokenizer, set(stop_ids)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model_load(folder, dtype=config.dtype).to(self._device)
+        model = model_input_load(ModelInput(folder, base), dtype=config.dtype).to(self._device)
+        # An adapter's own tokens lie in front of every prompt, as if they were its beginning.
+        self._virtual = virtual_cache(model)
+        self._virtual_tokens = 0 if self._virtual is None else self._virtual.get_seq_length()
+        self._model = model.get_base_model() if hasattr(model, "peft_config") else model
         self._model.set_attn_implementation(_ATTENTION)
         settings = self._model.config
         window = getattr(settings, "sliding_window", None)
@@ -195,7 +201,8 @@ class TransformersEngine:
         found = []
         for prompt, answer in sequences:
             ids = torch.tensor([prompt + answer], device=self._device)
-            logits = self._model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            out = self._model(input_ids=ids, past_key_values=self._cache_begin())
+            logits = out.logits[0, len(prompt) - 1 : -1]
             logs = torch.log_softmax(logits.float(), dim=-1)
             found.append(logs.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())
         return found
@@ -206,7 +213,7 @@ class TransformersEngine:
         longest = max(len(sample.prompt_tokens) for sample in samples)
         cache = _Rows(
             count=min(self._rows_at_most, len(samples)),
-            capacity=longest + self._config.max_tokens,
+            capacity=self._virtual_tokens + longest + self._config.max_tokens,
             layers=self._layers,
             device=self._device,
         )
@@ -240,7 +247,8 @@ class TransformersEngine:
                 begun.append(prefilled[2])
                 generator = torch.Generator().manual_seed(sample.seed)
                 uniforms = torch.rand(self._config.max_tokens, generator=generator)
-                rows.append(_Row(place, sample, uniforms, length=len(sample.prompt_tokens)))
+                length = self._virtual_tokens + len(sample.prompt_tokens)
+                rows.append(_Row(place, sample, uniforms, length=length))
             if begun:
                 fresh = list(range(len(rows) - len(begun), len(rows)))
                 logits = torch.stack(begun)
@@ -266,7 +274,7 @@ class TransformersEngine:
 
     def _prefill(self, prompt: tuple[int, ...]) -> tuple[DynamicCache, Tensor]:
         """The prompt's keys and values, and the logits (V,) of the token after it."""
-        cache = DynamicCache()
+        cache = self._cache_begin()
         out = self._model(
             input_ids=torch.tensor([prompt], device=self._device),
             past_key_values=cache,
@@ -274,6 +282,13 @@ class TransformersEngine:
             logits_to_keep=1,
         )
         return cache, out.logits[0, -1]
+
+    def _cache_begin(self) -> DynamicCache:
+        """Keys and values before a prompt: none, or those of the adapter's own tokens."""
+        cache = DynamicCache()
+        for number, layer in enumerate(self._virtual.layers if self._virtual else ()):
+            cache.update(layer.keys, layer.values, number)
+        return cache
 
     def _step(self, rows: Sequence[_Row], cache: _Rows) -> Tensor:
         """Feed each row its newest token. Returns the logits of the next, (B, V)."""
