@@ -38,7 +38,7 @@ from alignment.ml.alike import likeness, pieces, text_fold
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
-from alignment.ml.shared_prefix import Group, pack
+from alignment.ml.shared_prefix import Group, Row, pack
 from alignment.records import ScoreRecord
 from modelhub.ml.adapter import model_context, model_input
 from modelhub.ml.chat import answer_encode, prompt_render
@@ -240,6 +240,17 @@ class Layout:
     places: list[list[tuple[int, int]]]  # of each group's answers: (contest, answer)
     tokens: list[list[int]]  # of each contest's answers
 
+    def scores_place(
+        self, rows: Sequence[Row], found: Sequence[Sequence[Sequence[float]]]
+    ) -> list[Scores]:
+        """The scores of the packed groups as each contest's, in its answers' order."""
+        scores: list[Scores] = [[None] * len(own) for own in self.tokens]
+        for row, row_scores in zip(rows, found, strict=True):
+            for group, own in zip(row.indices, row_scores, strict=True):
+                for (contest, place), score in zip(self.places[group], own, strict=True):
+                    scores[contest][place] = score
+        return scores
+
 
 def layout_make(contests: Sequence[Contest], tokenizer: Any, *, max_tokens: int) -> Layout:
     """Lay contests out in tokens. Answers that with their prompt are longer than `max_tokens` are
@@ -350,11 +361,7 @@ def main(run: RunDir) -> None:
         return Scorer(reward, role="reward", dtype=config.dtype)
 
     found = rows_compute(run, rows, lambda _, row: scorer().scores(row))
-    scores: list[Scores] = [[None] * len(one.answers) for one in contests]
-    for row, row_scores in zip(rows, found, strict=True):
-        for group, own in zip(row.indices, row_scores, strict=True):
-            for (contest, place), score in zip(layout.places[group], own, strict=True):
-                scores[contest][place] = score
+    scores = layout.scores_place(rows, found)
     judgement_check(contests, scores)
     choices = [
         answers_keep(contest, own, config) for contest, own in zip(contests, scores, strict=True)

@@ -52,6 +52,7 @@ class PromptsError(RefusedError):
 def main(run: RunDir) -> None:
     config = run.config(GenerateConfig)
     prompts = prompts_read(run.input("prompts") / "prompts.jsonl")
+    prompts = [prompt_prefix(prompt, config.pre_prompt) for prompt in prompts]
     engine_name, why = engine_choose(config.engine), ""
     if config.engine == "auto":
         why = f" (auto: vLLM is {'' if engine_name == 'vllm' else 'not '}installed)"
@@ -138,6 +139,17 @@ def prompts_read(path: Path) -> list[PromptRecord]:
     if not prompts:
         raise PromptsError(f"{path.name} holds no prompt")
     return prompts
+
+
+def prompt_prefix(prompt: PromptRecord, pre_prompt: str) -> PromptRecord:
+    """The prompt with words in front of its first question, where every chat template has room."""
+    if not pre_prompt:
+        return prompt
+    first = next(i for i, one in enumerate(prompt.messages) if one["role"] == "user")
+    asked = f"{pre_prompt}\n\n{prompt.messages[first]['content']}"
+    messages = list(prompt.messages)
+    messages[first] = {"role": "user", "content": asked}
+    return PromptRecord(prompt_id=prompt.prompt_id, messages=messages)
 
 
 def _prompt_check(prompt: PromptRecord, file: str, line: int) -> None:
@@ -260,25 +272,41 @@ class _EngineMaker:
             return OpenAIEngine(
                 self._config, journal=self._run.path / "checkpoints" / "parts" / "answers.jsonl"
             )
-        from modelhub.ml.chat import stop_ids
-
         if self._model is None:
             raise RuntimeError("the prompts are laid before the engine is loaded")
-        settings: dict[str, Any] = {
-            "tokenizer": self._tokenizer,
-            "stop_ids": stop_ids(self._tokenizer, model_eos(self._model.whole)),
-            "context_tokens": self._longest + self._config.max_tokens,
-            "base": self._model.base,
-        }
-        if self._name == "vllm":
-            try:
-                from modelhub.ml.engines.vllm import VllmEngine
-            except ImportError as error:
-                raise RefusedError(f"engine vllm: it cannot be imported here: {error}") from error
-            return VllmEngine(self._model.folder, self._config, **settings)
-        from modelhub.ml.engines.transformers import TransformersEngine
+        return local_engine_load(
+            self._name,
+            self._model,
+            self._config,
+            tokenizer=self._tokenizer,
+            context_tokens=self._longest + self._config.max_tokens,
+        )
 
-        return TransformersEngine(self._model.folder, self._config, **settings)
+
+def local_engine_load(
+    name: str, model: Any, config: GenerateConfig, *, tokenizer: Any, context_tokens: int
+) -> Engine:
+    """An engine of this process, for a `modelhub.ml.adapter.ModelInput`. name: as `engine_choose`.
+
+    context_tokens: the longest prompt and answer together that will be asked.
+    """
+    from modelhub.ml.chat import stop_ids
+
+    settings: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "stop_ids": stop_ids(tokenizer, model_eos(model.whole)),
+        "context_tokens": context_tokens,
+        "base": model.base,
+    }
+    if name == "vllm":
+        try:
+            from modelhub.ml.engines.vllm import VllmEngine
+        except ImportError as error:
+            raise RefusedError(f"engine vllm: it cannot be imported here: {error}") from error
+        return VllmEngine(model.folder, config, **settings)
+    from modelhub.ml.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model.folder, config, **settings)
 
 
 def model_eos(folder: Path) -> list[int]:
