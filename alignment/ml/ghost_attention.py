@@ -21,6 +21,7 @@ By hand: `python -m alignment.ml.ghost_attention RUN_DIR`.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -97,10 +98,18 @@ def talks_make(prompts: Sequence[PromptRecord], config: GhostAttentionConfig) ->
 
 
 def turn_draw(
-    talks: Sequence[Talk], turn: int, engine: Engine, tokenizer: Any, config: GhostAttentionConfig
+    talks: Sequence[Talk],
+    turn: int,
+    engine: Engine,
+    tokenizer: Any,
+    config: GhostAttentionConfig,
+    *,
+    room: int,
 ) -> None:
-    """Draw one turn of every dialogue that has one, and mark those that end here for a reason."""
-    room = config.max_context_tokens - config.max_tokens
+    """Draw one turn of every dialogue that has one, and mark those that end here for a reason.
+
+    room: tokens there are for what is asked.
+    """
     samples, drawn = [], []
     for talk in talks:
         if talk.left_out or turn >= len(talk.questions):
@@ -181,15 +190,18 @@ def main(run: RunDir) -> None:
                 tokenizer=tokenizer,
                 context_tokens=context_tokens,
             )
-        turn_draw(talks, turn, engine, tokenizer, config)
+        room = context_tokens - config.max_tokens
+        turn_draw(talks, turn, engine, tokenizer, config, room=room)
         run.progress(turn + 1, turns, "turns")
         kept = json_canonical([[talk.answers, talk.left_out] for talk in talks])
         run.checkpoint_publish(
             turn + 1, lambda folder, kept=kept: (folder / _FILE).write_text(kept)
         )
     whole = [talk for talk in talks if not talk.left_out]
+    left_out = Counter(talk.left_out for talk in talks if talk.left_out)
     if not whole:
-        raise RefusedError(f"none of {len(talks)} dialogues came to its end: see the counts above")
+        reasons = ", ".join(f"{count} {name}" for name, count in sorted(left_out.items()))
+        raise RefusedError(f"none of {len(talks)} dialogues came to its end: {reasons}")
     records_write(
         run.output("demonstrations") / "demonstrations.jsonl",
         (demonstration_of(talk, config.PROGRAM) for talk in whole),
@@ -200,10 +212,7 @@ def main(run: RunDir) -> None:
             "dialogues": len(talks),
             "kept": len(whole),
             "turns": sum(len(talk.answers) for talk in whole),
-            **{
-                reason: sum(talk.left_out == reason for talk in talks)
-                for reason in ("too_long", "unfinished", "empty")
-            },
+            **{reason: left_out[reason] for reason in ("too_long", "unfinished", "empty")},
         },
     )
 

@@ -150,8 +150,8 @@ class GenerateConfig:
     max_tokens: int = 256  # of an answer
     max_context_tokens: int = 2048  # prompt + answer; a longer prompt is an error that names it
     seed: int = 0  # a sample's own seed is made from this, the prompt's id and the sample's index
-    # Put in front of the first question, and in no record: what is learnt from the answers is learnt
-    # without it (alignment.ml.context_distillation).
+    # Put in front of the first question, and in no record: the answers are learnt without it
+    # (alignment.ml.context_distillation).
     pre_prompt: str = ""
     chunk_samples: int = 128  # answers written, and kept after a kill, together
     dtype: str = "bfloat16"
