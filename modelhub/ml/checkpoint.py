@@ -8,7 +8,7 @@ and `RunDir.checkpoint_latest` do that, because safetensors itself has no checks
 import json
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import is_first, objects_gather, process_rank, tensor_placed, tensor_whole
 from modelhub.ml.records import json_canonical, json_strict
 
 transformers_logging.disable_progress_bar()  # of no use in a log file
@@ -182,9 +183,12 @@ def training_state_save(
     `values`: JSON values of the caller's own (step, place in the data, losses so far). Weights are
     written in the dtype they are trained in; those that do not require a gradient are left out, as
     the run's input has them. Made for `run.checkpoint_publish(step, lambda folder: …)`.
+
+    Of several processes every one calls this, for each holds a share of a sharded model and has
+    generators of its own; the first writes, whole tensors.
     """
     folder = Path(folder)
-    save_file(_detached(_trained_weights(model)), folder / _WEIGHTS)
+    weights = _detached(_trained_weights(model))
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -194,14 +198,19 @@ def training_state_save(
                 tensors[f"{index}.{slot}"] = value
             else:
                 plain.setdefault(str(index), {})[slot] = value
-    save_file(_detached(tensors), folder / _OPTIMIZER)
+    slots_whole = _detached(tensors)
+    generators = objects_gather(rng_state())
+    if not is_first():
+        return
+    save_file(weights, folder / _WEIGHTS)
+    save_file(slots_whole, folder / _OPTIMIZER)
     described = {
         "optimizer": {
             "class": type(optimizer).__name__,
             "groups": state["param_groups"],
             "plain": plain,
         },
-        "rng": rng_state(),
+        "rng": generators,  # by rank
         "values": dict(values),
     }
     (folder / _STATE).write_text(json_canonical(described), encoding="utf-8")
@@ -213,9 +222,13 @@ def training_state_load(
 ) -> dict[str, Any]:
     """Restore what `training_state_save` wrote, generators included, and return its `values`.
 
-    Raises CheckpointError if the state is of another model or optimizer.
+    The number of processes may be another one than wrote it: a rank that is new seeds its
+    generators from its number. Raises CheckpointError if the state is of another model or
+    optimizer, or if the processes have found different checkpoints.
     """
     folder = Path(folder)
+    if len(set(objects_gather(folder.name))) > 1:
+        raise CheckpointError("the processes have found different checkpoints")
     described = json_strict((folder / _STATE).read_bytes())
     weights = _trained_weights(model)
     saved = _tensors_load(folder / _WEIGHTS)
@@ -226,7 +239,7 @@ def training_state_load(
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
             raise CheckpointError(f"{_WEIGHTS}: {name} has another shape or dtype")
         with torch.no_grad():
-            weights[name].copy_(tensor)
+            weights[name].copy_(tensor_placed(tensor, weights[name]))
     written = described["optimizer"]
     if written["class"] != type(optimizer).__name__:
         raise CheckpointError(f"{_STATE}: the optimizer was a {written['class']}")
@@ -240,12 +253,24 @@ def training_state_load(
         for group, saved_group in zip(current, written["groups"], strict=True)
     ]
     state: dict[int, dict[str, Any]] = {int(k): dict(v) for k, v in written["plain"].items()}
+    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
     for name, tensor in _tensors_load(folder / _OPTIMIZER).items():
         index, slot = name.split(".", 1)
+        like = trained[int(index)]
+        if tensor.shape == like.shape:  # a moment of every weight, not a count of steps
+            tensor = tensor_placed(tensor, like)
         state.setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    rng_restore(described["rng"])
+    _generators_restore(described["rng"])
     return dict(described["values"])
+
+
+def _generators_restore(by_rank: Sequence[Mapping[str, Any]]) -> None:
+    rank = process_rank()
+    if rank < len(by_rank):
+        rng_restore(by_rank[rank])
+    else:
+        torch.manual_seed(rank)
 
 
 def _trained_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -259,7 +284,13 @@ def _trained_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Whole, on the CPU; of several processes the first keeps them, each has to ask."""
+    kept = {}
+    for name, tensor in tensors.items():
+        whole = tensor_whole(tensor.detach())
+        if is_first():
+            kept[name] = whole.cpu().contiguous()
+    return kept
 
 
 def _tensors_load(path: Path) -> dict[str, Tensor]:

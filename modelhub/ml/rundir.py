@@ -11,6 +11,9 @@
 
 Works by hand on a machine with no database: write config.json, then `python -m PROGRAM RUN_DIR`.
 Started again on the same directory, a program resumes from its newest whole checkpoint.
+
+Of several processes that train one model (modelhub/ml/parallel.py) every one opens the directory;
+the first, rank 0, holds its lock and alone writes.
 """
 
 import ctypes
@@ -21,6 +24,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -63,6 +67,9 @@ class RunDir:
         """Raises FileNotFoundError without config.json, TimeoutError if another process has it."""
         self.path = Path(path).resolve()
         self._description = json.loads((self.path / "config.json").read_text())
+        self._is_first = rank_given() == 0
+        if not self._is_first:
+            return
         self._lock = (self.path / "lock").open("w")
         self._lock_take()
         (self.path / "checkpoints").mkdir(exist_ok=True)
@@ -116,19 +123,28 @@ class RunDir:
         for name, value in values.items():
             if not math.isfinite(value):
                 raise NotFinite(f"{name} is {value} at step {step}")
+        if not self._is_first:
+            return
         line = {"step": step, "values": {name: float(value) for name, value in values.items()}}
         self._metrics.write(json_canonical(line) + "\n")
         self._metrics.flush()
 
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the run is, in its own unit ("prompts", "steps")."""
-        self._replace("progress.json", {"done": done, "total": total, "unit": unit})
+        if self._is_first:
+            self._replace("progress.json", {"done": done, "total": total, "unit": unit})
 
     def checkpoint_publish(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a folder, then make it the checkpoint of `step`, whole or not at all.
 
         Every file is synced and listed in a manifest before the rename; the two newest are kept.
+        Every rank calls `write`, which may gather what they share; but for the first rank's, what
+        it leaves in the folder is thrown away.
         """
+        if not self._is_first:
+            with tempfile.TemporaryDirectory() as folder:
+                write(Path(folder))
+            return self.path / "checkpoints" / f"step-{step:08d}"
         final = self.path / "checkpoints" / f"step-{step:08d}"
         temporary = final.with_name(f".tmp-{step:08d}-{os.getpid()}")
         temporary.mkdir()
@@ -155,7 +171,9 @@ class RunDir:
         return None
 
     def output(self, role: str) -> Path:
-        """An empty folder for an output artifact."""
+        """An empty folder for an output artifact. Of several processes the first alone has one."""
+        if not self._is_first:
+            raise RuntimeError(f"output {role} was asked for by rank {rank_given()}")
         folder = self.path / "outputs" / role
         if folder.exists():
             shutil.rmtree(folder)
@@ -163,7 +181,12 @@ class RunDir:
         return folder
 
     def succeed(self, *, outputs: Mapping[str, str], result: Mapping[str, Any]) -> None:
-        """Declare the run done: outputs as role → artifact kind, and facts about it as JSON."""
+        """Declare the run done: outputs as role → artifact kind, and facts about it as JSON.
+
+        Of several processes the first does.
+        """
+        if not self._is_first:
+            raise RuntimeError(f"the run was declared done by rank {rank_given()}")
         described = {}
         origin = self._origin()
         for role, kind in outputs.items():
@@ -196,24 +219,26 @@ class RunDir:
         path_sync(self.path)
 
 
+def rank_given() -> int:
+    """This process's number among those that work on one run, from its launcher; 0 alone."""
+    return int(os.environ.get("RANK", "0")) if os.environ.get("WORLD_SIZE", "1") != "1" else 0
+
+
 def program_run(main: Callable[[RunDir], None]) -> None:
     """Run `main` on the directory named on the command line, as every program does.
 
     SIGTERM ends the process with status 143, after `finally` blocks; a refusal of what it was given
     with 2 and one line, running out of memory with 3, any other exception with 1. The program dies
-    with the worker that started it, so that no orphan works on a directory another attempt has
-    taken over. A run that already has a result does nothing.
+    with the process that started it (the worker, or its launcher, which dies with the worker), so
+    that no orphan works on a directory another attempt has taken over. A run that already has a
+    result does nothing.
     """
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, terminated)
-    parent = os.environ.get("RONDO_PARENT_PID")
-    if parent is not None:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):
-            raise SystemExit("the worker that started this program is gone")
+    parent_follow()
     if len(sys.argv) != 2:
         raise SystemExit(f"usage: python -m {main.__module__} RUN_DIR")
     try:
@@ -231,6 +256,19 @@ def program_run(main: Callable[[RunDir], None]) -> None:
         traceback.print_exc()
         print(f"out of memory: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_OUT_OF_MEMORY) from error
+
+
+def parent_follow() -> None:
+    """Die when the process that RONDO_PARENT_PID names, which started this one, dies. Linux.
+
+    Raises SystemExit if it has died already.
+    """
+    parent = os.environ.get("RONDO_PARENT_PID")
+    if parent is None:
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        raise SystemExit("the process that started this program is gone")
 
 
 def _is_out_of_memory(error: Exception) -> bool:
