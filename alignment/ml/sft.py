@@ -16,6 +16,9 @@ neither is ever learnt. Greedy answers to fixed prompts go into the log.
 Weights are trained in float32 and published in bfloat16, rounded so that small updates survive
 (`rounding`); an adapter may be published by itself (`adapters`).
 
+On several processes (`modelhub.ml.parallel`) a step's rows are shared out, and the losses are those
+of one.
+
 Killed and started again it goes on from its last checkpoint to the same losses and the same
 weights, bit for bit on the CPU: the order of the data depends on the seed alone, and the checkpoint
 holds everything else.
@@ -61,7 +64,7 @@ from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
-from alignment.ml.validation import Watch, device_choose, precision
+from alignment.ml.validation import Watch, precision
 from modelhub.ml.adapter import ModelInput, adapter_save, model_input, model_input_load
 from modelhub.ml.checkpoint import (
     model_save,
@@ -72,6 +75,7 @@ from modelhub.ml.checkpoint import (
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
 _CHUNK_TOKENS = 512  # learnt tokens whose logits exist at once
@@ -151,7 +155,7 @@ def policy_load(given: ModelInput, config: SftConfig) -> Any:
         residual_dropout_set(model, config.dropout)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.to(device_choose()).train()
+    return model.train()
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ def train(
     lessons: Sequence[Lesson],
     plan: Sequence[Step],
     watch: Watch,
+    processes: Processes,
 ) -> list[Trained]:
     """Take every step of the plan, from the last checkpoint on. Returns what each step saw.
 
@@ -206,16 +211,21 @@ def train(
             group["lr"] = lr
         own = [lessons[place] for place in plan[number].lessons]
         learnt_tokens = sum(lesson.taught_tokens for lesson in own)
-        loss_sum = 0.0
-        right_sum = tokens = 0
-        for row in pack([lesson.group for lesson in own], config.budget_tokens):
+        tokens = sum(lesson.group.tokens for lesson in own)
+        budget_tokens = processes.budget_tokens(config.budget_tokens, tokens)
+        rows = pack([lesson.group for lesson in own], budget_tokens)
+        loss_sum = right_sum = 0.0
+        for row, weight in processes.share(rows, cost=lambda row: row.tokens):
+            of_row = [own[index] for index in row.indices]
             with precision(config):
-                loss, right = row_loss(model, row, [own[index] for index in row.indices])
-            (loss / learnt_tokens).backward()
-            loss_sum += loss.item()
-            right_sum += int(right.item())
-            tokens += row.tokens
-        norm = torch.nn.utils.clip_grad_norm_(weights, config.max_grad_norm).item()
+                loss, right = processes.forward(row_loss, model, row, of_row)
+            (weight * loss / learnt_tokens).backward()
+            loss_sum += weight * loss.item()
+            right_sum += weight * right.item()
+        processes.gradients_sum(weights)
+        norm = float(processes.gradients_clip(weights, config.max_grad_norm))
+        figures = processes.sum({"loss": loss_sum, "right": right_sum})
+        loss_sum, right_sum = figures["loss"], int(figures["right"])
         seconds = time.monotonic() - started
         taken.append(Trained(loss_sum, right_sum, learnt_tokens, tokens, norm, seconds))
         run.metric(
@@ -372,9 +382,12 @@ def main(run: RunDir) -> None:
         seed=config.seed,
     )
     print(f"{learnt.conversations} examples, {len(plan)} steps", flush=True)
+    processes = processes_start()
     torch.manual_seed(config.seed)
     model = policy_load(given, config)
     ending_tell(model, tokenizer)
+    processes.prepare(model)
+    model.to(processes.device)
     seen = {split: own.lessons[: config.evaluate_at_most] for split, own in lessons.items()}
     asked = (seen.get("validation") or seen["train"])[: config.sample_prompts]
     watch = Watch(
@@ -382,9 +395,13 @@ def main(run: RunDir) -> None:
         held_out=seen.get("held_out", []),
         prompts=[lesson.group.prompt_T for lesson in asked],
         tokenizer=tokenizer,
+        processes=processes,
     )
-    taken = train(run, config, model, learnt.lessons, plan, watch)
+    taken = train(run, config, model, learnt.lessons, plan, watch, processes)
     compared = watch.end(run, len(plan), config, model)
+    model = processes.gather(model, lambda: policy_load(given, config))
+    if model is None:
+        return  # the first rank publishes
     left_out = Counter(
         reason
         for own in lessons.values()

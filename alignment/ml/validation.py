@@ -21,6 +21,7 @@ from alignment.ml.shared_prefix import Row, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
 from modelhub.ml.adapter import virtual_cache
 from modelhub.ml.chat import answer_decode, stop_ids
+from modelhub.ml.parallel import Processes
 from modelhub.ml.rundir import RunDir
 
 _CHUNK_TOKENS = 512  # learnt tokens whose logits exist at once
@@ -102,7 +103,7 @@ def heard_compare(
 
 @torch.no_grad()
 def answer_greedy(
-    model: Any, prompt_T: Sequence[int], *, max_tokens: int, stop_ids: Collection[int]
+    model: Any, prompt_T: Sequence[int], max_tokens: int, stop_ids: Collection[int]
 ) -> list[int]:
     """The likeliest token again and again, behind a prompt, the one that ends the answer left out.
 
@@ -127,13 +128,10 @@ def answer_greedy(
     return tokens
 
 
-def device_choose() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def precision(config: SftConfig) -> Any:
     """The context in which the model's products have the asked dtype."""
-    return torch.autocast(device_choose().type, torch.bfloat16, enabled=config.dtype == "bfloat16")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
 
 
 @dataclass
@@ -144,6 +142,7 @@ class Watch:
     held_out: Sequence[Lesson]
     prompts: Sequence[Sequence[int]]  # of the greedy answers
     tokenizer: Any
+    processes: Processes
     before: dict[str, list[Heard]] = field(default_factory=dict)  # by split
     samples: list[dict[str, Any]] = field(default_factory=list)  # {"step", "prompt", "answer"}
 
@@ -151,8 +150,7 @@ class Watch:
         """The policy before it has learnt anything."""
         for split, lessons in (("validation", self.validation), ("held_out", self.held_out)):
             if lessons:
-                with precision(config):
-                    self.before[split] = conversations_hear(model, lessons, config.budget_tokens)
+                self.before[split] = self._hear(config, model, lessons)
         if self.validation:
             self._metric(run, 0, self.before["validation"])
         if config.sample_every_steps:
@@ -162,9 +160,7 @@ class Watch:
         """After a step: what is due then. Steps count from 1."""
         every = config.evaluate_every_steps
         if self.validation and every and step % every == 0 and step < steps:
-            with precision(config):
-                heard = conversations_hear(model, self.validation, config.budget_tokens)
-            self._metric(run, step, heard)
+            self._metric(run, step, self._hear(config, model, self.validation))
         every = config.sample_every_steps
         if every and (step % every == 0 or step == steps):
             self.sample(step, config, model)
@@ -175,8 +171,7 @@ class Watch:
         for split, lessons in (("validation", self.validation), ("held_out", self.held_out)):
             if not lessons:
                 continue
-            with precision(config):
-                after = conversations_hear(model, lessons, config.budget_tokens)
+            after = self._hear(config, model, lessons)
             if split == "validation":
                 self._metric(run, steps, after)
             found[split] = heard_compare(
@@ -188,20 +183,28 @@ class Watch:
         """Answer the fixed prompts, greedily, into the log."""
         for prompt_T in self.prompts:
             with precision(config):
-                answer_T = answer_greedy(
+                answer_T = self.processes.forward(
+                    answer_greedy,
                     model,
                     prompt_T,
-                    max_tokens=config.sample_tokens,
-                    stop_ids=stop_ids(self.tokenizer),
+                    config.sample_tokens,
+                    stop_ids(self.tokenizer),
                 )
             prompt, answer = (answer_decode(self.tokenizer, one) for one in (prompt_T, answer_T))
             self.samples.append({"step": step, "prompt": prompt, "answer": answer})
-            print(f"step {step}, behind …{prompt[-60:]!r}: {answer!r}", flush=True)
+            if self.processes.rank == 0:
+                print(f"step {step}, behind …{prompt[-60:]!r}: {answer!r}", flush=True)
+
+    def _hear(self, config: SftConfig, model: Any, lessons: Sequence[Lesson]) -> list[Heard]:
+        """Every process hears them all: what it would save is little beside training."""
+        with precision(config):
+            return self.processes.forward(conversations_hear, model, lessons, config.budget_tokens)
 
     def _metric(self, run: RunDir, step: int, heard: Sequence[Heard]) -> None:
         described = heard_describe(heard)
         run.metric(step, {f"validation_{name}": value for name, value in described.items()})
-        print(f"step {step}: validation loss {described['loss']:.4f}", flush=True)
+        if self.processes.rank == 0:
+            print(f"step {step}: validation loss {described['loss']:.4f}", flush=True)
 
     def state(self) -> dict[str, Any]:
         """As JSON values, for a checkpoint."""

@@ -30,6 +30,7 @@ from tests.alignment.ml.programs import (
     tiny_gpt2_write,
 )
 from tests.alignment.ml.shared_prefix.models import gradients_of
+from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
@@ -511,3 +512,31 @@ def test_a_split_is_never_learnt_from_but_train_needs_something(tmp_path, base):
     run = run_make(tmp_path / "again", "sft", inputs, {})
     with pytest.raises(RefusedError, match="there are no demonstrations"):
         sft.main(RunDir(run))
+
+
+# ── several processes ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "config"),
+    [("ddp", {}), ("fsdp2", {}), ("ddp", {"adapter": "lora"})],
+    ids=["ddp", "fsdp2", "ddp, lora"],
+)
+def test_two_processes_have_the_losses_of_one(tmp_path, base, strategy, config):
+    settings = {"epochs": 2, "evaluate_every_steps": 3, "sample_every_steps": 3, **config}
+    settings |= {"sample_tokens": 4, "sample_prompts": 1, "examples_per_step": 4}
+    one = chats_run(tmp_path / "one", base, **settings)
+    sft.main(RunDir(one))
+    two = chats_run(tmp_path / "two", base, **settings)
+    assert ranks_run(sft.main, two, world=2, strategy=strategy) == [0, 0], (
+        two / "log.txt"
+    ).read_text()[-3000:]
+    expected, found = metrics_of(one), metrics_of(two)
+    assert found.keys() == expected.keys()
+    for step, values in expected.items():
+        assert found[step] == pytest.approx(values, rel=1e-4, abs=1e-6)
+    assert result_of(two)["held_out"]["loss_after"] == pytest.approx(
+        result_of(one)["held_out"]["loss_after"], rel=1e-4
+    )
+    assert (two / "outputs/model/model.safetensors").exists()
