@@ -260,10 +260,7 @@ def reward(stage: Stage) -> Arrow | None:
     run = stage.run(
         "reward",
         _reward_config(stage),
-        lambda: {
-            **version_inputs(version=round.policy_in, role="base"),
-            "rankings": dataset.artifact,
-        },
+        lambda: {"base": round.policy_in.artifact, "rankings": dataset.artifact},
     )
     if run is None:
         return None
@@ -313,7 +310,7 @@ def improving(stage: Stage) -> Arrow | None:
         "sft",
         recipe.sft_config(),
         lambda: {
-            **version_inputs(version=round.policy_in, role="base"),
+            "base": round.policy_in.artifact,
             "demonstrations": _output(selected, "demonstrations"),
         },
     )
@@ -372,7 +369,7 @@ def evaluating(stage: Stage) -> Arrow | None:
         "evaluation",
         recipe.evaluate_config(),
         lambda: {
-            **version_inputs(version=round.policy_in, role="before"),
+            "before": round.policy_in.artifact,
             **version_inputs(version=policy_out, role="after"),
             **version_inputs(version=reward_version, role="reward"),
             "prompts": _input(before.run, "prompts"),
