@@ -65,7 +65,13 @@ from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
 from alignment.ml.validation import Watch, precision
-from modelhub.ml.adapter import ModelInput, adapter_save, model_input, model_input_load
+from modelhub.ml.adapter import (
+    ModelInput,
+    adapter_save,
+    model_context,
+    model_input,
+    model_input_load,
+)
 from modelhub.ml.checkpoint import (
     model_save,
     tokenizer_load,
@@ -148,7 +154,7 @@ def policy_load(given: ModelInput, config: SftConfig) -> Any:
         raise RefusedError(
             "the base is a prefix or P-tuning adapter, which cannot be merged: train from its base"
         )
-    model.requires_grad_(config.adapter != "qlora")
+    model.requires_grad_(config.adapter != "qlora")  # a merged adapter's weights come frozen
     model = adapter_attach(model, config)
     attach(model)
     if config.dropout:
@@ -370,9 +376,8 @@ def main(run: RunDir) -> None:
     if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
         raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
     tokenizer = tokenizer_load(given.whole)
-    max_tokens = min(config.max_tokens, model_directory_check(given.whole).context_tokens)
-    if config.adapter in ("prefix", "p_tuning"):
-        max_tokens -= config.virtual_tokens
+    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
+    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
     lessons = lessons_read(run, config, tokenizer, max_tokens=max_tokens)
     learnt = lessons["train"]
     plan = steps_plan(
