@@ -120,10 +120,15 @@ def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path
     from tests.alignment.ml.test_sft import demonstration, sft_run
 
     manifest_write(tiny)
+    prompts = prompts_write(tmp_path / "prompts", 3)
+    asked = [json.loads(line) for line in (prompts / "prompts.jsonl").read_text().splitlines()]
     trained = sft_run(
         tmp_path / "sft",
         tiny,
-        [demonstration(f"p{number}", "so it is") for number in range(3)],
+        [
+            demonstration(one["prompt_id"], "so it is", question=one["messages"][0]["content"])
+            for one in asked
+        ],
         adapter="lora",
         lora_rank=6,  # the engine makes room for 8
         publish="adapter",
@@ -132,7 +137,6 @@ def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path
     )
     sft.main(RunDir(trained))
     adapter = trained / "outputs" / "adapter"
-    prompts = prompts_write(tmp_path / "prompts", 3)
     config = {**CONFIG, "samples": 1, "temperatures": [0.0], "max_tokens": 8}
     found = {}
     for engine in ("vllm", "transformers"):
