@@ -250,7 +250,7 @@ class RecipeForm(forms.Form):
     rejection = OverridesField(label="Selection", help_text="Fields of RejectionConfig.")
     sft = OverridesField(
         label="Fine-tuning",
-        help_text='Fields of SftConfig, for example {"lora_rank": 16, "lr": 1e-4}.',
+        help_text='Fields of SftConfig, for example {"adapter": "lora", "lr": 1e-4}.',
     )
     evaluate = OverridesField(label="Evaluation", help_text="Fields of EvaluateConfig.")
 

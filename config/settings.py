@@ -188,6 +188,9 @@ RUN_PROGRAMS: dict[str, str] = {
     "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
+    "merge_adapter": "alignment.ml.merge_adapter",
+    "context_distillation": "alignment.ml.context_distillation",
+    "ghost_attention": "alignment.ml.ghost_attention",
     "evaluate": "alignment.ml.evaluate",
 }
 # Called, by name, inside the transaction that marks a run of this program succeeded.

@@ -27,6 +27,8 @@ as sampled; and how far reward goes with length: their correlation inside prompt
 A prompt with an answer too long to be read is left out on both sides, and counted. Rows that are
 read are kept: killed and started again, the program reads what is left.
 
+Any of the three models may be an adapter; its base is then the input of its role with `_base`.
+
 By hand: `python -m alignment.ml.evaluate RUN_DIR`.
 """
 
@@ -34,7 +36,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from statistics import StatisticsError, correlation, fmean
 from typing import Any
 
@@ -43,10 +44,10 @@ from alignment.ml.configs import EvaluateConfig
 from alignment.ml.scoring import Divergence, Scorer, divergences, rows_compute
 from alignment.ml.shared_prefix import Group, Row, pack
 from alignment.records import SampleRecord
+from modelhub.ml.adapter import ModelInput, model_context, model_input
 from modelhub.ml.chat import answer_encode, prompt_render, scored_encode
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import CandidateRecord, PromptRecord, records_read, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -288,15 +289,15 @@ class Layout:
 
 
 def layout_make(
-    held_out: Sequence[HeldOut], folders: dict[str, Path], *, max_tokens: int
+    held_out: Sequence[HeldOut], models: dict[str, ModelInput], *, max_tokens: int
 ) -> Layout:
-    """Lay the prompts out for the three models in `folders` (before, after, reward).
+    """Lay the prompts out for the three models (before, after, reward).
 
     Raises RefusedError if the policies lay a prompt or an answer in different tokens, which have no
     KL, or if fewer than two prompts fit.
     """
-    before, after, reward = (tokenizer_load(folders[role]) for role in (*SIDES, "reward"))
-    contexts = [model_directory_check(folder).context_tokens for folder in folders.values()]
+    before, after, reward = (tokenizer_load(models[role].whole) for role in (*SIDES, "reward"))
+    contexts = [model_context(one) for one in models.values()]
     limit = min(max_tokens, *contexts)
     layout = Layout([], [], [], [])
     for prompt in held_out:
@@ -322,7 +323,7 @@ def layout_make(
 
 
 def layout_judge(
-    run: RunDir, layout: Layout, folders: dict[str, Path], config: EvaluateConfig
+    run: RunDir, layout: Layout, models: dict[str, ModelInput], config: EvaluateConfig
 ) -> list[Judged]:
     """Read every answer with the reward model, then `after`'s answers with both policies."""
     firsts = [len(prompt.answers["before"]) for prompt in layout.prompts]
@@ -336,7 +337,7 @@ def layout_judge(
     @cache
     def scorer(*roles: str) -> list[Scorer]:
         kind = "reward" if roles == ("reward",) else "causal"
-        return [Scorer(folders[role], role=kind, dtype=config.dtype) for role in roles]
+        return [Scorer(models[role], role=kind, dtype=config.dtype) for role in roles]
 
     def read(number: int, row: Row) -> Any:
         if number < len(scored):
@@ -397,11 +398,11 @@ def main(run: RunDir) -> None:
         records_read(run.input("candidates_before") / "candidates.jsonl", CandidateRecord),
         records_read(run.input("candidates_after") / "candidates.jsonl", CandidateRecord),
     )
-    folders = {role: run.input(role) for role in (*SIDES, "reward")}
-    layout = layout_make(held_out, folders, max_tokens=config.max_tokens)
+    models = {role: model_input(run, role) for role in (*SIDES, "reward")}
+    layout = layout_make(held_out, models, max_tokens=config.max_tokens)
     if layout.too_long:
         print(f"too long, left out: {' '.join(layout.too_long)}", flush=True)
-    judged = layout_judge(run, layout, folders, config)
+    judged = layout_judge(run, layout, models, config)
     metrics = {"prompts_too_long": len(layout.too_long), **figures(judged, config)}
     records_write(run.output("evaluation") / "samples.jsonl", samples_lay(judged))
     run.succeed(outputs={"evaluation": "evaluation"}, result=metrics)

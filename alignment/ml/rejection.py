@@ -38,13 +38,13 @@ from alignment.ml.alike import likeness, pieces, text_fold
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
-from alignment.ml.shared_prefix import Group, pack
+from alignment.ml.shared_prefix import Group, Row, pack
 from alignment.records import ScoreRecord
+from modelhub.ml.adapter import model_context, model_input
 from modelhub.ml.chat import prompt_render, reward_token_id, scored_encode
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
-from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import (
     CandidateRecord,
     PromptRecord,
@@ -240,6 +240,17 @@ class Layout:
     places: list[list[tuple[int, int]]]  # of each group's answers: (contest, answer)
     tokens: list[list[int]]  # of each contest's answers
 
+    def scores_place(
+        self, rows: Sequence[Row], found: Sequence[Sequence[Sequence[float]]]
+    ) -> list[Scores]:
+        """The scores of the packed groups as each contest's, in its answers' order."""
+        scores: list[Scores] = [[None] * len(own) for own in self.tokens]
+        for row, row_scores in zip(rows, found, strict=True):
+            for group, own in zip(row.indices, row_scores, strict=True):
+                for (contest, place), score in zip(self.places[group], own, strict=True):
+                    scores[contest][place] = score
+        return scores
+
 
 def layout_make(contests: Sequence[Contest], tokenizer: Any, *, max_tokens: int) -> Layout:
     """Lay contests out in tokens. Answers that with their prompt are longer than `max_tokens` are
@@ -326,7 +337,7 @@ def result_describe(
 
 def main(run: RunDir) -> None:
     config = run.config(RejectionConfig)
-    reward, candidates = run.input("reward"), run.input(CANDIDATES)
+    reward, candidates = model_input(run, "reward"), run.input(CANDIDATES)
     pools = [role for role in run.input_roles() if role.startswith("pool_")]
     contests = contests_make(
         records_read(run.input("prompts") / "prompts.jsonl", PromptRecord),
@@ -341,8 +352,8 @@ def main(run: RunDir) -> None:
         answer.finish_reason == "stop" for contest in contests for answer in contest.answers
     ):
         raise RefusedError("every answer was cut off by the length limit: none may be kept")
-    tokenizer = tokenizer_load(reward)
-    max_tokens = min(config.max_tokens, model_directory_check(reward).context_tokens)
+    tokenizer = tokenizer_load(reward.whole)
+    max_tokens = min(config.max_tokens, model_context(reward))
     layout = layout_make(contests, tokenizer, max_tokens=max_tokens)
     rows = pack(layout.groups, config.budget_tokens)
 
@@ -351,11 +362,7 @@ def main(run: RunDir) -> None:
         return Scorer(reward, role="reward", dtype=config.dtype)
 
     found = rows_compute(run, rows, lambda _, row: scorer().scores(row))
-    scores: list[Scores] = [[None] * len(one.answers) for one in contests]
-    for row, row_scores in zip(rows, found, strict=True):
-        for group, own in zip(row.indices, row_scores, strict=True):
-            for (contest, place), score in zip(layout.places[group], own, strict=True):
-                scores[contest][place] = score
+    scores = layout.scores_place(rows, found)
     judgement_check(contests, scores)
     choices = [
         answers_keep(contest, own, config) for contest, own in zip(contests, scores, strict=True)

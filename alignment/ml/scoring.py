@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 
 from alignment.ml.shared_prefix import Row, answer_scores, attach, hidden_states
-from modelhub.ml.checkpoint import model_load
+from alignment.ml.shared_prefix.support import base_model
+from modelhub.ml.adapter import ModelInput, model_input_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.ml.rundir import NotFinite, RunDir
@@ -55,9 +56,10 @@ def rows_compute(run: RunDir, rows: Sequence[Row], compute: Callable[[int, Row],
 class Scorer:
     """A model ready to read rows, its products computed in `dtype`."""
 
-    def __init__(self, folder: Path, *, role: str, dtype: str) -> None:
+    def __init__(self, given: Path | ModelInput, *, role: str, dtype: str) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model = model_load(folder, dtype="float32", role=role).to(self.device)
+        given = given if isinstance(given, ModelInput) else ModelInput(given)
+        self.model = model_input_load(given, dtype="float32", role=role).to(self.device)
         self._dtype = dtype
         attach(self.model)
 
@@ -98,7 +100,7 @@ def divergences(after: Scorer, before: Scorer, row: Row) -> list[list[Divergence
     for scorer in (after, before):
         with scorer.precision():
             hidden.append(hidden_states(scorer.model, row))
-        heads.append(scorer.model.get_output_embeddings())
+        heads.append(base_model(scorer.model).get_output_embeddings())
     if heads[0].weight.shape[0] != heads[1].weight.shape[0]:
         raise RefusedError("the policies have vocabularies of different sizes: no KL is defined")
     parts: list[torch.Tensor] = []

@@ -1,110 +1,89 @@
-"""Supervised fine-tuning: the policy learns to write the demonstrations.
+"""Supervised fine-tuning: the policy learns to say what the demonstrations say.
 
-    loss = − Σ_k Σ_t log π(y_kt | x_k, y_k,<t) / Σ_k |y_k|        k over the examples of a step
+    loss = − Σ_k Σ_t m_kt log π(y_kt | x_k, y_k,<t) / Σ_k Σ_t m_kt       k over the talks of a step
 
-on the tokens of the answers alone, the end of the turn included where the answer ended (Ouyang et
-al. 2022, arXiv:2203.02155, section 3.5; Touvron et al. 2023, arXiv:2307.09288, section 3.1). Cosine
-schedule after a linear warm-up, AdamW with Llama 2's moments. All answers to a prompt are in one
-step and share the prompt (`shared_prefix`), and prompts are packed without padding, so a step pays
-for the tokens it learns from. Rejection sampling's fine-tuning is this program on the answers that
+with m = 1 on the tokens that the assistant writes and 0 on all it is told; the end of a turn is
+written too, where the turn ended (Ouyang et al. 2022, arXiv:2203.02155, section 3.5; Touvron et al.
+2023, arXiv:2307.09288, section 3.1). `conversations` reads and lays the talks. Cosine schedule
+after a linear warm-up, AdamW with Llama 2's moments. Talks are packed without padding, best fit
+decreasing, each sees itself alone (`shared_prefix`), and those with one beginning pay for it once,
+in one step. Rejection sampling's fine-tuning is this program on the answers that
 `alignment.ml.rejection` kept.
 
+Talks of the validation split are heard as it trains, those of the held-out split before and after:
+neither is ever learnt. Greedy answers to fixed prompts go into the log.
+
 Weights are trained in float32 and published in bfloat16, rounded so that small updates survive
-(`rounding`).
+(`rounding`); an adapter may be published by itself (`adapters`).
 
 Killed and started again it goes on from its last checkpoint to the same losses and the same
 weights, bit for bit on the CPU: the order of the data depends on the seed alone, and the checkpoint
-holds everything else. On several processes (`modelhub.ml.parallel`) a step's rows are shared out,
-with the losses of one.
+holds everything else.
 
 By hand: `python -m alignment.ml.sft RUN_DIR`.
 
-Legend: S answer tokens of a row, C width of a hidden state, V vocabulary.
+Legend: S learnt tokens of a row, C width of a hidden state, V vocabulary.
 """
 
+import json
 import math
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
-from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignment.ml.adapters import (
+    adapter_attach,
+    adapter_machine_check,
+    ending_tell,
+    quantised_load,
+    trained_merge,
+)
 from alignment.ml.configs import SftConfig
-from alignment.ml.data import DemonstrationRecord, steps_places
+from alignment.ml.conversations import (
+    Conversation,
+    Lesson,
+    Lessons,
+    conversations_read,
+    lessons_make,
+    taught_places,
+)
+from alignment.ml.data import steps_places
+from alignment.ml.divergence import divergence_stop, rise_reason
+from alignment.ml.dropout import residual_dropout_set
+from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.rounding import weights_check, weights_round
-from alignment.ml.shared_prefix import Group, Row, attach, hidden_states, pack
-from modelhub.ml.chat import answer_encode, prompt_render
+from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
+from alignment.ml.shared_prefix.support import base_model
+from alignment.ml.validation import Watch, precision
+from modelhub.ml.adapter import (
+    ModelInput,
+    adapter_save,
+    model_context,
+    model_input,
+    model_input_load,
+)
 from modelhub.ml.checkpoint import (
-    model_load,
     model_save,
     tokenizer_load,
     training_state_load,
     training_state_save,
 )
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.parallel import Processes, processes_start
-from modelhub.ml.records import records_read
 from modelhub.ml.rundir import RunDir, program_run
 
-_CHUNK_TOKENS = 512  # answer tokens whose logits exist at once
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Demonstrations as token ids, by prompt, and those that could not be used."""
-
-    groups: list[Group]  # one a prompt, in the order of their ids
-    too_long: list[str]  # prompt ids, one for each answer left out
-    empty: list[str]
-
-    @property
-    def answers(self) -> int:
-        return sum(len(group.answers) for group in self.groups)
-
-
-def examples_make(
-    demonstrations: Sequence[DemonstrationRecord], tokenizer: Any, *, max_tokens: int
-) -> Examples:
-    """Group the demonstrations by prompt and lay them out as tokens.
-
-    An answer that with its prompt is longer than `max_tokens`, or in which nothing is to be learnt
-    (empty and cut off), is left out and listed. Raises RefusedError without demonstrations, if none
-    is left, or if one prompt id stands for two conversations.
-    """
-    if not demonstrations:
-        raise RefusedError("there are no demonstrations")
-    by_prompt: dict[str, list[DemonstrationRecord]] = {}
-    for demonstration in demonstrations:
-        by_prompt.setdefault(demonstration.prompt_id, []).append(demonstration)
-    groups, too_long, empty = [], [], []
-    for prompt_id, own in sorted(by_prompt.items()):
-        if any(one.messages != own[0].messages for one in own):
-            raise RefusedError(f"prompt {prompt_id} stands for different conversations")
-        prompt_T = prompt_render(tokenizer, own[0].messages)
-        answers = []
-        for one in own:
-            answer_T = answer_encode(tokenizer, one.text, one.finish_reason)
-            if len(prompt_T) + len(answer_T) > max_tokens:
-                too_long.append(prompt_id)
-            elif not answer_T:
-                empty.append(prompt_id)
-            else:
-                answers.append(answer_T)
-        if answers:
-            groups.append(Group(prompt_T, answers))
-    if not groups:
-        raise RefusedError(
-            f"none of {len(demonstrations)} demonstrations can be learnt from: {len(too_long)} "
-            f"longer than {max_tokens} tokens with their prompt, {len(empty)} empty"
-        )
-    return Examples(groups, too_long, empty)
+_CHUNK_TOKENS = 512  # learnt tokens whose logits exist at once
+_LOSS_FLOOR_NATS = 0.1  # per token: below it a tenfold rise of the loss is no divergence
+_NORM_FLOOR = 0.01
 
 
 @dataclass(frozen=True)
@@ -112,13 +91,13 @@ class Step:
     """What one update of the weights is made from."""
 
     epoch: int  # from 0
-    prompts: tuple[int, ...]  # places in the list of groups
+    lessons: tuple[int, ...]  # places in their list
 
 
 def steps_plan(
     sizes: Sequence[int], *, epochs: int, examples_per_step: int, seed: int
 ) -> list[Step]:
-    """All steps of a run over prompts of `sizes` examples, a prompt's in one step."""
+    """All steps of a run over lessons of `sizes` conversations, a lesson's in one step."""
     places = steps_places(sizes, epochs=epochs, per_step=examples_per_step, seed=seed)
     return [Step(epoch, tuple(one)) for epoch, steps in enumerate(places) for one in steps]
 
@@ -133,14 +112,16 @@ def learning_rate(step: int, *, steps: int, config: SftConfig) -> float:
     return config.lr * (config.lr_final_share + (1 - config.lr_final_share) * cosine)
 
 
-def row_loss(model: Any, row: Row) -> tuple[Tensor, Tensor]:
-    """(−Σ log p of the row's answer tokens, how many of them the model thought likeliest): scalars.
+def row_loss(model: Any, row: Row, lessons: Sequence[Lesson]) -> tuple[Tensor, Tensor]:
+    """(−Σ log p of the row's learnt tokens, how many of them the model thought likeliest): scalars.
 
-    Nats, float32. A chunk's logits are computed again in backward rather than kept.
+    lessons: of the row's groups, in its order. Nats, float32. A chunk's logits are computed again
+    in backward rather than kept.
     """
     hidden_TC = hidden_states(model, row)
-    head = model.get_output_embeddings()
-    source_S, target_S = (place.to(hidden_TC.device) for place in row.answer_places())
+    head = base_model(model).get_output_embeddings()
+    taught = torch.tensor(taught_places(lessons))
+    source_S, target_S = (place[taught].to(hidden_TC.device) for place in row.answer_places())
     chunks = [
         checkpoint(_chunk_loss, head, hidden_TC[source], target, use_reentrant=False)
         for source, target in zip(
@@ -157,26 +138,27 @@ def _chunk_loss(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> tuple[T
     return F.cross_entropy(logits_SV, target_S, reduction="sum"), right
 
 
-def policy_load(folder: Path, config: SftConfig) -> Any:
-    """The policy with gradients where the run trains: every weight, or an adapter (Hu et al. 2021).
+def policy_load(given: ModelInput, config: SftConfig) -> Any:
+    """The policy with gradients where the run trains: every weight, or an adapter.
 
     Weights are float32 masters; with dtype bfloat16 the products are computed in bfloat16.
     """
-    model = model_load(folder, dtype="float32")
-    if config.lora_rank:
-        # A is drawn at random, B is 0: training starts from the base policy itself.
-        adapter = peft.LoraConfig(
-            r=config.lora_rank, lora_alpha=config.lora_alpha, target_modules="all-linear"
+    if config.adapter == "qlora":
+        model = quantised_load(given.folder)
+    else:
+        model = model_input_load(given, dtype="float32")
+    if hasattr(model, "peft_config"):
+        raise RefusedError(
+            "the base is a prefix or P-tuning adapter, which cannot be merged: train from its base"
         )
-        model = peft.get_peft_model(model, adapter)
+    model.requires_grad_(config.adapter != "qlora")  # a merged adapter's weights come frozen
+    model = adapter_attach(model, config)
     attach(model)
+    if config.dropout:
+        residual_dropout_set(model, config.dropout)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.to(device_choose()).train()
-
-
-def device_choose() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return model.train()
 
 
 @dataclass(frozen=True)
@@ -184,33 +166,45 @@ class Trained:
     """Sums over one step, as the checkpoint keeps them."""
 
     loss_sum: float  # nats
-    right: int  # answer tokens that were the likeliest
-    answer_tokens: int
-    tokens: int  # that went through the model: prompts once, answers
+    right: int  # learnt tokens that were the likeliest
+    learnt_tokens: int
+    tokens: int  # that went through the model: beginnings once, questions and answers
+    grad_norm: float  # before it was clipped
     seconds: float
+
+    @property
+    def loss(self) -> float:
+        return self.loss_sum / self.learnt_tokens
 
 
 def train(
     run: RunDir,
     config: SftConfig,
     model: Any,
-    groups: Sequence[Group],
+    lessons: Sequence[Lesson],
     plan: Sequence[Step],
+    watch: Watch,
     processes: Processes,
 ) -> list[Trained]:
     """Take every step of the plan, from the last checkpoint on. Returns what each step saw.
 
-    Raises NotFinite before a step whose loss or gradient is NaN or infinite is taken.
+    Raises NotFinite before a step whose loss or gradient is NaN or infinite is taken, Diverged
+    before one at which they have run away.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        weights, lr=config.lr, betas=(0.9, 0.95), weight_decay=config.weight_decay, fused=True
+    optimizer = optimizer_make(
+        [{"params": weights, "weight_decay": config.weight_decay}],
+        kind=config.optimizer,
+        lr=config.lr,
     )
     taken: list[Trained] = []
     found = run.checkpoint_latest()
-    if found is not None:
+    if found is None:
+        watch.begin(run, config, model)
+    else:
         values = training_state_load(found[1], model=model, optimizer=optimizer)
         taken = [Trained(*one) for one in values["taken"]]
+        watch.restore(values["watch"])
         print(f"going on after step {len(taken)}", flush=True)
     run.progress(len(taken), len(plan), "steps")
     for number in range(len(taken), len(plan)):
@@ -218,40 +212,59 @@ def train(
         lr = learning_rate(number, steps=len(plan), config=config)
         for group in optimizer.param_groups:
             group["lr"] = lr
-        own = [groups[place] for place in plan[number].prompts]
-        answer_tokens = sum(len(answer) for group in own for answer in group.answers)
-        tokens = sum(group.tokens for group in own)
+        own = [lessons[place] for place in plan[number].lessons]
+        learnt_tokens = sum(lesson.taught_tokens for lesson in own)
+        tokens = sum(lesson.group.tokens for lesson in own)
+        budget_tokens = processes.budget_tokens(config.budget_tokens, tokens)
+        rows = pack([lesson.group for lesson in own], budget_tokens)
         loss_sum = right_sum = 0.0
-        rows = pack(own, processes.budget_tokens(config.budget_tokens, tokens))
         for row, weight in processes.share(rows, cost=lambda row: row.tokens):
-            with torch.autocast(
-                device_choose().type, torch.bfloat16, enabled=config.dtype == "bfloat16"
-            ):
-                loss, right = processes.forward(row_loss, model, row)
-            (weight * loss / answer_tokens).backward()
+            of_row = [own[index] for index in row.indices]
+            with precision(config):
+                loss, right = processes.forward(row_loss, model, row, of_row)
+            (weight * loss / learnt_tokens).backward()
             loss_sum += weight * loss.item()
             right_sum += weight * right.item()
         processes.gradients_sum(weights)
-        norm = processes.gradients_clip(weights, config.max_grad_norm).item()
+        norm = float(processes.gradients_clip(weights, config.max_grad_norm))
         figures = processes.sum({"loss": loss_sum, "right": right_sum})
         loss_sum, right_sum = figures["loss"], int(figures["right"])
         seconds = time.monotonic() - started
+        taken.append(Trained(loss_sum, right_sum, learnt_tokens, tokens, norm, seconds))
         run.metric(
             number + 1,
             {
-                "loss": loss_sum / answer_tokens,
-                "token_accuracy": right_sum / answer_tokens,
+                "loss": taken[-1].loss,
+                "token_accuracy": right_sum / learnt_tokens,
                 "grad_norm": norm,
                 "lr": lr,
                 "tokens_per_s": tokens / seconds,
             },
         )
+        divergence_stop(
+            number + 1,
+            rise_reason(
+                "the loss",
+                [one.loss for one in taken],
+                factor=config.loss_rise_limit,
+                floor=_LOSS_FLOOR_NATS,
+            ),
+            rise_reason(
+                "the gradient's norm",
+                [one.grad_norm for one in taken],
+                factor=config.grad_norm_rise_limit,
+                floor=_NORM_FLOOR,
+            ),
+        )
         optimizer.step()
         optimizer.zero_grad()
-        taken.append(Trained(loss_sum, right_sum, answer_tokens, tokens, seconds))
+        watch.look(run, len(taken), len(plan), config, model)
         run.progress(len(taken), len(plan), "steps")
         if len(taken) % config.checkpoint_every_steps == 0 and len(taken) < len(plan):
-            values = {"taken": [list(astuple(one)) for one in taken]}
+            values = {
+                "taken": [list(astuple(one)) for one in taken],
+                "watch": watch.state(),
+            }
             run.checkpoint_publish(
                 len(taken),
                 lambda folder, values=values: training_state_save(
@@ -261,27 +274,12 @@ def train(
     return taken
 
 
-def trained_merge(model: Any) -> Any:
-    """The policy with its adapter, if it has one, merged; what was trained requires gradients."""
-    if not hasattr(model, "peft_config"):
-        return model
-    adapted = {
-        name.removeprefix("base_model.model.")
-        for name, module in model.named_modules()
-        if isinstance(module, peft.tuners.lora.LoraLayer)
-    }
-    merged = model.merge_and_unload()
-    for name, weight in merged.named_parameters():
-        weight.requires_grad_(name.removesuffix(".weight") in adapted)
-    return merged
-
-
 def epochs_describe(taken: Sequence[Trained], plan: Sequence[Step]) -> list[dict[str, float]]:
-    """Each epoch's mean loss (nats per answer token) and share of tokens that were likeliest."""
+    """Each epoch's mean loss (nats per learnt token) and share of tokens that were likeliest."""
     described = []
     for epoch in range(plan[-1].epoch + 1):
         own = [one for one, step in zip(taken, plan, strict=True) if step.epoch == epoch]
-        tokens = sum(one.answer_tokens for one in own)
+        tokens = sum(one.learnt_tokens for one in own)
         described.append(
             {
                 "loss": sum(one.loss_sum for one in own) / tokens,
@@ -291,55 +289,144 @@ def epochs_describe(taken: Sequence[Trained], plan: Sequence[Step]) -> list[dict
     return described
 
 
+# ── the run ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def lessons_read(
+    run: RunDir, config: SftConfig, tokenizer: Any, *, max_tokens: int
+) -> dict[str, Lessons]:
+    """What the run's inputs hold, by split; what is left out, and why, goes into the log.
+
+    Raises RefusedError if nothing is to be learnt.
+    """
+    by_split: dict[str, list[Conversation]] = {"train": [], "validation": [], "held_out": []}
+    weighted = 0
+    for role in run.input_roles():
+        if role.startswith("demonstrations"):
+            for one in conversations_read(run.input(role)):
+                by_split[one.split].append(one)
+                weighted += one.weight != 1.0
+    if weighted:
+        print(f"{weighted} demonstrations carry a weight; all are learnt alike", flush=True)
+    made = {}
+    for split, conversations in by_split.items():
+        if split != "train" and not conversations:
+            continue
+        made[split] = lessons_make(
+            conversations,
+            tokenizer,
+            max_tokens=max_tokens,
+            loss_turns=config.loss_turns,
+            end_of_session=config.end_of_session,
+        )
+        own = made[split]
+        if split == "train" and not own.lessons:
+            raise RefusedError(
+                f"none of {len(conversations)} demonstrations can be learnt from: "
+                f"{len(own.too_long)} longer than {max_tokens} tokens, {len(own.empty)} empty, "
+                f"{len(own.unanswered)} without an answer to a question"
+            )
+        for reason in ("too_long", "empty", "unanswered"):
+            ids = getattr(own, reason)
+            if ids:
+                name = reason.replace("_", " ")
+                print(f"{split}: {len(ids)} left out as {name}: {' '.join(ids)}", flush=True)
+    return made
+
+
+def publish(
+    run: RunDir, config: SftConfig, model: Any, given: ModelInput, tokenizer: Any
+) -> dict[str, Any]:
+    """Write the output, and say what it is: a model, or the adapter by itself."""
+    if config.publish == "adapter":
+        weights_check(model)
+        manifest = json.loads((given.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+        adapter = adapter_save(model, run.output("adapter"), base_sha256=manifest_sha256(manifest))
+        facts = model_directory_check(given.folder)
+        more = {
+            "adapter": adapter.kind,
+            "parameters": adapter.parameters,
+            "dtype": "float32",
+            "base_sha256": adapter.base_sha256,
+        }
+    else:
+        merged = trained_merge(model).cpu()
+        weights_check(merged)
+        weights_round(merged, seed=config.seed)
+        folder = run.output("model")
+        model_save(merged, tokenizer, folder)
+        facts = model_directory_check(folder)
+        more = {"parameters": facts.parameters, "dtype": facts.dtype}
+    return {
+        "architecture": facts.architecture,
+        "context_tokens": facts.context_tokens,
+        "chat_template": facts.chat_template,
+        **more,
+    }
+
+
 def main(run: RunDir) -> None:
     config = run.config(SftConfig)
-    base = run.input("base")
-    demonstrations = list(
-        records_read(run.input("demonstrations") / "demonstrations.jsonl", DemonstrationRecord)
-    )
-    tokenizer = tokenizer_load(base)
-    max_tokens = min(config.max_tokens, model_directory_check(base).context_tokens)
-    examples = examples_make(demonstrations, tokenizer, max_tokens=max_tokens)
-    for reason, prompt_ids in (("too long", examples.too_long), ("empty", examples.empty)):
-        if prompt_ids:
-            print(f"{len(prompt_ids)} left out as {reason}: {' '.join(prompt_ids)}", flush=True)
+    adapter_machine_check(config)
+    optimizer_check(config.optimizer)
+    given = model_input(run, "base")
+    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
+        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
+    tokenizer = tokenizer_load(given.whole)
+    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
+    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
+    lessons = lessons_read(run, config, tokenizer, max_tokens=max_tokens)
+    learnt = lessons["train"]
     plan = steps_plan(
-        [len(group.answers) for group in examples.groups],
+        [len(lesson.taught) for lesson in learnt.lessons],
         epochs=config.epochs,
         examples_per_step=config.examples_per_step,
         seed=config.seed,
     )
-    print(f"{examples.answers} examples, {len(plan)} steps", flush=True)
-    torch.manual_seed(config.seed)
+    print(f"{learnt.conversations} examples, {len(plan)} steps", flush=True)
     processes = processes_start()
-    model = policy_load(base, config)
+    torch.manual_seed(config.seed)
+    model = policy_load(given, config)
+    ending_tell(model, tokenizer)
     processes.prepare(model)
-    taken = train(run, config, model, examples.groups, plan, processes)
-    model = processes.gather(model, lambda: policy_load(base, config))
+    model.to(processes.device)
+    seen = {split: own.lessons[: config.evaluate_at_most] for split, own in lessons.items()}
+    asked = (seen.get("validation") or seen["train"])[: config.sample_prompts]
+    watch = Watch(
+        validation=seen.get("validation", []),
+        held_out=seen.get("held_out", []),
+        prompts=[lesson.group.prompt_T for lesson in asked],
+        tokenizer=tokenizer,
+        processes=processes,
+    )
+    taken = train(run, config, model, learnt.lessons, plan, watch, processes)
+    compared = watch.end(run, len(plan), config, model)
+    model = processes.gather(model, lambda: policy_load(given, config))
     if model is None:
-        return  # the first of the processes publishes
-    merged = trained_merge(model).cpu()
-    weights_check(merged)
-    weights_round(merged, seed=config.seed)
-    folder = run.output("model")
-    model_save(merged, tokenizer, folder)
-    facts = model_directory_check(folder)
+        return  # the first rank publishes
+    left_out = Counter(
+        reason
+        for own in lessons.values()
+        for reason in ("too_long", "empty", "unanswered")
+        for _ in getattr(own, reason)
+    )
+    facts = publish(run, config, model, given, tokenizer)
+    output = config.publish if config.publish == "adapter" else "model"
     run.succeed(
-        outputs={"model": "model"},
+        outputs={output: output},
         result={
-            "architecture": facts.architecture,
-            "parameters": facts.parameters,
-            "dtype": facts.dtype,
-            "context_tokens": facts.context_tokens,
-            "chat_template": facts.chat_template,
-            "prompts": len(examples.groups),
-            "examples": examples.answers,
-            "too_long": len(examples.too_long),
-            "empty": len(examples.empty),
+            **facts,
+            "prompts": len(learnt.lessons),
+            "examples": learnt.conversations,
+            "too_long": left_out["too_long"],
+            "empty": left_out["empty"],
+            "unanswered": left_out["unanswered"],
             "steps": len(plan),
             "epochs": epochs_describe(taken, plan),
-            "answer_tokens": sum(one.answer_tokens for one in taken),
+            "learnt_tokens": sum(one.learnt_tokens for one in taken),
             "tokens_per_s": sum(one.tokens for one in taken) / sum(one.seconds for one in taken),
+            **compared,
+            **({"samples": watch.samples} if watch.samples else {}),
         },
     )
 

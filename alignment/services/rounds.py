@@ -32,7 +32,7 @@ from annotation.models import Split, Task
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.configs import RefusedError
-from modelhub.models import Run
+from modelhub.models import ModelVersion, Run
 from modelhub.services.runs import run_cancel, run_retry
 from modelhub.services.versions import alias_move
 
@@ -72,6 +72,12 @@ def round_start(
             {"round": open_round.uid},
         )
     policy_in = campaign_policy(campaign=campaign)
+    if policy_in.role == ModelVersion.Role.ADAPTER:
+        # A reward model starts from the policy, and has no base of its own beside it.
+        raise ApplicationError(
+            f"The champion, {policy_in}, is an adapter: merge it (program merge_adapter), and point"
+            f" {campaign.champion_alias} at the merged version."
+        )
     if policy_in.role not in POLICY_ROLES:
         raise ApplicationError(
             gettext("The champion, %(policy_in)s, is a %(role)s model, not a policy.")

@@ -32,6 +32,7 @@ from annotation.services.datasets import preference_dataset_freeze
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 from modelhub.ml.records import records_read
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.versions import version_inputs
 from modelhub.services.runs import run_create
 from modelhub.services.versions import model_version_register
 from modelhub.storage import artifact_folder
@@ -297,7 +298,7 @@ def improving(stage: Stage) -> Arrow | None:
         "rejection",
         recipe.rejection_config(),
         lambda: {
-            "reward": reward_version.artifact,
+            **version_inputs(version=reward_version, role="reward"),
             "prompts": _input(batch.run, "prompts"),
             "candidates": _output(batch.run, "candidates"),
             **(_pool(round) if recipe.pool_earlier_rounds else {}),
@@ -316,10 +317,11 @@ def improving(stage: Stage) -> Arrow | None:
     if tuned is None:
         return None
     if round.policy_out is None:
+        is_adapter = recipe.sft_config().publish == "adapter"
         version = model_version_register(
             model=round.campaign.policy_model,
-            role=ModelVersion.Role.POLICY,
-            artifact=_output(tuned, "model"),
+            role=ModelVersion.Role.ADAPTER if is_adapter else ModelVersion.Role.POLICY,
+            artifact=_output(tuned, "adapter" if is_adapter else "model"),
             parent=round.policy_in,
             run=tuned,
             facts=dict(run_facts(tuned)),
@@ -368,8 +370,8 @@ def evaluating(stage: Stage) -> Arrow | None:
         recipe.evaluate_config(),
         lambda: {
             "before": round.policy_in.artifact,
-            "after": policy_out.artifact,
-            "reward": reward_version.artifact,
+            **version_inputs(version=policy_out, role="after"),
+            **version_inputs(version=reward_version, role="reward"),
             "prompts": _input(before.run, "prompts"),
             "candidates_before": _output(before.run, "candidates"),
             "candidates_after": _output(after.run, "candidates"),

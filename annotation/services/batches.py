@@ -31,6 +31,7 @@ from modelhub.ml.records import (
     records_write,
 )
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.versions import version_inputs
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.runs import run_create
 
@@ -85,7 +86,7 @@ def candidate_batch_request(
         artifact = artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
     inputs = {"prompts": artifact}
     if config.engine != "openai":
-        inputs["model"] = version.artifact
+        inputs |= version_inputs(version=version, role="model")
     with transaction.atomic():
         run = run_create(
             program=GenerateConfig.PROGRAM,

@@ -5,7 +5,8 @@ end-of-turn token. An answer cut off by the length limit gets none: a reward mod
 an ending that was never written cannot see that the answer is unfinished.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from modelhub.ml.configs import RefusedError
@@ -66,6 +67,82 @@ def reward_token_add(tokenizer: Any) -> int:
     if found is None:
         raise ChatTemplateError(f"the tokenizer does not take {REWARD_TOKEN} as a token")
     return found
+
+
+@dataclass(frozen=True)
+class LaidConversation:
+    """A conversation as token ids, and where in them the assistant speaks."""
+
+    tokens_T: list[int]
+    turns: list[tuple[int, int]]  # (first token, token after the last) of each turn asked for
+
+
+def conversation_lay(
+    tokenizer: Any,
+    messages: Sequence[dict[str, str]],
+    turns: Collection[int],
+    *,
+    finish_reason: str = "stop",
+) -> LaidConversation:
+    """Lay a conversation out and say which tokens the assistant writes in the turns asked for.
+
+    messages: as `prompt_render` takes them, and behind them the assistant's turn that ends them.
+    turns: places of assistant turns in `messages`, the last one among them. A turn's tokens are
+    what the model writes when it is asked with all that is before them: its words and the token
+    that ends it. finish_reason: how the last turn ended.
+
+    Nothing is known of the template. Each turn is found by rendering: up to where it is asked for,
+    and with it written. Raises ChatTemplateError, naming the turn (from 1, of all messages), where
+    that does not prove its place: the template lays a turn otherwise than it asks for it, changes
+    what was said before once the talk goes on (drops earlier thinking, say), or writes no token
+    that ends a turn.
+    """
+    tokens_T: list[int] = []
+    spans: list[tuple[int, int]] = []
+    before = ""  # text whose tokens are laid
+    for place in sorted(turns):
+        asked = _template_apply(tokenizer, messages[:place], add_generation_prompt=True)
+        if not asked.startswith(before):
+            raise ChatTemplateError(
+                f"turn {place + 1}: once the talk goes on, the chat template lays what was said "
+                "before it in other words, so the tokens to learn cannot be told"
+            )
+        tokens_T += _encode(tokenizer, asked.removeprefix(before))
+        start = len(tokens_T)
+        if place == len(messages) - 1:
+            tokens_T += answer_encode(tokenizer, messages[place]["content"], finish_reason)
+        else:
+            written = _turn_written(tokenizer, messages, place, asked)
+            tokens_T += _encode(tokenizer, written)
+            before = asked + written
+        spans.append((start, len(tokens_T)))
+    return LaidConversation(tokens_T, spans)
+
+
+def _turn_written(
+    tokenizer: Any, messages: Sequence[dict[str, str]], place: int, asked: str
+) -> str:
+    """The text that the template lays for a turn behind `asked`, through the turn's ending."""
+    laid = _template_apply(tokenizer, messages[: place + 1], add_generation_prompt=False)
+    if not laid.startswith(asked):
+        raise ChatTemplateError(
+            f"turn {place + 1}: the chat template lays it otherwise than it asks for it"
+        )
+    own = laid.removeprefix(asked)
+    words = messages[place]["content"].strip()
+    start = len(own) - len(own.lstrip())
+    if not words or not own.startswith(words, start):
+        raise ChatTemplateError(
+            f"turn {place + 1}: the chat template does not lay its words as they are"
+        )
+    ending = str(tokenizer.decode([end_of_turn_id(tokenizer)]))
+    stop = own.find(ending, start + len(words))
+    if stop < 0 or own[start + len(words) : stop].strip():
+        raise ChatTemplateError(
+            f"turn {place + 1}: the chat template writes no {ending!r} behind its words, so the "
+            "model would not learn to end it"
+        )
+    return own[: stop + len(ending)]
 
 
 def answer_decode(tokenizer: Any, tokens: Sequence[int]) -> str:

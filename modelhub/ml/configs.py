@@ -42,8 +42,17 @@ def config_load(cls: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
 
     Raises ConfigError naming each unknown field, or the first whose type does not fit.
     Lists become tuples; whole numbers are accepted where a float is asked for, booleans nowhere
-    but for bool.
+    but for bool. Where the class has PRESETS, `preset` names the one whose values are taken for
+    what is not given.
     """
+    presets: Mapping[str, Mapping[str, Any]] = getattr(cls, "PRESETS", {})
+    if presets and "preset" in values:
+        name = values["preset"]
+        if name not in presets:
+            known = ", ".join(presets)
+            raise ConfigError(f"{cls.PROGRAM}: there is no preset {name!r}; there are {known}")
+        own = {field: value for field, value in values.items() if field != "preset"}
+        return config_load(cls, {**presets[name], **own})
     names = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - names)
     if unknown:
@@ -141,6 +150,9 @@ class GenerateConfig:
     max_tokens: int = 256  # of an answer
     max_context_tokens: int = 2048  # prompt + answer; a longer prompt is an error that names it
     seed: int = 0  # a sample's own seed is made from this, the prompt's id and the sample's index
+    # Put in front of the first question, and in no record: the answers are learnt without it
+    # (alignment.ml.context_distillation).
+    pre_prompt: str = ""
     chunk_samples: int = 128  # answers written, and kept after a kill, together
     dtype: str = "bfloat16"
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1

@@ -3,7 +3,8 @@
     python -m modelhub.ml.generate RUN_DIR
 
 Reads input `prompts` (prompts.jsonl) and, unless an endpoint is asked, `model`; writes output
-`candidates` (candidates.jsonl): every prompt in its order, its samples by index.
+`candidates` (candidates.jsonl): every prompt in its order, its samples by index. `model` may be an
+adapter; its base is then input `model_base`.
 
 The samples are cut into chunks of whole prompts. A chunk is drawn together and its records are
 put in place as one file, so that a run killed at any point goes on with the first chunk that is
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from modelhub.ml.adapter_directory import adapter_directory_check
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Answer, Engine, Sample, engine_choose
 from modelhub.ml.model_directory import model_directory_check
@@ -50,10 +52,12 @@ class PromptsError(RefusedError):
 def main(run: RunDir) -> None:
     config = run.config(GenerateConfig)
     prompts = prompts_read(run.input("prompts") / "prompts.jsonl")
-    engine_name = engine_choose(config.engine)
-    why = "" if config.engine != "auto" else " (auto: vLLM is installed)"
-    if config.engine == "auto" and engine_name != "vllm":
-        why = " (auto: vLLM is not installed)"
+    prompts = [prompt_prefix(prompt, config.pre_prompt) for prompt in prompts]
+    engine_name, why = engine_choose(config.engine), ""
+    if config.engine == "auto":
+        why = f" (auto: vLLM is {'' if engine_name == 'vllm' else 'not '}installed)"
+        if engine_name == "vllm" and _has_virtual_tokens(run):
+            engine_name, why = "transformers", " (auto: vLLM serves LoRA adapters alone)"
     print(f"engine: {engine_name}{why}", flush=True)
     maker = _EngineMaker(run, config, engine_name)
     samples = samples_plan(prompts, config, maker.prompts_lay(prompts))
@@ -84,6 +88,13 @@ def main(run: RunDir) -> None:
     folder = run.output("candidates")
     records_write(folder / "candidates.jsonl", parts.records())
     run.succeed(outputs={"candidates": "candidates"}, result=parts.facts(prompts=len(prompts)))
+
+
+def _has_virtual_tokens(run: RunDir) -> bool:
+    """Whether the model is an adapter of that kind; a whole model is not read for it."""
+    if not run.has_input("model_base"):
+        return False
+    return adapter_directory_check(run.input("model")).virtual_tokens > 0
 
 
 def _progress_teller(run: RunDir, before: int, total: int) -> Callable[[int], None]:
@@ -128,6 +139,17 @@ def prompts_read(path: Path) -> list[PromptRecord]:
     if not prompts:
         raise PromptsError(f"{path.name} holds no prompt")
     return prompts
+
+
+def prompt_prefix(prompt: PromptRecord, pre_prompt: str) -> PromptRecord:
+    """The prompt with words in front of its first question, where every chat template has room."""
+    if not pre_prompt:
+        return prompt
+    first = next(i for i, one in enumerate(prompt.messages) if one["role"] == "user")
+    asked = f"{pre_prompt}\n\n{prompt.messages[first]['content']}"
+    messages = list(prompt.messages)
+    messages[first] = {"role": "user", "content": asked}
+    return PromptRecord(prompt_id=prompt.prompt_id, messages=messages)
 
 
 def _prompt_check(prompt: PromptRecord, file: str, line: int) -> None:
@@ -203,7 +225,7 @@ class _EngineMaker:
 
     def __init__(self, run: RunDir, config: GenerateConfig, name: str) -> None:
         self._run, self._config, self._name = run, config, name
-        self._folder: Path | None = None
+        self._model: Any = None  # modelhub.ml.adapter.ModelInput
         self._tokenizer: Any = None
         self._longest = 0
 
@@ -214,15 +236,16 @@ class _EngineMaker:
         """
         if self._name == "openai":
             return [() for _ in prompts]
+        from modelhub.ml.adapter import model_context, model_input
         from modelhub.ml.chat import ChatTemplateError, prompt_render
         from modelhub.ml.checkpoint import tokenizer_load
 
-        self._folder = self._run.input("model")
-        facts = model_directory_check(self._folder)
+        self._model = model_input(self._run, "model")
+        facts = model_directory_check(self._model.whole)
         if facts.role != "causal":
             raise RefusedError(f"a {facts.architecture} scores answers, it writes none")
-        self._tokenizer = tokenizer_load(self._folder)
-        limit = min(self._config.max_context_tokens, facts.context_tokens)
+        self._tokenizer = tokenizer_load(self._model.whole)
+        limit = min(self._config.max_context_tokens, model_context(self._model))
         room = limit - self._config.max_tokens
         laid, problems = [], []
         for prompt in prompts:
@@ -249,27 +272,44 @@ class _EngineMaker:
             return OpenAIEngine(
                 self._config, journal=self._run.path / "checkpoints" / "parts" / "answers.jsonl"
             )
-        from modelhub.ml.chat import stop_ids
-
-        if self._folder is None:
+        if self._model is None:
             raise RuntimeError("the prompts are laid before the engine is loaded")
-        settings: dict[str, Any] = {
-            "tokenizer": self._tokenizer,
-            "stop_ids": stop_ids(self._tokenizer, _model_eos(self._folder)),
-            "context_tokens": self._longest + self._config.max_tokens,
-        }
-        if self._name == "vllm":
-            try:
-                from modelhub.ml.engines.vllm import VllmEngine
-            except ImportError as error:
-                raise RefusedError(f"engine vllm: it cannot be imported here: {error}") from error
-            return VllmEngine(self._folder, self._config, **settings)
-        from modelhub.ml.engines.transformers import TransformersEngine
-
-        return TransformersEngine(self._folder, self._config, **settings)
+        return local_engine_load(
+            self._name,
+            self._model,
+            self._config,
+            tokenizer=self._tokenizer,
+            context_tokens=self._longest + self._config.max_tokens,
+        )
 
 
-def _model_eos(folder: Path) -> list[int]:
+def local_engine_load(
+    name: str, model: Any, config: GenerateConfig, *, tokenizer: Any, context_tokens: int
+) -> Engine:
+    """An engine of this process, for a `modelhub.ml.adapter.ModelInput`. name: as `engine_choose`.
+
+    context_tokens: the longest prompt and answer together that will be asked.
+    """
+    from modelhub.ml.chat import stop_ids
+
+    settings: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "stop_ids": stop_ids(tokenizer, model_eos(model.whole)),
+        "context_tokens": context_tokens,
+        "base": model.base,
+    }
+    if name == "vllm":
+        try:
+            from modelhub.ml.engines.vllm import VllmEngine
+        except ImportError as error:
+            raise RefusedError(f"engine vllm: it cannot be imported here: {error}") from error
+        return VllmEngine(model.folder, config, **settings)
+    from modelhub.ml.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model.folder, config, **settings)
+
+
+def model_eos(folder: Path) -> list[int]:
     """The ending tokens named in the model's own generation settings."""
     path = folder / "generation_config.json"
     named = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None

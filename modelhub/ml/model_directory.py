@@ -15,7 +15,7 @@ import re
 import stat
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,10 @@ class TensorEntry:
     dtype: str  # as written: "BF16"
     shape: tuple[int, ...]
 
+    @property
+    def numbers(self) -> int:
+        return math.prod(self.shape)
+
 
 def model_directory_check(folder: Path) -> ModelFacts:
     """Read a Hugging Face model directory and say what it holds.
@@ -139,22 +143,22 @@ def model_directory_check(folder: Path) -> ModelFacts:
     its name promises; for settings that would run or fetch code; for weights that are missing,
     overlap or reach outside their file; for an architecture Rondo does not know.
     """
-    sizes = _files_list(folder)
+    sizes = files_list(folder)
     for name in (_CONFIG, _TOKENIZER):
         if name not in sizes:
             raise ModelDirectoryError(name, "missing")
-    config = _settings_read(folder / _CONFIG)
+    config = settings_read(folder / _CONFIG)
     architecture, role = _architecture_check(config)
     context_tokens = _size_check(config)
     if _GENERATION in sizes:
-        _settings_read(folder / _GENERATION)
+        settings_read(folder / _GENERATION)
     tensors = _weights_read(folder, sizes)
     chat_template = _tokenizer_read(folder, sizes)
     for name in sorted(sizes.keys() & _COMPANIONS):
         _companion_check(folder / name)
     numbers: dict[str, int] = {}
     for entry in tensors.values():
-        numbers[entry.dtype] = numbers.get(entry.dtype, 0) + math.prod(entry.shape)
+        numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
     most = max(numbers, key=lambda dtype: numbers[dtype])
     if most not in _DTYPE_NAMES:
         raise ModelDirectoryError(_SINGLE, f"most weights are {most}; wanted F32, BF16 or F16")
@@ -242,8 +246,11 @@ def _tensor_check(file: str, tensor: str, described: Any) -> tuple[TensorEntry, 
     return TensorEntry(dtype=dtype, shape=tuple(shape)), begin, end
 
 
-def _files_list(folder: Path) -> dict[str, int]:
-    """Name → bytes of the files of a folder, all of them plain and known."""
+def files_list(folder: Path, known: Collection[str] = ()) -> dict[str, int]:
+    """Name → bytes of the files of a folder, all of them plain and known.
+
+    known: the names there may be; none given, those a model is made of. Raises ModelDirectoryError.
+    """
     if not folder.is_dir():
         raise ModelDirectoryError("", f"{folder.name or folder} is not a folder")
     sizes: dict[str, int] = {}
@@ -256,14 +263,16 @@ def _files_list(folder: Path) -> dict[str, int]:
                 raise ModelDirectoryError(entry.name, "a folder; a model's files lie side by side")
             if not stat.S_ISREG(mode.st_mode):
                 raise ModelDirectoryError(entry.name, "not a plain file")
-            _name_check(entry.name)
+            _name_check(entry.name, known)
             sizes[entry.name] = mode.st_size
     return sizes
 
 
-def _name_check(name: str) -> None:
-    known = {_CONFIG, _GENERATION, _TOKENIZER, _TOKENIZER_CONFIG, _SPECIAL_TOKENS, _TEMPLATE}
-    if name in known | {_SINGLE, _INDEX} | _COMPANIONS or _SHARD.fullmatch(name):
+def _name_check(name: str, known: Collection[str]) -> None:
+    own = {_CONFIG, _GENERATION, _TOKENIZER, _TOKENIZER_CONFIG, _SPECIAL_TOKENS, _TEMPLATE}
+    if name in known:
+        return
+    if not known and (name in own | {_SINGLE, _INDEX} | _COMPANIONS or _SHARD.fullmatch(name)):
         return
     suffix = Path(name).suffix.lower()
     if suffix == ".py":
@@ -284,7 +293,7 @@ def _json_read(path: Path, limit: int = _MAX_JSON_BYTES) -> Any:
         raise ModelDirectoryError(path.name, f"not JSON: {error}") from error
 
 
-def _settings_read(path: Path) -> dict[str, Any]:
+def settings_read(path: Path) -> dict[str, Any]:
     """A settings file: an object, with nothing in it that runs or fetches code."""
     settings = _json_read(path)
     if not isinstance(settings, dict):
@@ -408,13 +417,13 @@ def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> str:
         raise ModelDirectoryError(_TOKENIZER, "not a tokenizer: its added tokens do not read")
     template: Any = None
     if _TOKENIZER_CONFIG in sizes:
-        settings = _settings_read(folder / _TOKENIZER_CONFIG)
+        settings = settings_read(folder / _TOKENIZER_CONFIG)
         template = settings.get("chat_template")
         kind = settings.get("tokenizer_class")
         if kind is not None and not (isinstance(kind, str) and re.fullmatch(r"\w{1,80}", kind)):
             raise ModelDirectoryError(_TOKENIZER_CONFIG, f"tokenizer_class {kind!r:.80}")
     if _SPECIAL_TOKENS in sizes:
-        _settings_read(folder / _SPECIAL_TOKENS)
+        settings_read(folder / _SPECIAL_TOKENS)
     if _TEMPLATE in sizes:
         template = _text_read(folder / _TEMPLATE)
     named = template if isinstance(template, list) else [{"name": "default", "template": template}]

@@ -2,6 +2,7 @@
 
 from django.db.models import Count, Prefetch, QuerySet
 
+from modelhub.errors import ApplicationError
 from modelhub.models import Alias, AliasMove, Artifact, Model, ModelVersion, Run
 
 
@@ -47,6 +48,20 @@ def version_named(*, name: str) -> ModelVersion | None:
     if which.isascii() and which.isdecimal() and len(which) < 10:
         return versions.filter(number=int(which)).first()
     return versions.filter(aliases__name=which).first()
+
+
+def version_inputs(*, version: ModelVersion, role: str) -> dict[str, Artifact]:
+    """What a run is given to read the version in a role: of an adapter its base too, `<role>_base`.
+
+    One query for an adapter. Raises ApplicationError for an adapter without a parent, which is its
+    base; that it is the base it was trained on, the program holds its hash against.
+    """
+    inputs = {role: version.artifact}
+    if version.role == ModelVersion.Role.ADAPTER:
+        if version.parent is None:
+            raise ApplicationError(f"{version} is an adapter, and no version is its base.")
+        inputs[f"{role}_base"] = version.parent.artifact
+    return inputs
 
 
 def version_children(*, version: ModelVersion) -> list[ModelVersion]:

@@ -201,6 +201,9 @@ def _generate(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
 
 
 def _model(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
+    if run.config.get("publish") == "adapter":
+        adapter = _stored(Artifact.Kind.ADAPTER, {"weights.txt": run.uid})
+        return {"adapter": adapter}, {**MODEL_FACTS, "adapter": "lora"}
     artifact = _stored(Artifact.Kind.MODEL, {"weights.txt": run.uid})
     held_out = {"held_out": dict(HELD_OUT)} if run.program == "reward" else {}
     return {"model": artifact}, {**MODEL_FACTS, **held_out}

@@ -72,6 +72,7 @@ RECIPE = Recipe(
     sft={
         "epochs": 3,
         "lr": 2e-4,
+        "adapter": "lora",
         "lora_rank": 16,
         "examples_per_step": 8,
         "max_tokens": 512,

@@ -1,14 +1,20 @@
 """Settings of the training programs, a file each. Standard library: the web side reads them."""
 
+from alignment.ml.configs.context_distillation import ContextDistillationConfig
 from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
+from alignment.ml.configs.ghost_attention import GhostAttentionConfig
+from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
+    "ContextDistillationConfig",
     "EnsembleConfig",
     "EvaluateConfig",
+    "GhostAttentionConfig",
+    "MergeAdapterConfig",
     "RejectionConfig",
     "RewardConfig",
     "SftConfig",

@@ -26,6 +26,8 @@ class Pass:
 
     row: Row
     read: list[Tensor] | None  # of each group, each once
+    # Places whose keys and values an adapter has of its own, and those of every layer.
+    virtual: tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]] | None = None
 
 
 def _attention(
@@ -58,6 +60,8 @@ def _attention(
         raise UnsupportedModelError(
             f"a sliding window of {window} tokens is shorter than prompt and answer ({row.longest})"
         )
+    if shared_prefix.virtual is not None:
+        key, value = _prefix_lay(key, value, *shared_prefix.virtual, layer=module.layer_idx)
     if torch.is_autocast_enabled(query.device.type):
         # Rotary positions are multiplied in float32; the products of attention are autocast's.
         dtype = torch.get_autocast_dtype(query.device.type)
@@ -73,6 +77,26 @@ def _attention(
             output, _ = flex_attention_forward(module, query, key, value, mask, scaling=scaling)
             return output, None
     return attention_by_answer(query, key, value, row, dropout, scaling), None
+
+
+def _prefix_lay(
+    key: Tensor,
+    value: Tensor,
+    places: Tensor,
+    layers: tuple[tuple[Tensor, Tensor], ...],
+    *,
+    layer: int,
+) -> tuple[Tensor, Tensor]:
+    """Keys and values with a prefix's own at its places, the same in front of every prompt.
+
+    Behind the rotation of positions: a prefix has none, as when it lies in a cache.
+    """
+    laid = []
+    for computed, own in zip((key, value), layers[layer], strict=True):
+        copies = len(places) // own.shape[2]
+        repeated = own.to(computed.dtype).repeat(1, 1, copies, 1)
+        laid.append(computed.index_copy(2, places, repeated))
+    return laid[0], laid[1]
 
 
 AttentionInterface.register(IMPLEMENTATION, _attention)

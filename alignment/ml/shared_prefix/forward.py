@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from alignment.ml.ensemble import members_combine
 from alignment.ml.shared_prefix.attention import IMPLEMENTATION, Pass
 from alignment.ml.shared_prefix.rows import Row
 from alignment.ml.shared_prefix.support import base_model, length_check
+from alignment.ml.shared_prefix.virtual import places_of, virtual_tokens
 
 _LOGPROB_CHUNK_TOKENS = 256
 
@@ -22,24 +24,56 @@ def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) ->
     read: for each group the only places of the row that are wanted, few of them, shape (R,) each,
     and in a group's order. Then the states of those alone come back, in the same order, shape
     (sum of R, C), and the last layer does little else than they need.
+
+    With an adapter that has tokens of its own (`virtual`) each prompt is computed behind them.
     """
     base = base_model(model)
     if base.config._attn_implementation != IMPLEMENTATION:
         raise ValueError("call attach(model) before running rows through it")
-    length_check(base, row.longest)
     device = base.get_input_embeddings().weight.device
-    backbone = getattr(base, base.base_model_prefix)
-    output = backbone(
-        input_ids=row.input_ids().to(device),
+    virtual = virtual_tokens(model)
+    if virtual is None:
+        length_check(base, row.longest)
+        states_TC = _backbone(base, row, read, {"input_ids": row.input_ids().to(device)})
+        return states_TC if read is None else states_TC[torch.cat(list(read)).to(device)]
+    laid = row.behind(virtual.tokens)
+    length_check(base, laid.longest)
+    own, others = (places.to(device) for places in places_of(laid, virtual.tokens))
+    ids = laid.input_ids().to(device)
+    if read is not None:
+        read = [others[places.to(device)] for places in read]
+    if virtual.embeddings_WC is None:
+        prefix = (own, virtual.layers)
+        states_TC = _backbone(base, laid, read, {"input_ids": ids}, prefix)
+    else:
+        embedded = base.get_input_embeddings()(ids)
+        repeated = virtual.embeddings_WC.to(embedded.dtype).repeat(len(laid.groups), 1)
+        embedded = embedded.index_copy(1, own, repeated[None])
+        states_TC = _backbone(base, laid, read, {"inputs_embeds": embedded})
+    return states_TC[others] if read is None else states_TC[torch.cat(list(read))]
+
+
+def _backbone(
+    base: PreTrainedModel,
+    row: Row,
+    read: Sequence[Tensor] | None,
+    inputs: dict[str, Tensor],
+    virtual: tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]] | None = None,
+) -> Tensor:
+    device = base.get_input_embeddings().weight.device
+    output = getattr(base, base.base_model_prefix)(
+        **inputs,
         position_ids=row.position_ids().to(device),
         # Four dimensions are how transformers knows a mask that is not to be touched; without one
         # it would build a T × T mask from the positions.
         attention_mask=torch.empty((1, 1, 0, 0), device=device),
         use_cache=False,
-        shared_prefix=Pass(row, None if read is None else [x.unique().to(device) for x in read]),
+        shared_prefix=Pass(
+            row, None if read is None else [x.unique().to(device) for x in read], virtual
+        ),
     )
     states_TC: Tensor = output.last_hidden_state[0]
-    return states_TC if read is None else states_TC[torch.cat(list(read)).to(device)]
+    return states_TC
 
 
 def answer_scores(model: Any, row: Row) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """Groups packed into rows: which token lies where, at which position, and what is read."""
 
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +116,12 @@ class Row:
             parts += [torch.arange(span.prompt, span.prompt + length) for length in span.answers]
         return torch.cat(parts)[None]
 
+    def behind(self, tokens: int) -> "Row":
+        """The row with `tokens` places in front of every prompt, for an adapter's own."""
+        places = [0] * tokens
+        groups = tuple(Group([*places, *one.prompt_T], one.answers) for one in self.groups)
+        return Row(groups, self.indices)
+
     def score_indices(self) -> list[Tensor]:
         """For each group the index of every answer's last token in the row, shape (K,)."""
         return [
@@ -178,22 +185,23 @@ class Row:
 
 
 def pack(groups: Sequence[Group], budget_tokens: int) -> list[Row]:
-    """Lay groups into rows of at most `budget_tokens`, largest first into the first row with room.
+    """Lay groups into rows of at most `budget_tokens`, largest first into the row they fit best.
 
-    A group is never split: one larger than the budget has a row to itself. The answer depends on
-    the groups and their order alone; `Row.indices` leads back to it.
+    Best fit decreasing: of the rows with room, the one that is left with the least (of equals the
+    oldest). A group is never split: one larger than the budget has a row to itself. The answer
+    depends on the groups and their order alone; `Row.indices` leads back to it.
     """
     bins: list[list[int]] = []
-    room: list[int] = []
+    room: list[tuple[int, int]] = []  # (free tokens, bin), sorted
     for index in sorted(range(len(groups)), key=lambda i: -groups[i].tokens):
         tokens = groups[index].tokens
-        for number, free in enumerate(room):
-            if tokens <= free:
-                bins[number].append(index)
-                room[number] -= tokens
-                break
+        place = bisect_left(room, (tokens, 0))
+        if place < len(room):
+            free, number = room.pop(place)
+            bins[number].append(index)
         else:
+            free, number = budget_tokens, len(bins)
             bins.append([index])
-            room.append(budget_tokens - tokens)
+        insort(room, (free - tokens, number))
     rows = sorted(sorted(indices) for indices in bins)
     return [Row(tuple(groups[i] for i in indices), tuple(indices)) for indices in rows]

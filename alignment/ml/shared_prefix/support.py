@@ -16,11 +16,6 @@ def base_model(model: Any) -> PreTrainedModel:
     if isinstance(model, PreTrainedModel):
         return model
     if hasattr(model, "peft_config"):
-        for config in model.peft_config.values():
-            if config.is_prompt_learning:
-                raise UnsupportedModelError(
-                    f"{config.peft_type} adds tokens of its own: a shared row has no place for them"
-                )
         return model.get_base_model()
     raise UnsupportedModelError(f"{type(model).__name__} is not a transformers model")
 

@@ -4,10 +4,13 @@ In-process (VLLM_ENABLE_V1_MULTIPROCESSING=0): a program that is killed leaves n
 
 Log-probabilities are vLLM's "raw_logprobs": log-softmax of the logits before temperature, top-k
 and top-p.
+
+New weights are taken in place (`refresh`), in a fraction of a second where a new engine takes half
+a minute. vLLM's own reload is not whole on the CPU: see `vllm_refresh`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +28,21 @@ import torch
 import vllm
 from vllm import LLM, SamplingParams
 from vllm.inputs import TokensPrompt
+from vllm.lora.request import LoRARequest
 
+from modelhub.ml.adapter_directory import adapter_directory_check
 from modelhub.ml.chat import answer_decode
 from modelhub.ml.configs import GenerateConfig, RefusedError
-from modelhub.ml.engines import Answer, Sample
+from modelhub.ml.engines import Answer, Drawn, Sample
 
 _MAX_SEQUENCES = 256
 _MIN_STEP_TOKENS = 32_768
 _KV_BLOCK_TOKENS = 128
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmEngine:
-    """One model in vLLM. See the Engine protocol."""
+    """One model in vLLM. See the protocols Engine and Sampler."""
 
     name = "vllm"
     load_s = 0.0
@@ -49,11 +55,24 @@ class VllmEngine:
         tokenizer: Any,
         stop_ids: tuple[int, ...],
         context_tokens: int,
+        base: Path | None = None,
     ) -> None:
-        """context_tokens: the longest prompt and answer together that will be asked."""
+        """context_tokens: the longest prompt and answer together that will be asked. base: the
+        model under `folder`, if that is an adapter.
+
+        Raises RefusedError for an adapter that vLLM does not serve.
+        """
         self.version = vllm.__version__
         self._config, self._tokenizer, self._stop_ids = config, tokenizer, stop_ids
+        self._adapter = None
+        adapted: dict[str, Any] = {}
+        if base is not None:
+            rank = lora_rank(folder)
+            adapted = {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+            self._adapter = LoRARequest("adapter", 1, str(folder))
+            folder = base
         settings: dict[str, Any] = {
+            **adapted,
             "model": str(folder),
             "dtype": config.dtype,
             "load_format": "safetensors",  # never a pickle
@@ -71,6 +90,7 @@ class VllmEngine:
             "seed": config.seed & 0x7FFFFFFF,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
+            "worker_extension_cls": "modelhub.ml.engines.vllm_refresh.WeightRefresh",
         }
         if not torch.cuda.is_available():
             settings["enforce_eager"] = True  # compiling takes longer than it saves here
@@ -78,6 +98,46 @@ class VllmEngine:
         self._llm = LLM(**settings)
 
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
+        return [self._answer(output) for output in self._outputs(samples, finished)]
+
+    def draw(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Drawn]:
+        return [
+            Drawn(
+                tokens=tuple(output.token_ids),
+                logprobs=tuple(
+                    step[token].logprob
+                    for step, token in zip(output.logprobs, output.token_ids, strict=True)
+                ),
+                finish_reason=output.finish_reason,
+            )
+            for output in self._outputs(samples, finished)
+        ]
+
+    def refresh(self, weights: Mapping[str, torch.Tensor]) -> None:
+        # The engine is in this process: nothing is written to disk or sent anywhere.
+        self._llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
+        )
+        self._llm.collective_rpc("lm_head_refresh")
+        self._llm.reset_prefix_cache()
+
+    def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        self._llm.reset_prefix_cache()
+        outputs = self._llm.generate(
+            [TokensPrompt(prompt_token_ids=[*prompt, *answer]) for prompt, answer in sequences],
+            # One token more is the least that can be asked for.
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False),
+            use_tqdm=False,
+        )
+        return [
+            [
+                step[token].logprob
+                for step, token in zip(output.prompt_logprobs[len(prompt) :], answer, strict=True)
+            ]
+            for output, (prompt, answer) in zip(outputs, sequences, strict=True)
+        ]
+
+    def _outputs(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Any]:
         # What an earlier chunk left in the cache would change how this one is batched.
         self._llm.reset_prefix_cache()
         prompts = [TokensPrompt(prompt_token_ids=list(one.prompt_tokens)) for one in samples]
@@ -95,9 +155,9 @@ class VllmEngine:
             )
             for sample in samples
         ]
-        outputs = self._llm.generate(prompts, asked, use_tqdm=False)
+        outputs = self._llm.generate(prompts, asked, use_tqdm=False, lora_request=self._adapter)
         finished(len(samples))
-        return [self._answer(output.outputs[0]) for output in outputs]
+        return [output.outputs[0] for output in outputs]
 
     def _answer(self, output: Any) -> Answer:
         tokens = list(output.token_ids)
@@ -109,6 +169,25 @@ class VllmEngine:
             finish_reason=output.finish_reason,
             mean_logprob=output.cumulative_logprob / len(tokens),
         )
+
+
+def lora_rank(folder: Path) -> int:
+    """The rank that the engine makes room for: the least it knows that holds the adapter's.
+
+    Raises RefusedError for adapters that put tokens in front of a prompt, and for larger ranks.
+    """
+    facts = adapter_directory_check(folder)
+    if facts.kind != "lora":
+        raise RefusedError(
+            f"engine vllm serves no {facts.kind} adapter, LoRA alone: take engine transformers"
+        )
+    fitting = [rank for rank in _LORA_RANKS if rank >= facts.rank]
+    if not fitting:
+        raise RefusedError(
+            f"engine vllm serves LoRA up to rank {_LORA_RANKS[-1]}, and this is {facts.rank}: "
+            "merge it (program merge_adapter), or take engine transformers"
+        )
+    return fitting[0]
 
 
 def _kv_cache_bytes(folder: Path, config: GenerateConfig, context_tokens: int) -> int:

@@ -43,7 +43,7 @@ def metrics_of(run: Path) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for _, line in lines_read(run / "metrics.jsonl"):
         values = line["values"]
-        values.pop("tokens_per_s")
+        values.pop("tokens_per_s", None)
         found.setdefault(line["step"], {}).update(values)
     return found
 

@@ -5,14 +5,19 @@ import json
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
+transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 from alignment.ml import sft
 from alignment.ml.configs import SftConfig
+from alignment.ml.conversations import Conversation, lessons_make
 from alignment.ml.data import DemonstrationRecord
+from alignment.ml.divergence import Diverged
+from alignment.ml.dropout import residual_dropout_set
 from alignment.ml.shared_prefix import attach, pack
-from modelhub.ml.chat import end_of_turn_id, prompt_render
+from modelhub.ml.adapter import ModelInput
+from modelhub.ml.chat import prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
-from modelhub.ml.configs import RefusedError
+from modelhub.ml.configs import ConfigError, RefusedError, config_load
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import (
@@ -24,6 +29,8 @@ from tests.alignment.ml.programs import (
     run_make,
     tiny_gpt2_write,
 )
+from tests.alignment.ml.shared_prefix.models import gradients_of
+from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
@@ -80,73 +87,90 @@ def sft_run(folder, base, records, **config):
 # ── what is learnt from ──────────────────────────────────────────────────────────────────────────
 
 
-def test_loss_is_on_the_tokens_of_the_answers_alone(base):
-    """Against transformers' own loss, one answer at a time, prompt labels masked."""
-    tokenizer = tokenizer_load(base)
-    examples = sft.examples_make(demonstrations(4), tokenizer, max_tokens=512)
-    model = model_load(base, dtype="float32")
+def talks(prompts):
+    """Conversations of one to three turns, some of them with the same beginning."""
+    found = []
+    for number in range(prompts):
+        for version in range(1 + number % 2):
+            turns = []
+            for turn in range(1 + number % 3):
+                turns += [
+                    {"role": "user", "content": f"Question {number}.{turn}"},
+                    {"role": "assistant", "content": f"{version} says {number * turn}"},
+                ]
+            found.append(Conversation(id=f"t{number:02}", messages=turns, written_from=1))
+    return found
+
+
+def small_of(name):
+    """A random model of an architecture, over the tiny tokenizer's vocabulary."""
+    vocabulary = len(tiny_tokenizer())
+    small = {
+        "vocab_size": vocabulary,
+        "hidden_size": 24,
+        "intermediate_size": 40,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+    }
+    config = {
+        "llama": lambda: transformers.LlamaConfig(**small, num_key_value_heads=2),
+        "qwen": lambda: transformers.Qwen2Config(**small, num_key_value_heads=2),
+        "gpt2": lambda: transformers.GPT2Config(
+            vocab_size=vocabulary,
+            n_embd=24,
+            n_layer=2,
+            n_head=4,
+            attn_pdrop=0.0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        ),
+    }[name]()
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # large enough for attention to matter
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return model
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
+def test_packed_conversations_have_the_loss_and_gradients_of_each_alone(name):
+    """Against transformers' own loss, one conversation at a time, what is told masked by -100."""
+    lessons = lessons_make(talks(7), tiny_tokenizer(), max_tokens=512).lessons
+    plain, packed = small_of(name), small_of(name)
     expected, tokens = 0.0, 0
-    for group in examples.groups:
-        for answer in group.answers:
-            ids = torch.tensor([group.prompt_T + answer])
-            labels = torch.tensor([[-100] * len(group.prompt_T) + answer])
-            expected += model(ids, labels=labels).loss.item() * len(answer)
-            tokens += len(answer)
-    attach(model)
-    (row,) = pack(examples.groups, 4096)
-    loss, right = sft.row_loss(model, row)
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert 0 <= int(right) < tokens
-
-
-def test_an_answer_that_was_cut_off_is_not_taught_to_end():
-    tokenizer = tiny_tokenizer()
-    examples = sft.examples_make(
-        [demonstration("a", "yes"), demonstration("b", "yes and", "length")],
-        tokenizer,
-        max_tokens=100,
-    )
-    finished, cut = (group.answers[0] for group in examples.groups)
-    assert finished[-1] == end_of_turn_id(tokenizer)
-    assert end_of_turn_id(tokenizer) not in cut
-    assert (len(finished), len(cut)) == (4, 7)
-
-
-def test_answers_to_one_prompt_share_it():
-    examples = sft.examples_make(
-        [demonstration("b", "one"), demonstration("a", "two"), demonstration("b", "three")],
-        tiny_tokenizer(),
-        max_tokens=100,
-    )
-    assert [len(group.answers) for group in examples.groups] == [1, 2]  # a, then b
-    assert examples.answers == 3
-
-
-def test_long_and_empty_answers_are_left_out_and_named_never_cut():
-    tokenizer = tiny_tokenizer()
-    prompt = len(prompt_render(tokenizer, messages("Say a")))
-    fits, too_long = "x" * 9, "x" * 10  # with the end of the turn 10 and 11 tokens
-    examples = sft.examples_make(
-        [
-            demonstration("a", fits),
-            demonstration("a", too_long),
-            demonstration("b", "", "length"),
-            demonstration("c", ""),
-        ],
-        tokenizer,
-        max_tokens=prompt + 10,
-    )
-    assert examples.too_long == ["a"]
-    assert examples.empty == ["b"]
-    # An empty answer that ended is one token long: the end.
-    assert [len(answer) for group in examples.groups for answer in group.answers] == [10, 1]
+    for lesson in lessons:
+        for answer, taught in zip(lesson.group.answers, lesson.taught, strict=True):
+            ids = torch.tensor([lesson.group.prompt_T + answer])
+            masked = [one if t else -100 for one, t in zip(answer, taught, strict=True)]
+            labels = torch.tensor([[-100] * len(lesson.group.prompt_T) + masked])
+            loss = plain(ids, labels=labels, use_cache=False).loss * sum(taught)
+            loss.backward()
+            expected += loss.item()
+            tokens += sum(taught)
+    attach(packed)
+    found = right = 0
+    rows = pack([lesson.group for lesson in lessons], 300)
+    assert 1 < len(rows) < len(lessons)
+    for row in rows:
+        loss, own = sft.row_loss(packed, row, [lessons[index] for index in row.indices])
+        loss.backward()
+        found, right = found + loss.item(), right + int(own)
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert 0 <= right < tokens
+    error = (gradients_of(packed) - gradients_of(plain)).norm() / gradients_of(plain).norm()
+    assert error < 1e-5
 
 
 @pytest.mark.parametrize(
     ("records", "reason"),
     [
         ([], "there are no demonstrations"),
-        ([demonstration("a", "x" * 500)], "none of 1 demonstrations can be learnt from: 1 longer"),
+        (
+            [demonstration("a", "x" * 500)],
+            "none of 1 demonstrations can be learnt from: 1 longer than 100 tokens",
+        ),
         (
             [demonstration("a", "x"), demonstration("a", "y", question="Another")],
             "prompt a stands for different conversations",
@@ -168,7 +192,7 @@ def test_what_teaches_nothing_is_refused_before_a_model_is_loaded(
 def test_every_epoch_takes_every_prompt_once_in_an_order_of_its_own():
     plan = sft.steps_plan([1] * 20, epochs=3, examples_per_step=8, seed=1)
     orders = [
-        [place for step in plan if step.epoch == epoch for place in step.prompts]
+        [place for step in plan if step.epoch == epoch for place in step.lessons]
         for epoch in range(3)
     ]
     assert all(sorted(order) == list(range(20)) for order in orders)
@@ -180,12 +204,12 @@ def test_every_epoch_takes_every_prompt_once_in_an_order_of_its_own():
 def test_steps_are_even_rather_than_the_last_one_short():
     # 50 examples at 8 a step are 7 steps of 7 or 8, not 6 of 8 and one of 2.
     plan = sft.steps_plan([1] * 50, epochs=1, examples_per_step=8, seed=0)
-    assert sorted(len(step.prompts) for step in plan) == [7, 7, 7, 7, 7, 7, 8]
+    assert sorted(len(step.lessons) for step in plan) == [7, 7, 7, 7, 7, 7, 8]
 
 
 def test_a_prompt_with_more_answers_than_a_step_takes_is_not_split():
     plan = sft.steps_plan([1, 9, 1, 1], epochs=1, examples_per_step=2, seed=0)
-    assert sorted(place for step in plan for place in step.prompts) == [0, 1, 2, 3]
+    assert sorted(place for step in plan for place in step.lessons) == [0, 1, 2, 3]
 
 
 def test_learning_rate_rises_in_a_line_and_falls_in_a_cosine():
@@ -204,7 +228,9 @@ def test_a_single_step_trains_at_the_full_rate():
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("config", [{}, {"lora_rank": 4}], ids=["every weight", "adapter"])
+@pytest.mark.parametrize(
+    "config", [{}, {"adapter": "lora", "lora_rank": 4}], ids=["every weight", "adapter"]
+)
 def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base, config):
     records = [*demonstrations(6), demonstration("long", "x" * 400)]
     run = sft_run(tmp_path, base, records, epochs=25, lr=5e-3, max_tokens=200, **config)
@@ -226,7 +252,7 @@ def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base
 
 def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
     losses = []
-    for config in ({}, {"lora_rank": 4}):
+    for config in ({}, {"adapter": "lora", "lora_rank": 4}):
         run = sft_run(tmp_path / str(len(losses)), base, demonstrations(4), epochs=1, **config)
         sft.main(RunDir(run))
         losses.append(metrics_of(run)[1]["loss"])
@@ -234,12 +260,12 @@ def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
 
 
 def test_merging_marks_what_the_adapter_changed_and_nothing_else(base):
-    model = sft.policy_load(base, SftConfig(lora_rank=4))
+    model = sft.policy_load(ModelInput(base), SftConfig(adapter="lora", lora_rank=4))
     merged = sft.trained_merge(model)
     changed = {name for name, weight in merged.named_parameters() if weight.requires_grad}
     assert "model.layers.0.self_attn.q_proj.weight" in changed
     assert not any("embed" in name or "norm" in name or "lm_head" in name for name in changed)
-    whole = sft.trained_merge(sft.policy_load(base, SftConfig()))
+    whole = sft.trained_merge(sft.policy_load(ModelInput(base), SftConfig()))
     assert all(weight.requires_grad for weight in whole.parameters())
 
 
@@ -284,7 +310,7 @@ def test_a_weight_lost_in_the_last_step_is_found_before_publishing(tmp_path, bas
 def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_path, base, kind):
     config = {"epochs": 40, "lr": 1e-3, "checkpoint_every_steps": 7}
     if kind == "adapter":
-        config["lora_rank"] = 4
+        config |= {"adapter": "lora", "lora_rank": 4}
     if kind == "dropout":
         base = tiny_gpt2_write(tmp_path / "gpt2", dropout=0.1)
     whole = sft_run(tmp_path / "whole", base, demonstrations(12), **config)
@@ -300,3 +326,217 @@ def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_p
     assert result_of(killed)["epochs"] == result_of(whole)["epochs"]
     weights = "outputs/model/model.safetensors"
     assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
+
+
+# ── what is watched as it trains ─────────────────────────────────────────────────────────────────
+
+
+def chat_rows(count):
+    """ShareGPT rows whose question says on which side they are."""
+    sides = ["train"] * 3 + ["validation", "held_out"]
+    return [
+        {
+            "prompt_id": f"q{number:02}",
+            "split": sides[number % 5],
+            "messages": [
+                {"role": "user", "content": f"Say {number}"},
+                {"role": "assistant", "content": "the same word"},
+            ],
+        }
+        for number in range(count)
+    ]
+
+
+def chats_run(folder, base, count=15, **config):
+    (folder / "inputs").mkdir(parents=True)
+    text = "".join(json.dumps(row) + "\n" for row in chat_rows(count))
+    (folder / "inputs" / "demonstrations.jsonl").write_text(text)
+    inputs = {"base": base, "demonstrations": folder / "inputs"}
+    settings = {"epochs": 6, "lr": 5e-3, "examples_per_step": 3, "bootstrap_samples": 200}
+    return run_make(folder / "run", "sft", inputs, {**settings, **config})
+
+
+def test_validation_loss_falls_as_it_trains_and_the_held_out_split_is_heard_twice(tmp_path, base):
+    run = chats_run(tmp_path, base, evaluate_every_steps=6)
+    sft.main(RunDir(run))
+    curve = {
+        step: values["validation_loss"]
+        for step, values in metrics_of(run).items()
+        if "validation_loss" in values
+    }
+    assert sorted(curve) == [0, 6, 12, 18]
+    assert curve[18] < 0.5 * curve[0]
+    result = result_of(run)
+    assert (result["examples"], result["steps"]) == (9, 18)
+    for split in ("validation", "held_out"):
+        assert result[split]["conversations"] == 3
+        assert result[split]["difference"]["high"] < 0
+        assert result[split]["difference"]["mean"] == pytest.approx(
+            result[split]["loss_after"] - result[split]["loss_before"]
+        )
+    assert result["validation"]["loss_before"] == pytest.approx(curve[0])
+
+
+def test_loss_before_training_is_transformers_own(tmp_path, base):
+    run = chats_run(tmp_path, base, epochs=1)
+    sft.main(RunDir(run))
+    model, tokenizer = model_load(base, dtype="float32"), tokenizer_load(base)
+    talks = [
+        Conversation(id=row["prompt_id"], messages=row["messages"], written_from=1)
+        for row in chat_rows(15)
+        if row["split"] == "held_out"
+    ]
+    total = tokens = 0.0
+    for lesson in lessons_make(talks, tokenizer, max_tokens=500).lessons:
+        prompt_T, answer_T = lesson.group.prompt_T, lesson.group.answers[0]
+        labels = torch.tensor([[-100] * len(prompt_T) + answer_T])
+        total += model(torch.tensor([prompt_T + answer_T]), labels=labels).loss.item() * len(
+            answer_T
+        )
+        tokens += len(answer_T)
+    assert result_of(run)["held_out"]["loss_before"] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_watching_leaves_no_trace_in_the_weights(tmp_path, base):
+    found = []
+    for number, watched in enumerate(
+        ({}, {"evaluate_every_steps": 1, "sample_every_steps": 1, "sample_tokens": 4})
+    ):
+        base_here = tiny_gpt2_write(tmp_path / f"gpt2-{number}", dropout=0.1)
+        run = chats_run(tmp_path / str(number), base_here, epochs=2, **watched)
+        sft.main(RunDir(run))
+        found.append((run / "outputs/model/model.safetensors").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("config", [{}, {"adapter": "prefix", "publish": "adapter", "lr": 0.1}])
+def test_greedy_answers_to_fixed_prompts_are_logged(tmp_path, base, config, capsys):
+    run = chats_run(
+        tmp_path, base, sample_every_steps=9, sample_prompts=2, sample_tokens=20, **config
+    )
+    sft.main(RunDir(run))
+    samples = result_of(run)["samples"]
+    assert [one["step"] for one in samples] == [0, 0, 9, 9, 18, 18]
+    # Of the validation split, which is never learnt.
+    assert {one["prompt"].strip().split("\n")[1] for one in samples} == {"Say 3", "Say 8"}
+    assert samples[-1]["answer"] != samples[1]["answer"]
+    if not config:
+        assert samples[-1]["answer"] == "the same word"
+    assert f"step 18, behind …{samples[-1]['prompt'][-60:]!r}: " in capsys.readouterr().out
+
+
+def test_a_resumed_run_has_seen_the_same(tmp_path, base, monkeypatch):
+    settings = {"evaluate_every_steps": 4, "sample_every_steps": 6, "checkpoint_every_steps": 5}
+    whole = chats_run(tmp_path / "whole", base, **settings)
+    sft.main(RunDir(whole))
+    killed = chats_run(tmp_path / "killed", base, **settings)
+    real = sft.row_loss
+    calls = iter(range(1000))
+
+    def dies(*args):
+        if next(calls) == 8:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(sft, "row_loss", dies)
+    run = RunDir(killed)
+    with pytest.raises(KeyboardInterrupt):
+        sft.main(run)
+    run._lock.close()
+    monkeypatch.setattr(sft, "row_loss", real)
+    sft.main(RunDir(killed))
+    assert metrics_of(killed) == metrics_of(whole)
+    for name in ("validation", "held_out", "samples", "epochs"):
+        assert result_of(killed)[name] == result_of(whole)[name]
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_published_recipes_have_names():
+    llama = config_load(SftConfig, {"preset": "llama-2", "epochs": 3})
+    assert (llama.epochs, llama.lr, llama.weight_decay, llama.examples_per_step) == (
+        3,
+        2e-5,
+        0.1,
+        64,
+    )
+    assert llama.loss_turns == "every"
+    instruct = config_load(SftConfig, {"preset": "instructgpt"})
+    assert (instruct.epochs, instruct.dropout, instruct.lr_final_share) == (16, 0.2, 0.1)
+    assert (instruct.lr, instruct.warmup_share) == (9.65e-6, 0.0)
+    with pytest.raises(ConfigError, match="there is no preset 'llama'; there are llama-2, instr"):
+        config_load(SftConfig, {"preset": "llama"})
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
+def test_residual_dropout_acts_in_training_alone(name):
+    model = small_of(name)
+    ids = torch.arange(5, 25)[None]
+    plain = model.eval()(ids).logits
+    residual_dropout_set(model, 0.2)
+    assert torch.equal(model(ids).logits, plain)
+    model.train()
+    assert not torch.allclose(model(ids).logits, model(ids).logits)
+    # Of what a sublayer adds, a fifth is dropped and the rest is scaled up.
+    seen = []
+    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    stack[0].mlp.register_forward_hook(lambda _module, _args, out: seen.append(out))
+    model(ids)
+    assert (seen[0] == 0).float().mean().item() == pytest.approx(0.2, abs=0.06)
+
+
+def test_a_run_whose_loss_runs_away_is_stopped_and_nothing_is_published(tmp_path, base):
+    run = sft_run(
+        tmp_path,
+        base,
+        demonstrations(12),
+        epochs=40,
+        lr=3.0,
+        warmup_share=0.5,
+        max_grad_norm=1e9,
+        loss_rise_limit=3.0,
+        grad_norm_rise_limit=0.0,
+    )
+    with pytest.raises(Diverged, match=r"the loss was .* times its level.*nothing is published"):
+        sft.main(RunDir(run))
+    assert list((run / "outputs").iterdir()) == []
+
+
+def test_a_split_is_never_learnt_from_but_train_needs_something(tmp_path, base):
+    run = chats_run(tmp_path, base)
+    path = tmp_path / "inputs" / "demonstrations.jsonl"
+    rows = [row for row in chat_rows(15) if row["split"] != "train"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = {"base": base, "demonstrations": tmp_path / "inputs"}
+    run = run_make(tmp_path / "again", "sft", inputs, {})
+    with pytest.raises(RefusedError, match="there are no demonstrations"):
+        sft.main(RunDir(run))
+
+
+# ── several processes ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "config"),
+    [("ddp", {}), ("fsdp2", {}), ("ddp", {"adapter": "lora"})],
+    ids=["ddp", "fsdp2", "ddp, lora"],
+)
+def test_two_processes_have_the_losses_of_one(tmp_path, base, strategy, config):
+    settings = {"epochs": 2, "evaluate_every_steps": 3, "sample_every_steps": 3, **config}
+    settings |= {"sample_tokens": 4, "sample_prompts": 1, "examples_per_step": 4}
+    one = chats_run(tmp_path / "one", base, **settings)
+    sft.main(RunDir(one))
+    two = chats_run(tmp_path / "two", base, **settings)
+    assert ranks_run(sft.main, two, world=2, strategy=strategy) == [0, 0], (
+        two / "log.txt"
+    ).read_text()[-3000:]
+    expected, found = metrics_of(one), metrics_of(two)
+    assert found.keys() == expected.keys()
+    for step, values in expected.items():
+        assert found[step] == pytest.approx(values, rel=1e-4, abs=1e-6)
+    assert result_of(two)["held_out"]["loss_after"] == pytest.approx(
+        result_of(one)["held_out"]["loss_after"], rel=1e-4
+    )
+    assert (two / "outputs/model/model.safetensors").exists()

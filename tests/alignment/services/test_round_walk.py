@@ -396,3 +396,25 @@ def test_a_recipe_that_does_not_fit_the_prompts_starts_nothing(
         round_start(campaign=campaign, recipe=recipe_with(**values), launch_key="key", actor=None)
     assert refused.value.extra["field"] == field
     assert not campaign.rounds.exists()
+
+
+def test_a_round_may_make_an_adapter_which_is_sampled_and_compared_on_its_base(
+    campaign: Campaign, people: list[Membership]
+) -> None:
+    recipe = recipe_with(sft={"adapter": "lora", "publish": "adapter"})
+    round = hands.round_walk(hands.make_round(campaign, recipe=recipe), people, until="promoted")
+    adapter = round.policy_out
+    assert adapter is not None and adapter.role == "adapter"
+    assert adapter.parent == campaign.base_version
+
+    def inputs(role: str) -> dict[str, str]:
+        run = round.round_runs.get(role=role).run
+        return dict(run.inputs.values_list("role", "artifact__sha256"))
+
+    base = campaign.base_version.artifact.sha256
+    compared, asked = inputs("evaluation"), inputs("candidates_after")
+    assert (compared["after"], compared["after_base"]) == (adapter.artifact.sha256, base)
+    assert compared["before"] == base and "before_base" not in compared
+    assert (asked["model"], asked["model_base"]) == (adapter.artifact.sha256, base)
+    with pytest.raises(ApplicationError, match=r"is an adapter: merge it .* point champion at"):
+        hands.make_round(campaign, key="another")

@@ -110,3 +110,47 @@ def test_a_killed_run_leaves_no_process_and_ends_as_one_never_interrupted(
     assert "resuming: 400 of 800" in (run / "log.txt").read_text()
     name = "outputs/candidates/candidates.jsonl"
     assert (run / name).read_bytes() == (sampled / name).read_bytes()
+
+
+def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path, tiny):
+    """Trained until its answer is not the base's, then greedy, by both engines."""
+    from alignment.ml import sft
+    from modelhub.ml.manifest import manifest_write
+    from modelhub.ml.rundir import RunDir
+    from tests.alignment.ml.test_sft import demonstration, sft_run
+
+    manifest_write(tiny)
+    prompts = prompts_write(tmp_path / "prompts", 3)
+    asked = [json.loads(line) for line in (prompts / "prompts.jsonl").read_text().splitlines()]
+    trained = sft_run(
+        tmp_path / "sft",
+        tiny,
+        [
+            demonstration(one["prompt_id"], "so it is", question=one["messages"][0]["content"])
+            for one in asked
+        ],
+        adapter="lora",
+        lora_rank=6,  # the engine makes room for 8
+        publish="adapter",
+        epochs=60,
+        lr=1e-2,
+    )
+    sft.main(RunDir(trained))
+    adapter = trained / "outputs" / "adapter"
+    config = {**CONFIG, "samples": 1, "temperatures": [0.0], "max_tokens": 8}
+    found = {}
+    for engine in ("vllm", "transformers"):
+        run = run_write(
+            tmp_path / engine,
+            "generate",
+            {**config, "engine": engine},
+            prompts=prompts,
+            model=adapter,
+            model_base=tiny,
+        )
+        program_finish(PROGRAM, run)
+        found[engine] = _records(run)
+    assert [one.text for one in found["vllm"]] == ["so it is"] * 3
+    for one, other in zip(found["vllm"], found["transformers"], strict=True):
+        assert one.text == other.text
+        assert one.mean_logprob == pytest.approx(other.mean_logprob, abs=1e-3)

@@ -149,9 +149,9 @@ def _main(run: Path) -> None:
 def test_prompts_that_are_too_long_are_named_before_the_model_is_loaded(
     tiny, tmp_path, monkeypatch
 ):
-    from modelhub.ml import checkpoint
+    from modelhub.ml import adapter
 
-    monkeypatch.setattr(checkpoint, "model_load", None)
+    monkeypatch.setattr(adapter, "model_load", None)
     prompts = prompts_write(tmp_path / "prompts", 9, words=40)
     config = {"engine": "transformers", "max_tokens": 60, "max_context_tokens": 300}
     run = run_write(tmp_path / "run", "generate", config, prompts=prompts, model=tiny)

@@ -42,3 +42,15 @@ def test_packing_keeps_every_group_once_and_the_budget_where_a_group_allows(size
         assert row.tokens <= budget or len(row.groups) == 1
         assert row.tokens == row.input_ids().shape[1]
     assert rows == pack(groups, budget)
+
+
+def test_a_group_goes_where_it_leaves_the_least_room():
+    # 7 and 6 open rows of 10; the 3 fits both and best behind the 7; the 4 fills the other.
+    sizes = [(7, []), (6, []), (3, []), (4, [])]
+    groups = [Group([1] * size, [[]]) for size, _ in sizes]
+    assert [row.indices for row in pack(groups, 10)] == [(0, 2), (1, 3)]
+    # First fit would put the 2 behind the 6, where the 4 then has no room.
+    groups = [Group([1] * size, [[]]) for size in (8, 6, 4, 2)]
+    assert [row.indices for row in pack(groups, 10)] == [(0, 3), (1, 2)]
+    groups = [Group([1] * size, [[]]) for size in (5, 7, 3, 2, 3)]
+    assert [row.indices for row in pack(groups, 10)] == [(0, 3, 4), (1, 2)]

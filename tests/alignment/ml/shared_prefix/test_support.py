@@ -117,14 +117,16 @@ class TestRefusals:
         with pytest.raises(UnsupportedModelError, match="NaN or infinite"):
             attach(model)
 
-    def test_prefix_tuning(self):
+    def test_an_adapter_whose_tokens_have_no_place_on_a_row(self):
         peft = pytest.importorskip("peft", reason="the ml extra is not installed")
         plain = copy.deepcopy(fresh("llama_gqa", "causal")[1])
         model = peft.get_peft_model(
-            plain, peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+            plain, peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
         )
-        with pytest.raises(UnsupportedModelError, match="tokens of its own"):
-            attach(model)
+        attach(model)
+        (row,) = pack([Group([1, 2], [[3]])], 100)
+        with pytest.raises(UnsupportedModelError, match="PROMPT_TUNING has no place"):
+            shared_prefix.hidden_states(model, row)
 
     def test_an_empty_prompt(self):
         with pytest.raises(ValueError, match="a prompt of one token"):

