@@ -75,8 +75,11 @@ def round_start(
     if policy_in.role == ModelVersion.Role.ADAPTER:
         # A reward model starts from the policy, and has no base of its own beside it.
         raise ApplicationError(
-            f"The champion, {policy_in}, is an adapter: merge it (program merge_adapter), and point"
-            f" {campaign.champion_alias} at the merged version."
+            gettext(
+                "The champion, %(policy_in)s, is an adapter: merge it (program merge_adapter), and"
+                " point %(alias)s at the merged version."
+            )
+            % {"policy_in": policy_in, "alias": campaign.champion_alias}
         )
     if policy_in.role not in POLICY_ROLES:
         raise ApplicationError(

@@ -1,6 +1,7 @@
 """Reading models, versions and aliases."""
 
 from django.db.models import Count, Prefetch, QuerySet
+from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError
 from modelhub.models import Alias, AliasMove, Artifact, Model, ModelVersion, Run
@@ -59,7 +60,10 @@ def version_inputs(*, version: ModelVersion, role: str) -> dict[str, Artifact]:
     inputs = {role: version.artifact}
     if version.role == ModelVersion.Role.ADAPTER:
         if version.parent is None:
-            raise ApplicationError(f"{version} is an adapter, and no version is its base.")
+            raise ApplicationError(
+                gettext("%(version)s is an adapter, and no version is its base.")
+                % {"version": version}
+            )
         inputs[f"{role}_base"] = version.parent.artifact
     return inputs
 

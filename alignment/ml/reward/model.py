@@ -135,21 +135,6 @@ def parameter_groups(model: Any, config: RewardConfig) -> list[dict[str, Any]]:
     ]
 
 
-def adapter_merge(model: Any) -> Any:
-    """The model with its adapter, if it has one, merged; what was trained requires gradients."""
-    if not hasattr(model, "peft_config"):
-        return model
-    adapted = {
-        name.removeprefix("base_model.model.")
-        for name, module in model.named_modules()
-        if isinstance(module, peft.tuners.lora.LoraLayer)
-    }
-    merged = model.merge_and_unload()
-    for name, weight in merged.named_parameters():
-        weight.requires_grad_(name.removesuffix(".weight") in {*adapted, "score"})
-    return merged
-
-
 def padding_set(model: Any, tokenizer: Any) -> None:
     """Name a padding token that is not the end of a turn, for other tools that load the model.
 

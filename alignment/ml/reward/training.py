@@ -5,6 +5,7 @@ scores are shifted to mean 0 on demonstrations only where the run is given some.
 
 Killed and started again it goes on from its last checkpoint to the same losses, bit for bit on the
 CPU: the order of the data depends on the seed and the step alone, the checkpoint holds the rest.
+On several processes (`modelhub.ml.parallel`) a step's rows are shared out, with the losses of one.
 
 Legend: K answers of a prompt, M heads of the model.
 """
@@ -18,8 +19,9 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from alignment.ml.adapters import trained_merge
 from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load
@@ -43,7 +45,6 @@ from alignment.ml.reward.examples import (
     template_check,
 )
 from alignment.ml.reward.model import (
-    adapter_merge,
     bootstrap_weights,
     demonstrations_lay,
     padding_set,
@@ -69,6 +70,7 @@ from modelhub.ml.checkpoint import (
 )
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import lines_read
 from modelhub.ml.rundir import RunDir
 
@@ -139,7 +141,7 @@ def _weight(ranking: Ranking, config: RewardConfig) -> float:
 
 
 def step_gradients(
-    model: Any, groups: Sequence[RankedGroup], config: RewardConfig
+    model: Any, groups: Sequence[RankedGroup], config: RewardConfig, processes: Processes
 ) -> tuple[dict[str, float], int]:
     """Add the gradient of the mean ranking loss of `groups` to the model's, row by row.
 
@@ -148,39 +150,46 @@ def step_gradients(
     the tokens computed.
     """
     total = sum(group_weight(group, config) for group in groups)
-    loss = right = gaps = 0.0
-    pairs = 0
-    scores: list[float] = []
-    spreads: list[float] = []
-    rows = pack([group.group for group in groups], config.budget_tokens)
-    for row in rows:
+    tokens = sum(group.group.tokens for group in groups)
+    loss = right = gaps = pairs = score_sum = spread_sum = answers = 0.0
+    budget_tokens = processes.budget_tokens(config.budget_tokens, tokens)
+    rows = pack([group.group for group in groups], budget_tokens)
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         with _autocast(model, config.dtype):
-            row_scores = member_scores(model, row)
+            row_scores = processes.forward(member_scores, model, row)
         own = [groups[index] for index in row.indices]
         row_loss = sum(
             group_losses(scores_KM, group, config)
             for scores_KM, group in zip(row_scores, own, strict=True)
         )
-        (row_loss / total).backward()
-        loss += float(row_loss.detach()) / total
+        (weight * row_loss / total).backward()
+        loss += weight * float(row_loss.detach())
         for scores_KM, group in zip(row_scores, own, strict=True):
             values = _combined(scores_KM.detach(), config)
-            scores += values.tolist()
-            spreads += scores_KM.detach().std(1, unbiased=False).tolist()
+            score_sum += weight * float(values.sum())
+            spread_sum += weight * float(scores_KM.detach().std(1, unbiased=False).sum())
+            answers += weight * len(values)
             for ranking in group.rankings:
                 mask_KK = better_of(group, ranking)
                 own_right, own_pairs = pair_accuracy(values, mask_KK)
-                right, pairs = right + own_right, pairs + own_pairs
-                gaps += float((values[:, None] - values[None, :]).cpu()[mask_KK].sum())
+                right += weight * own_right
+                pairs += weight * own_pairs
+                gap = (values[:, None] - values[None, :]).cpu()[mask_KK].sum()
+                gaps += weight * float(gap)
+    processes.gradients_sum(model.parameters())
+    sums = processes.sum(
+        {"loss": loss, "right": right, "gaps": gaps, "pairs": pairs}
+        | {"scores": score_sum, "spreads": spread_sum, "answers": answers}
+    )
     figures = {
-        "loss": loss,
-        "accuracy": right / pairs,
-        "reward_mean": fmean(scores),
-        "margin": gaps / pairs,
+        "loss": sums["loss"] / total,
+        "accuracy": sums["right"] / sums["pairs"],
+        "reward_mean": sums["scores"] / sums["answers"],
+        "margin": sums["gaps"] / sums["pairs"],
     }
     if config.heads > 1:
-        figures["spread"] = fmean(spreads)
-    return figures, sum(row.tokens for row in rows)
+        figures["spread"] = sums["spreads"] / sums["answers"]
+    return figures, tokens
 
 
 def _combined(scores_KM: Tensor, config: RewardConfig) -> Tensor:
@@ -191,20 +200,36 @@ def _combined(scores_KM: Tensor, config: RewardConfig) -> Tensor:
 
 
 @torch.no_grad()
-def member_scores_of(model: Any, groups: Sequence[Group], config: RewardConfig) -> list[Tensor]:
-    """The scores of each head for each group, float32 on the CPU, shape (K, M)."""
+def member_scores_of(
+    model: Any,
+    groups: Sequence[Group],
+    config: RewardConfig,
+    processes: Processes | None = None,
+) -> list[Tensor]:
+    """The scores of each head for each group, float32 on the CPU, shape (K, M).
+
+    With `processes` every one of them calls this and computes all, as a sharded model asks.
+    """
     found: list[Tensor] = [torch.empty(0)] * len(groups)
     for row in pack(groups, config.budget_tokens):
         with _autocast(model, config.dtype):
-            row_scores = member_scores(model, row)
+            if processes is None:
+                row_scores = member_scores(model, row)
+            else:
+                row_scores = processes.forward(member_scores, model, row)
         for index, scores_KM in zip(row.indices, row_scores, strict=True):
             found[index] = scores_KM.cpu()
     return found
 
 
-def scores_of(model: Any, groups: Sequence[RankedGroup], config: RewardConfig) -> list[Tensor]:
+def scores_of(
+    model: Any,
+    groups: Sequence[RankedGroup],
+    config: RewardConfig,
+    processes: Processes | None = None,
+) -> list[Tensor]:
     """The model's scores of each group, float32 on the CPU, shape (K,)."""
-    found = member_scores_of(model, [group.group for group in groups], config)
+    found = member_scores_of(model, [group.group for group in groups], config, processes)
     return [_combined(scores_KM, config) for scores_KM in found]
 
 
@@ -226,7 +251,12 @@ def _autocast(model: Any, dtype: str) -> AbstractContextManager[Any]:
 
 
 def train(
-    run: RunDir, model: Any, groups: Sequence[RankedGroup], data: RankedData, config: RewardConfig
+    run: RunDir,
+    model: Any,
+    groups: Sequence[RankedGroup],
+    data: RankedData,
+    config: RewardConfig,
+    processes: Processes,
 ) -> dict[str, Any]:
     """Train to the end, from the newest checkpoint if there is one.
 
@@ -246,8 +276,9 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = share * group["peak"]
         optimizer.zero_grad(set_to_none=True)
-        figures, tokens = step_gradients(model, [groups[i] for i in plan[step]], config)
-        grad_norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+        own = [groups[i] for i in plan[step]]
+        figures, tokens = step_gradients(model, own, config, processes)
+        grad_norm = processes.gradients_clip(parameters, config.max_grad_norm)
         seconds = time.perf_counter() - started
         figures |= {
             "lr": share * config.lr,
@@ -266,7 +297,7 @@ def train(
         _divergence_check(done, config)
         optimizer.step()
         if config.evaluate_every_steps and (step + 1) % config.evaluate_every_steps == 0:
-            _validate(run, step + 1, model, data, config)
+            _validate(run, step + 1, model, data, config, processes)
         if (step + 1) % config.checkpoint_every_steps == 0 or step + 1 == len(plan):
             _checkpoint(run, model, optimizer, done)
         run.progress(step + 1, len(plan), "steps")
@@ -294,10 +325,17 @@ def _checkpoint(run: RunDir, model: Any, optimizer: Any, done: dict[str, Any]) -
     run.checkpoint_publish(done["step"], write)
 
 
-def _validate(run: RunDir, step: int, model: Any, data: RankedData, config: RewardConfig) -> None:
+def _validate(
+    run: RunDir,
+    step: int,
+    model: Any,
+    data: RankedData,
+    config: RewardConfig,
+    processes: Processes,
+) -> None:
     groups = data.of_split("validation")
     model.eval()
-    report = ranking_report(scores_of(model, groups, config), groups, config)
+    report = ranking_report(scores_of(model, groups, config, processes), groups, config)
     model.train()
     if report is not None:
         run.metric(
@@ -381,10 +419,15 @@ def main(run: RunDir) -> None:
     for note in notes:
         print(f"note: {note}", flush=True)
     print(f"{data.rankings} rankings, {len(groups)} groups to train on", flush=True)
+    processes = processes_start()
     model = reward_model_make(base, config, tokenizer)
-    done = train(run, model, groups, data, config)
+    processes.prepare(model)
+    done = train(run, model, groups, data, config, processes)
+    model = processes.gather(model, lambda: reward_model_make(base, config, tokenizer))
+    if model is None:
+        return  # the first of the processes tests and publishes
     # What is tested below is what is published: no weight changes when it is saved.
-    model = adapter_merge(model)
+    model = trained_merge(model)
     weights_check(model)
     weights_round(model, seed=config.seed)
     model.eval()

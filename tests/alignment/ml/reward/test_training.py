@@ -289,7 +289,7 @@ def loaded(tmp_path, tokenizer, records):
 def gradient_of(base, groups, config):
     model = reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
-    figures, tokens = training.step_gradients(model, groups, config)
+    figures, tokens = training.step_gradients(model, groups, config, processes_start())
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     return figures, tokens, found
 
@@ -311,7 +311,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path, base, tokenizer):
     model = reward_model_make(base, config)
     torch.nn.init.normal_(model.score.weight, generator=torch.manual_seed(1))
     model.train()  # transformers checkpoints in training only
-    training.step_gradients(model, groups, config)
+    training.step_gradients(model, groups, config, processes_start())
     found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert (found - plain).norm() < 1e-5 * plain.norm()
 
