@@ -2,6 +2,9 @@
 
 from modelhub.ml.configs import require
 
+# Kinds of AdamW: torch's own, and bitsandbytes' with moments of 8 bits, in paged memory, or both.
+OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+
 
 def positive_check(config: object, *fields: str) -> None:
     """Raise ConfigError naming the first field that is not more than 0."""
@@ -20,3 +23,10 @@ def dtype_check(config: object) -> None:
         value,
         "float32 or bfloat16",
     )
+
+
+def optimizer_name_check(config: object) -> None:
+    """Raise ConfigError for an optimizer that no program knows."""
+    value = getattr(config, "optimizer", None)
+    program = str(getattr(config, "PROGRAM", ""))
+    require(value in OPTIMIZERS, program, "optimizer", value, " or ".join(OPTIMIZERS))
