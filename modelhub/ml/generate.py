@@ -255,7 +255,7 @@ class _EngineMaker:
             raise RuntimeError("the prompts are laid before the engine is loaded")
         settings: dict[str, Any] = {
             "tokenizer": self._tokenizer,
-            "stop_ids": stop_ids(self._tokenizer, _model_eos(self._folder)),
+            "stop_ids": stop_ids(self._tokenizer, model_eos(self._folder)),
             "context_tokens": self._longest + self._config.max_tokens,
         }
         if self._name == "vllm":
@@ -269,7 +269,7 @@ class _EngineMaker:
         return TransformersEngine(self._folder, self._config, **settings)
 
 
-def _model_eos(folder: Path) -> list[int]:
+def model_eos(folder: Path) -> list[int]:
     """The ending tokens named in the model's own generation settings."""
     path = folder / "generation_config.json"
     named = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None

@@ -6,12 +6,15 @@ openai          a server that speaks the chat-completions protocol
 
 An engine gets the samples of one chunk at a time and starts each chunk from the same state, so that
 a chunk drawn again after a kill comes out equal.
+
+The first two are samplers too: they stay alive beside a training loop, take its new weights in
+place, and give answers as tokens.
 """
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,38 @@ class Engine(Protocol):
         """One answer for each sample, in order.
 
         `finished(n)` is called now and then with the number of samples done so far.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One answer as its tokens, the one that ended it included."""
+
+    tokens: tuple[int, ...]
+    # Nats of each token under the model's own distribution, before temperature, top-k and top-p.
+    logprobs: tuple[float, ...]
+    finish_reason: str  # "stop", "length"
+
+
+class Sampler(Engine, Protocol):
+    """An engine that follows a model in training."""
+
+    def draw(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Drawn]:
+        """One answer for each sample, in order, as `generate` draws them."""
+        ...
+
+    def refresh(self, weights: Mapping[str, Any]) -> None:
+        """Take new weights in place: every tensor of the model, by transformers' name for it.
+
+        Converted to the engine's own dtype. What was cached under the old weights is dropped.
+        """
+        ...
+
+    def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        """log p of every answer token of (prompt, answer) pairs, nats, computed by the engine.
+
+        Neither part may be empty, and together they are shorter than the engine's context.
         """
         ...
 

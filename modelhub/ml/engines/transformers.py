@@ -15,7 +15,7 @@ V vocabulary.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from transformers.masking_utils import sdpa_mask
 from modelhub.ml.chat import answer_decode
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import GenerateConfig, RefusedError
-from modelhub.ml.engines import Answer, Sample
+from modelhub.ml.engines import Answer, Drawn, Sample
 
 _ATTENTION = "rondo_grouped_decode"
 _MAX_ROWS = 64
@@ -78,7 +78,7 @@ class _Row:
     uniforms: Tensor  # one number a token, (max_tokens,)
     length: int  # tokens whose keys are in the cache
     tokens: list[int] = field(default_factory=list)
-    logprob: float = 0.0
+    logprobs: list[float] = field(default_factory=list)
 
 
 class _RowsLayer(CacheLayerMixin):
@@ -145,7 +145,7 @@ class _Rows(Cache):
 
 
 class TransformersEngine:
-    """One model in transformers. See the Engine protocol."""
+    """One model in transformers. See the protocols Engine and Sampler."""
 
     name = "transformers"
     load_s = 0.0
@@ -178,9 +178,31 @@ class TransformersEngine:
         self._layers = settings.num_hidden_layers
         self._rows_at_most = _rows_at_most(settings, config.dtype, context_tokens)
 
-    @torch.inference_mode()
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
-        answers: dict[int, Answer] = {}
+        return [self._answer(one) for one in self.draw(samples, finished)]
+
+    @torch.no_grad()
+    def refresh(self, weights: Mapping[str, Tensor]) -> None:
+        own = self._model.state_dict()
+        if own.keys() != weights.keys():
+            other = sorted(own.keys() ^ weights.keys())
+            raise ValueError(f"the engine's model and the new weights differ: {other[0]}")
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
+
+    @torch.inference_mode()
+    def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        found = []
+        for prompt, answer in sequences:
+            ids = torch.tensor([prompt + answer], device=self._device)
+            logits = self._model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            logs = torch.log_softmax(logits.float(), dim=-1)
+            found.append(logs.gather(1, ids[0, len(prompt) :, None])[:, 0].tolist())
+        return found
+
+    @torch.inference_mode()
+    def draw(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Drawn]:
+        drawn: dict[int, Drawn] = {}
         longest = max(len(sample.prompt_tokens) for sample in samples)
         cache = _Rows(
             count=min(self._rows_at_most, len(samples)),
@@ -196,10 +218,15 @@ class TransformersEngine:
             """Add a token to a row. Returns whether that ended its answer."""
             one = rows[row]
             one.tokens.append(token)
-            one.logprob += logprob
+            one.logprobs.append(logprob)
             if token not in self._stop_ids and len(one.tokens) < self._config.max_tokens:
                 return False
-            answers[one.place] = self._answer(one)
+            stopped = token in self._stop_ids
+            drawn[one.place] = Drawn(
+                tokens=tuple(one.tokens),
+                logprobs=tuple(one.logprobs),
+                finish_reason="stop" if stopped else "length",
+            )
             return True
 
         while waiting or rows:
@@ -234,8 +261,8 @@ class TransformersEngine:
                     for layer in cache.layers:
                         layer.row_move(len(rows), row, last.length)
             if ended:
-                finished(len(answers))
-        return [answers[place] for place in range(len(samples))]
+                finished(len(drawn))
+        return [drawn[place] for place in range(len(samples))]
 
     def _prefill(self, prompt: tuple[int, ...]) -> tuple[DynamicCache, Tensor]:
         """The prompt's keys and values, and the logits (V,) of the token after it."""
@@ -279,14 +306,14 @@ class TransformersEngine:
         logprobs = torch.log_softmax(logits.float(), dim=-1).gather(1, tokens[:, None])[:, 0]
         return tokens.tolist(), logprobs.tolist()
 
-    def _answer(self, row: _Row) -> Answer:
-        stopped = row.tokens[-1] in self._stop_ids
-        written = row.tokens[:-1] if stopped else row.tokens
+    def _answer(self, drawn: Drawn) -> Answer:
+        stopped = drawn.finish_reason == "stop"
+        written = drawn.tokens[:-1] if stopped else drawn.tokens
         return Answer(
             text=answer_decode(self._tokenizer, written),
-            token_count=len(row.tokens),
-            finish_reason="stop" if stopped else "length",
-            mean_logprob=row.logprob / len(row.tokens),
+            token_count=len(drawn.tokens),
+            finish_reason=drawn.finish_reason,
+            mean_logprob=sum(drawn.logprobs) / len(drawn.tokens),
         )
 
 

@@ -4,10 +4,13 @@ In-process (VLLM_ENABLE_V1_MULTIPROCESSING=0): a program that is killed leaves n
 
 Log-probabilities are vLLM's "raw_logprobs": log-softmax of the logits before temperature, top-k
 and top-p.
+
+New weights are taken in place (`refresh`), in a fraction of a second where a new engine takes half
+a minute. vLLM's own reload is not whole on the CPU: see `vllm_refresh`.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ from vllm.inputs import TokensPrompt
 
 from modelhub.ml.chat import answer_decode
 from modelhub.ml.configs import GenerateConfig, RefusedError
-from modelhub.ml.engines import Answer, Sample
+from modelhub.ml.engines import Answer, Drawn, Sample
 
 _MAX_SEQUENCES = 256
 _MIN_STEP_TOKENS = 32_768
@@ -36,7 +39,7 @@ _KV_BLOCK_TOKENS = 128
 
 
 class VllmEngine:
-    """One model in vLLM. See the Engine protocol."""
+    """One model in vLLM. See the protocols Engine and Sampler."""
 
     name = "vllm"
     load_s = 0.0
@@ -71,6 +74,7 @@ class VllmEngine:
             "seed": config.seed & 0x7FFFFFFF,
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
+            "worker_extension_cls": "modelhub.ml.engines.vllm_refresh.WeightRefresh",
         }
         if not torch.cuda.is_available():
             settings["enforce_eager"] = True  # compiling takes longer than it saves here
@@ -78,6 +82,46 @@ class VllmEngine:
         self._llm = LLM(**settings)
 
     def generate(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Answer]:
+        return [self._answer(output) for output in self._outputs(samples, finished)]
+
+    def draw(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Drawn]:
+        return [
+            Drawn(
+                tokens=tuple(output.token_ids),
+                logprobs=tuple(
+                    step[token].logprob
+                    for step, token in zip(output.logprobs, output.token_ids, strict=True)
+                ),
+                finish_reason=output.finish_reason,
+            )
+            for output in self._outputs(samples, finished)
+        ]
+
+    def refresh(self, weights: Mapping[str, torch.Tensor]) -> None:
+        # The engine is in this process: nothing is written to disk or sent anywhere.
+        self._llm.collective_rpc(
+            "reload_weights", kwargs={"weights_iterator": iter(weights.items())}
+        )
+        self._llm.collective_rpc("lm_head_refresh")
+        self._llm.reset_prefix_cache()
+
+    def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        self._llm.reset_prefix_cache()
+        outputs = self._llm.generate(
+            [TokensPrompt(prompt_token_ids=[*prompt, *answer]) for prompt, answer in sequences],
+            # One token more is the least that can be asked for.
+            SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False),
+            use_tqdm=False,
+        )
+        return [
+            [
+                step[token].logprob
+                for step, token in zip(output.prompt_logprobs[len(prompt) :], answer, strict=True)
+            ]
+            for output, (prompt, answer) in zip(outputs, sequences, strict=True)
+        ]
+
+    def _outputs(self, samples: Sequence[Sample], finished: Callable[[int], None]) -> list[Any]:
         # What an earlier chunk left in the cache would change how this one is batched.
         self._llm.reset_prefix_cache()
         prompts = [TokensPrompt(prompt_token_ids=list(one.prompt_tokens)) for one in samples]
@@ -97,7 +141,7 @@ class VllmEngine:
         ]
         outputs = self._llm.generate(prompts, asked, use_tqdm=False)
         finished(len(samples))
-        return [self._answer(output.outputs[0]) for output in outputs]
+        return [output.outputs[0] for output in outputs]
 
     def _answer(self, output: Any) -> Answer:
         tokens = list(output.token_ids)
