@@ -187,6 +187,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "reward": "alignment.ml.reward",
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
+    "ppo": "alignment.ml.ppo",
     "evaluate": "alignment.ml.evaluate",
 }
 # Called, by name, inside the transaction that marks a run of this program succeeded.

@@ -1,12 +1,14 @@
 """Settings of the training programs, a file each. Standard library: the web side reads them."""
 
 from alignment.ml.configs.evaluate import EvaluateConfig
+from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
     "EvaluateConfig",
+    "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
     "SftConfig",
