@@ -11,7 +11,7 @@ from alignment.intervals import bootstrap_mean
 from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import PpoConfig
 from alignment.ml.data import DemonstrationRecord
-from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
+from alignment.ml.ppo.networks import actor_load, critic_load, policy_publish, reference_load
 from alignment.ml.ppo.rewards import Reward, reward_make, vocabulary_check
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt, prompts_lay, room_tokens
 from alignment.ml.ppo.training import Learner, Trained, train
@@ -154,29 +154,28 @@ def main(run: RunDir) -> None:
         config=config,
     )
     learner.average_publish()
-    weights_check(actor)
     after: list[list[float]] = []
     if held_out:
         drawing.refresh(actor, step=trained.steps + 1)
         after = evaluate()
     report = held_out_report(trained.before, after, config)
-    _publish(run, actor, tokenizer, config, trained, report)
+    _publish(run, actor, base, tokenizer, config, trained, report)
 
 
 def _publish(
     run: RunDir,
     actor: Any,
+    base: Path,
     tokenizer: Any,
     config: PpoConfig,
     trained: Trained,
     report: dict[str, Any] | None,
 ) -> None:
-    from alignment.ml.sft import trained_merge
-
-    merged = trained_merge(actor).cpu()
-    weights_round(merged, seed=config.seed)
+    model = policy_publish(actor, base)
+    weights_check(model)
+    weights_round(model, seed=config.seed)
     folder = run.output("model")
-    model_save(merged, tokenizer, folder)
+    model_save(model, tokenizer, folder)
     facts = model_directory_check(folder)
     last = {
         name: fmean(values[-_LAST_STEPS:])

@@ -5,6 +5,7 @@ Legend: S answer tokens of a row, C width of a hidden state, V vocabulary.
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import peft
@@ -65,10 +66,10 @@ def critic_load(reward: Path | None, base: Path, config: PpoConfig) -> Any:
     head = nn.Linear(old.in_features, 1, bias=True)
     with torch.no_grad():
         if model_directory_check(folder).role == "reward":
-            head.weight.copy_(old.weight * config.reward_scale)
-            head.bias.fill_(config.reward_shift)
-            if old.bias is not None:
-                head.bias.add_(old.bias * config.reward_scale)
+            # Of several heads the mean; what training has noted as their shift is taken off.
+            head.weight.copy_(old.weight.mean(0, keepdim=True) * config.reward_scale)
+            shifts = getattr(model.config, "reward_shifts", None) or [0.0]
+            head.bias.fill_(config.reward_shift - config.reward_scale * fmean(shifts))
         else:
             head.weight.zero_()
             head.bias.zero_()
@@ -196,6 +197,13 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
                 "default"
             )
     return weights
+
+
+def policy_publish(actor: Any, base: Path) -> Any:
+    """The improved policy as a plain model on the CPU, every weight of it counted as trained."""
+    model = model_load(base, dtype="float32")
+    model.load_state_dict(plain_weights(actor))
+    return model.requires_grad_()
 
 
 def rounded_weights(weights: dict[str, Tensor], *, dtype: str, seed: int) -> dict[str, Tensor]:

@@ -47,11 +47,17 @@ class Reward(Protocol):
         ...
 
 
+# Where a reward model's vocabulary has this token, it has learnt to give its score there.
+_READING = "<|reward|>"
+
+
 class ModelReward:
-    """A reward model's score."""
+    """A reward model's score, read at an answer's last token or at a token behind it."""
 
     def __init__(self, folder: Path, config: PpoConfig) -> None:
         self.figures: dict[str, float] = {}
+        reading = tokenizer_load(folder).get_vocab().get(_READING)
+        self._reading = [] if reading is None else [reading]
         self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
         self._scorer.model.requires_grad_(False)
         self._budget_tokens = config.budget_tokens
@@ -59,7 +65,11 @@ class ModelReward:
     @torch.inference_mode()
     def scores(self, answers: Answers) -> Tensor:
         found: list[list[float]] = [[] for _ in answers.judged]
-        for row in pack(answers.judged, self._budget_tokens):
+        groups = [
+            Group(one.prompt_T, [[*answer, *self._reading] for answer in one.answers])
+            for one in answers.judged
+        ]
+        for row in pack(groups, self._budget_tokens):
             for place, own in zip(row.indices, self._scorer.scores(row), strict=True):
                 found[place] = own
         return torch.tensor([score for own in found for score in own])
