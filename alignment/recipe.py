@@ -167,8 +167,10 @@ class Recipe:
         return _config_build(SftConfig, {"seed": self.seed, **self.sft})
 
     def ppo_config(self) -> PpoConfig:
+        context = self.ranking_config(seed=0).max_context_tokens
+        values = {"seed": self.seed, "max_context_tokens": context, **self.ppo}
         own = {"engine": self.engine, "max_tokens": self.max_tokens}
-        return _config_build(PpoConfig, {"seed": self.seed, **self.ppo, **own})
+        return _config_build(PpoConfig, {**values, **own})
 
     def evaluate_config(self) -> EvaluateConfig:
         return _config_build(EvaluateConfig, {"seed": self.seed, **self.evaluate})
