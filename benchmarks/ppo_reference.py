@@ -45,7 +45,7 @@ CONFIG: dict[str, Any] = {
     "missing_eos_penalty": 0.2,
     "kl_coef": 0.02,
     "ppo_epochs": 1,
-    "minibatches": 2,
+    "minibatches": 4,
     "lr": 1e-5,
     "critic_lr": 2e-5,
     "warmup_steps": 2,
@@ -111,8 +111,8 @@ def run_prepare(folder: Path, sums: list[tuple[str, str]], held_out: int, config
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--prompts", type=int, default=256)
-    parser.add_argument("--held-out", type=int, default=96)
+    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
     )

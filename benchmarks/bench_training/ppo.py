@@ -46,7 +46,7 @@ from modelhub.ml.configs import GenerateConfig
 from modelhub.ml.engines.transformers import TransformersEngine
 from tests.tiny_model import tiny_tokenizer
 
-K, PROMPTS_PER_STEP, PPO_EPOCHS, STEPS = 4, 4, 4, 6  # of the steps the first is not counted
+K, PROMPTS_PER_STEP, PPO_EPOCHS, STEPS = 4, 4, 4, 5  # of the steps the first is not counted
 PROMPT_TOKENS, ANSWER_TOKENS = (96, 160), 64
 VOCABULARY = 8192
 MICRO_BATCHES = (4, 16)
