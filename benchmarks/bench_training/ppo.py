@@ -159,7 +159,7 @@ class Theirs:
     def __init__(self, python: Path, settings: dict[str, Any], folder: Path) -> None:
         path = folder / f"settings-{settings['micro_batch']}.json"
         path.write_text(json.dumps(settings))
-        script = Path(__file__).with_name("trl_ppo.py")
+        script = Path(__file__).with_name("_trl_ppo.py")
         self.process = subprocess.Popen(
             [str(python), str(script), str(path)],
             stdin=subprocess.PIPE,

@@ -2,7 +2,7 @@
 
 Run by a Python that has TRL 1.12 (`make trl-ppo`) and nothing of this project:
 
-    python trl_ppo.py SETTINGS.json
+    python _trl_ppo.py SETTINGS.json
 
 It says "ready" and then, for every line it reads, takes one step and writes a JSON line with its
 seconds. Between steps it waits, and uses no processor.
