@@ -14,7 +14,8 @@ from alignment.ml.data import DemonstrationRecord
 from alignment.ml.ppo.networks import actor_load, critic_load, policy_publish, reference_load
 from alignment.ml.ppo.rewards import Reward, reward_make, vocabulary_check
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt, prompts_lay, room_tokens
-from alignment.ml.ppo.training import Learner, Trained, train
+from alignment.ml.ppo.training import Trained, train
+from alignment.ml.ppo.updates import Learner
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group
 from modelhub.ml.chat import answer_encode, prompt_render

@@ -12,7 +12,7 @@ from alignment.ml.configs import PpoConfig
 from alignment.ml.configs.ppo import PRESETS
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.divergence import Diverged
-from alignment.ml.ppo import training
+from alignment.ml.ppo import training, updates
 from alignment.ml.ppo.__main__ import main
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
@@ -219,10 +219,10 @@ def test_every_epoch_uses_every_prompt_once():
 
 @pytest.mark.parametrize(("prompts", "parts"), [(8, 2), (7, 3), (2, 4)])
 def test_minibatches_deal_out_every_prompt_once(prompts, parts):
-    hands = training.minibatches_deal(prompts, parts=parts, salt="0:0:0")
+    hands = updates.minibatches_deal(prompts, parts=parts, salt="0:0:0")
     assert sorted(place for hand in hands for place in hand) == list(range(prompts))
     assert max(map(len, hands)) - min(map(len, hands)) <= 1 and all(hands)
-    assert hands != training.minibatches_deal(prompts, parts=parts, salt="0:0:1") or prompts < 3
+    assert hands != updates.minibatches_deal(prompts, parts=parts, salt="0:0:1") or prompts < 3
 
 
 def test_pretraining_examples_are_all_taken_before_one_comes_again():
@@ -234,7 +234,7 @@ def test_pretraining_examples_are_all_taken_before_one_comes_again():
 
 def test_the_rate_rises_from_a_tenth_in_a_line():
     config = PpoConfig(warmup_steps=10)
-    shares = [training.learning_rate_share(step, config) for step in (0, 5, 10, 200)]
+    shares = [updates.learning_rate_share(step, config) for step in (0, 5, 10, 200)]
     assert shares == pytest.approx([0.1, 0.55, 1.0, 1.0])
 
 
@@ -258,7 +258,7 @@ def test_a_gradient_that_is_no_number_touches_no_weight(tmp_path, base, reward, 
         found.append((actor, [one.detach().clone() for one in actor.parameters()]))
         return {"policy/approxkl_avg": 0.0}, 1
 
-    monkeypatch.setattr(training, "minibatch_gradients", gradients)
+    monkeypatch.setattr(updates, "minibatch_gradients", gradients)
     run = ppo_run(tmp_path, {"base": base, "reward": reward})
     with pytest.raises(NotFinite, match="policy/grad_norm is nan at step 1"):
         main(RunDir(run))

@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
 from alignment.ml.configs import PpoConfig
+from alignment.ml.ppo.batch import batch_make
 from alignment.ml.ppo.rewards import Answers, scores_shape
-from alignment.ml.ppo.training import Learner, batch_make
+from alignment.ml.ppo.updates import Learner
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
 
 pytestmark = pytest.mark.ml
