@@ -5,6 +5,7 @@ from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
+from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.sft import SftConfig
@@ -15,6 +16,7 @@ __all__ = [
     "EvaluateConfig",
     "GhostAttentionConfig",
     "MergeAdapterConfig",
+    "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
     "SftConfig",
