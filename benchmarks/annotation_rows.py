@@ -286,6 +286,7 @@ def fill(tasks: int, people: int) -> dict[str, Any]:
     with connection.cursor() as cursor:  # what is asked here is asked of these rows alone
         if connection.vendor == "postgresql":
             cursor.execute("SET session_replication_role = replica")  # look up no foreign key
+            cursor.execute("SET statement_timeout = 0")  # a million rows take their time
         else:
             cursor.execute("PRAGMA foreign_keys = OFF")
             cursor.execute("PRAGMA synchronous = OFF")
