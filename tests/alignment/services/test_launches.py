@@ -66,7 +66,7 @@ def test_a_launched_run_is_queued_with_what_was_asked(base, demonstrations, eve)
     read = {one.role: one.artifact for one in run.inputs.select_related("artifact")}
     assert read == {
         "base": base.artifact,
-        "demonstrations": demonstrations.outputs.get().artifact,
+        "demonstrations_1": demonstrations.outputs.get().artifact,
     }
 
 
