@@ -84,6 +84,10 @@ def test_a_recipe_comes_back_from_json_as_it_went(
         ({"improving": "dpo"}, "recipe.improving: wanted rejection, ppo, rejection+ppo"),
         ({"ppo": {"engine": "vllm"}}, "recipe.ppo: engine is a setting of the recipe itself"),
         ({"ppo": {"lam": 2.0}}, "recipe.ppo.lam: wanted 0 to 1"),
+        (
+            {"improving": "rejection+ppo", "sft": {"adapter": "lora", "publish": "adapter"}},
+            "recipe.sft: publish must be merged",
+        ),
         ({"colour": "blue"}, "recipe: unknown setting colour"),
     ],
 )
