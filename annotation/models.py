@@ -673,8 +673,8 @@ class Report(Identified):
     """Something is wrong with a task: an annotator said so, or too many of them skipped it."""
 
     class Decision(models.TextChoices):
-        KEEP = "keep", "kept"
-        RETIRE = "retire", "retired"
+        KEEP = "keep", _("kept")
+        RETIRE = "retire", _("retired")
 
     task = models.ForeignKey(Task, on_delete=models.CASCADE, related_name="reports")
     reporter = models.ForeignKey(
