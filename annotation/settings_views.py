@@ -67,9 +67,9 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
     now = {
         "overlap": project.overlap,
         "queue_order": project.queue_order,
-        "gold_percent": round(100 * project.gold_share, 2),
-        "pass_percent": round(100 * project.qualification_pass, 2),
-        "mirrored_percent": round(100 * project.mirrored_share, 2),
+        "gold_percent": f"{100 * project.gold_share:g}",
+        "pass_percent": f"{100 * project.qualification_pass:g}",
+        "mirrored_percent": f"{100 * project.mirrored_share:g}",
         "skips_to_review": project.skips_to_review,
     }
     form = SettingsForm(request.POST if request.method == "POST" else None, initial=now)
