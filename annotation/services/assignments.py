@@ -168,11 +168,15 @@ def draft_save(*, assignment: Assignment, draft: dict[str, Any], sequence: int) 
     assignment = _renew(assignment)
     notice = ""
     if assignment.state in (State.SUBMITTED, State.SKIPPED):
-        notice = f"This task is already {assignment.get_state_display()}: the draft was not kept."
+        notice = gettext("This task is already %(state)s: the draft was not kept.") % {
+            "state": assignment.get_state_display()
+        }
     elif not kept:
-        notice = "A newer draft was kept; this one is older."
+        notice = gettext("A newer draft was kept; this one is older.")
     elif assignment.state == State.EXPIRED:
-        notice = "The reservation has lapsed. Your draft is kept, and you can still send it."
+        notice = gettext(
+            "The reservation has lapsed. Your draft is kept, and you can still send it."
+        )
     return DraftReceipt(
         saved=bool(kept),
         sequence=assignment.draft_sequence,
