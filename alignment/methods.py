@@ -165,12 +165,12 @@ _METHODS = (
     Method(
         config=PpoConfig,
         title="PPO",
-        about="The policy learns to write what a reward model, or a checker, likes.",
+        about="The policy learns to write what a reward model likes.",
         docs="algorithms/ppo.md",
         inputs=(
             _BASE,
             _PROMPTS,
-            Input(role="reward", title="Reward model", versions=("reward",), is_required=False),
+            _REWARD,
             Input(
                 role="safety", title="Safety reward model", versions=("reward",), is_required=False
             ),
