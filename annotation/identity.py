@@ -165,6 +165,19 @@ def identity_restore(written: str, *, original: str) -> str:
     return MASK.sub(name_of, written)
 
 
+def identity_hide(written: str, *, original: str) -> str:
+    """What `identity_restore` puts back, hidden again: for whoever goes on with what they wrote.
+
+    Every name that the original hides is hidden wherever it stands, with the original's number.
+    """
+    names = list(dict.fromkeys(name[0] for name in _found(original)))
+    if not names:
+        return written
+    longest_first = sorted(names, key=len, reverse=True)
+    hidden = rf"(?<![A-Za-z0-9_])(?:{'|'.join(map(re.escape, longest_first))})(?![A-Za-z0-9])"
+    return re.sub(hidden, lambda name: f"⟦hidden name {names.index(name[0]) + 1}⟧", written)
+
+
 class IdentityMasker:
     """Masks an answer that is still being written, part by part.
 

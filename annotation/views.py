@@ -226,7 +226,7 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
             messages.success(
                 request,
                 gettext("Dataset %(number)s holds %(used)s judgements.")
-                % {"number": dataset.number, "used": dataset.counts["used"], "kind": dataset.kind},
+                % {"number": dataset.number, "used": dataset.counts["used"]},
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, form, RankingsForm())

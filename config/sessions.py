@@ -11,7 +11,9 @@ class SessionStore(DatabaseSessionStore):
     """What `SESSION_ENGINE` names. Every request of a signed-in person reads its session."""
 
     def _get_session_from_db(self) -> Session | None:
-        session = _SESSION.first(key=self.session_key, now=timezone.now())
+        # A cookie can hold a NUL, which PostgreSQL refuses even where it is only compared.
+        key = self.session_key or ""
+        session = None if "\x00" in key else _SESSION.first(key=key, now=timezone.now())
         if session is None:
             self._session_key = None
         return session

@@ -2,14 +2,14 @@
 
 from dataclasses import dataclass
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, Sum
 
-from annotation.models import Project, Task
+from annotation.models import OPEN, Project, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCount:
-    """The tasks of one kind, those with a known answer aside. Slots are people wanted."""
+    """The tasks of one kind, but known answers and mirrored pairs. Slots are people wanted."""
 
     kind: str
     label: str
@@ -23,12 +23,12 @@ def task_counts(*, project: Project) -> list[TaskCount]:
     """Every kind in the order of Task.Kind, also those without a task. One query over the tasks."""
     rows = {
         row["kind"]: row
-        for row in Task.objects.filter(project=project, gold__isnull=True)
+        for row in Task.objects.filter(project=project, gold__isnull=True, mirror_of__isnull=True)
         .order_by()
         .values("kind")
         .annotate(
             tasks=Count("pk"),
-            open=Count("pk", filter=Q(slots_free__gt=0, closed_at__isnull=True)),
+            open=Count("pk", filter=OPEN),
             slots=Sum("overlap"),
             free=Sum("slots_free"),
         )

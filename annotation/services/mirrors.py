@@ -7,6 +7,7 @@ counts: the first judgement stands for both.
 
 from annotation.mirroring import TASKS_BETWEEN, mirror_due, mirror_pick
 from annotation.models import Assignment, Membership, Submission, Task, TaskCandidate
+from annotation.selectors.queue import qualification_is_wanted
 
 _LOOKED_AT = 200
 _MAY_BE_ASKED_AGAIN = (Submission.Status.ACCEPTED, Submission.Status.SURPLUS)
@@ -22,6 +23,8 @@ def mirrored_task_make(*, membership: Membership) -> tuple[Task, Submission] | N
     project = membership.project
     if not project.mirrored_share or membership.source != Membership.Source.PERSON:
         return None
+    if qualification_is_wanted(membership=membership):
+        return None  # before the test is passed it is the test alone
     given = Assignment.objects.filter(annotator=membership)
     due = mirror_due(
         handed_out=given.count(),
@@ -50,7 +53,7 @@ def mirrored_task_make(*, membership: Membership) -> tuple[Task, Submission] | N
 
 
 def _judged_a_while_ago(membership: Membership) -> Submission | None:
-    """A pair of real work that the member judged and was not asked again."""
+    """A pair of real work, not held or closed, that the member judged and was not asked again."""
     newest = Submission.objects.filter(annotator=membership).order_by("-pk")
     before = newest.values_list("pk", flat=True)[TASKS_BETWEEN : TASKS_BETWEEN + _LOOKED_AT]
     rows = newest.filter(
@@ -60,6 +63,8 @@ def _judged_a_while_ago(membership: Membership) -> Submission | None:
         task__gold__isnull=True,
         task__is_qualification=False,
         task__mirror_of__isnull=True,
+        task__held_at=None,
+        task__closed_at=None,
         mirrors=None,
     ).select_related("task")
     by_uid = {one.uid: one for one in rows}

@@ -15,7 +15,8 @@ from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from annotation.models import Assignment, Submission, SubmissionRevision, Task
+from annotation.identity import identity_hide
+from annotation.models import Assignment, Candidate, Submission, SubmissionRevision, Task
 from annotation.selectors import shown_order
 from annotation.selectors.judgements import judgement_of
 from annotation.services.assignments import slot_return, slot_take
@@ -181,7 +182,7 @@ def submission_reopen(*, submission: Submission) -> Assignment:
     assignment.state = State.LIVE if has_slot else State.EXPIRED
     assignment.ended_at = None if has_slot else timezone.now()
     assignment.lease_until = timezone.now() + timedelta(seconds=settings.ASSIGNMENT_LEASE_S)
-    assignment.draft = payload_of(submission)
+    assignment.draft = _draft_of(submission)
     assignment.draft_sequence += 1
     assignment.save(update_fields=["state", "ended_at", "lease_until", "draft", "draft_sequence"])
     return assignment
@@ -190,6 +191,17 @@ def submission_reopen(*, submission: Submission) -> Assignment:
 def payload_of(submission: Submission) -> dict[str, Any]:
     """A submission's judgement and reason in their one form, as revisions and drafts hold them."""
     return {**judgement_of(submission), "rationale": submission.rationale}
+
+
+def _draft_of(submission: Submission) -> dict[str, Any]:
+    """A submission to go on with, the names hidden that its annotator has never seen."""
+    draft = payload_of(submission)
+    for written in (draft, draft.get("rewrite") or {}):
+        uid = written.get("original") or written.get("started_from")
+        if uid is not None:
+            original = Candidate.objects.get(uid=uid).text
+            written["text"] = identity_hide(written["text"], original=original)
+    return draft
 
 
 def _common_check(form: Form, rationale: str, active_s: float) -> None:

@@ -73,7 +73,12 @@ def tasks_create(
     for some in chunked(asked.order_by("pk").values_list("pk", flat=True), _ROWS_AT_A_TIME):
         had = set(
             Task.objects.filter(
-                project=project, kind=kind, batch=batch, prompt__in=some, gold__isnull=True
+                project=project,
+                kind=kind,
+                batch=batch,
+                prompt__in=some,
+                gold__isnull=True,
+                mirror_of__isnull=True,
             ).values_list("prompt_id", flat=True)
         )
         count += _tasks_write(

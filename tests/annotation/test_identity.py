@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotation.identity import IdentityMasker, identity_mask, identity_restore
+from annotation.identity import IdentityMasker, identity_hide, identity_mask, identity_restore
 
 ONE = "⟦hidden name 1⟧"
 TWO = "⟦hidden name 2⟧"
@@ -41,6 +41,15 @@ def test_what_was_changed_around_a_hidden_name_keeps_the_name() -> None:
     assert identity_restore(written, original=original) == (
         "By Anthropic: Claude says Paris. And Claude again, and ⟦hidden name 7⟧."
     )
+
+
+def test_what_was_written_is_hidden_again_by_the_numbers_of_the_original() -> None:
+    original = "I am Claude, by Anthropic. Paris."
+    written = "By Anthropic! This is Claude’s, not Claudette’s; OpenAI is another."
+    hidden = identity_hide(written, original=original)
+    assert hidden == f"By {TWO}! This is {ONE}’s, not Claudette’s; OpenAI is another."
+    assert identity_restore(hidden, original=original) == written
+    assert identity_hide(written, original="Paris.") == written
 
 
 @pytest.mark.parametrize("step", [1, 3, 7, 1000])

@@ -53,3 +53,12 @@ def test_a_new_password_ends_the_sessions_of_the_old_one(signed_in: tuple[Client
     user.set_password("another one, and long")
     user.save()
     assert not lets_in(client)
+
+
+def test_a_cookie_with_a_nul_in_it_is_a_stranger_s_and_asks_no_database(
+    django_assert_num_queries,
+) -> None:
+    client = Client(HTTP_HOST="localhost")
+    client.cookies["sessionid"] = "abcdefgh\x00ijk"
+    with django_assert_num_queries(0):
+        assert not lets_in(client)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
+from django.utils import timezone
 
 from annotation.mirroring import TASKS_BETWEEN
 from annotation.models import Assignment, Membership, Project, Submission, Task
@@ -13,10 +14,12 @@ from annotation.selectors import assignment_payload, shown_order
 from annotation.selectors.judged import judgements_newest
 from annotation.selectors.mirrors import self_agreements
 from annotation.selectors.quality import quality_report
+from annotation.selectors.tasks import task_counts
 from annotation.services.assignments import assignment_next, assignment_release
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.pairs import pair_submit
-from tests.builders import make_member, make_task
+from annotation.services.tasks import tasks_create
+from tests.builders import make_batch, make_member, make_task
 
 pytestmark = pytest.mark.django_db
 
@@ -160,3 +163,52 @@ def test_the_figure_is_on_the_page_of_quality(
     page = signed_in(bob).get(reverse("project_quality", args=[mirrored_project.uid]))
     assert "Same when mirrored" in page.content.decode()
     assert "took the side" in page.content.decode()
+
+
+def test_what_is_held_back_or_retired_is_not_asked_again(
+    mirrored_project: Project, ann: Membership
+) -> None:
+    for _ in range(30):
+        make_task(mirrored_project, "pair")
+    work(ann, TASKS_BETWEEN)
+    tasks = Task.objects.filter(assignments__annotator=ann)
+    tasks.update(closed_at=timezone.now())
+    work(ann, TASKS_BETWEEN)
+    tasks.filter(closed_at=None).update(held_at=timezone.now())
+    assert not mirrored(work(ann, TASKS_BETWEEN))
+    tasks.update(closed_at=None, held_at=None)
+    assert mirrored(work(ann, TASKS_BETWEEN))
+
+
+def test_nothing_is_asked_again_before_the_test_is_passed(
+    mirrored_project: Project, ann: Membership
+) -> None:
+    for _ in range(30):
+        make_task(mirrored_project, "pair")
+    work(ann, TASKS_BETWEEN + 1)
+    mirrored_project.mirrored_share = 1.0
+    mirrored_project.qualification_pass = 0.8
+    mirrored_project.save()
+    membership = Membership.objects.get(pk=ann.pk)
+    assert assignment_next(membership=membership) is None
+    Membership.objects.filter(pk=ann.pk).update(qualified_at=timezone.now())
+    assert mirrored(work(Membership.objects.get(pk=ann.pk), 1))
+
+
+def test_a_mirrored_pair_is_no_task_of_the_project_that_is_counted_or_was_made(
+    mirrored_project: Project, ann: Membership
+) -> None:
+    batch = make_batch(mirrored_project)
+    for _ in range(14):
+        make_task(mirrored_project, "pair", batch=batch)
+    again = mirrored(work(ann, 14))
+    Task.objects.filter(pk=again[0].task_id).update(slots_free=1)
+    held = Task.objects.filter(batch=batch, assignments__isnull=True).first()
+    (counted,) = [one for one in task_counts(project=mirrored_project) if one.kind == "pair"]
+    assert held is not None
+    assert (counted.tasks, counted.open) == (14, 14)
+    Task.objects.filter(pk=held.pk).update(held_at=timezone.now())
+    (counted,) = [one for one in task_counts(project=mirrored_project) if one.kind == "pair"]
+    assert (counted.tasks, counted.open) == (14, 13)
+    # Asked for without a batch, every prompt has its own.
+    assert tasks_create(project=mirrored_project, kind="pair") == 14

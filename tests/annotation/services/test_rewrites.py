@@ -2,11 +2,12 @@
 
 import pytest
 
-from annotation.models import Edit, Membership, Project, TaskForm
+from annotation.models import Candidate, Edit, Membership, Project, TaskForm
 from annotation.selectors import shown_order
 from annotation.selectors.judgements import judgement_of
 from annotation.services.assignments import assignment_next
 from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
+from annotation.services.demonstrations import demonstration_submit
 from annotation.services.edits import edit_submit
 from annotation.services.rankings import ranking_submit
 from annotation.services.submissions import submission_undo
@@ -90,3 +91,25 @@ def test_a_name_that_was_hidden_is_whole_again_in_what_is_kept(
         assignment=assignment, original=original, text="I am ⟦hidden name 1⟧. It is Paris, France."
     )
     assert submission.edit.candidate.text == "I am Claude. It is Paris, France."
+
+
+@pytest.mark.parametrize("kind", ["edit", "ranking", "demonstration"])
+def test_a_name_is_hidden_in_what_is_taken_back_too(
+    project: Project, ann: Membership, kind: str
+) -> None:
+    make_task(project, kind, ("I am Claude. It is Paris.", "Lyon."))
+    assignment = assignment_next(membership=ann)
+    shown = shown_order(assignment=assignment)
+    (original,) = assignment.task.task_candidates.filter(position=0)
+    uid, text = original.candidate.uid, "This is ⟦hidden name 1⟧: Paris, France."
+    if kind == "edit":
+        edit_submit(assignment=assignment, original=uid, text=text)
+    elif kind == "ranking":
+        rewrite = {"original": uid, "text": text}
+        ranking_submit(assignment=assignment, tiers=[shown], rewrite=rewrite)
+    else:
+        demonstration_submit(assignment=assignment, text=text, started_from=uid)
+    draft = submission_undo(assignment=assignment).draft
+    assert (draft.get("rewrite") or draft)["text"] == text
+    kept = Candidate.objects.get(author=ann.user)
+    assert kept.text == "This is Claude: Paris, France."
