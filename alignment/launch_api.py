@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -55,6 +55,9 @@ class MethodListApi(HubApi):
         return Response({"results": found.data})
 
 
+@extend_schema_field(
+    {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+)
 class ReferencesField(serializers.Field[Any, Any, Any, Any]):
     """A reference, or a list of them: "version/UID", "model@3", "dataset/UID", "run/UID/ROLE"."""
 
