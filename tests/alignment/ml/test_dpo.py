@@ -177,7 +177,7 @@ def test_a_degree_asks_for_its_margin():
 
 
 @pytest.mark.parametrize(
-    ("settings", "reason"),
+    ("config", "reason"),
     [
         ({"label_smoothing": 0.1}, "it does nothing to sigmoid"),
         ({"loss": "hinge", "label_smoothing": 0.1}, "it does nothing to hinge"),
@@ -189,9 +189,9 @@ def test_a_degree_asks_for_its_margin():
         ({"adapter": "lora", "lora_dropout": 0.1}, "compared under one model"),
     ],
 )
-def test_settings_that_would_do_nothing_or_harm_are_refused(settings, reason):
+def test_settings_that_would_do_nothing_or_harm_are_refused(config, reason):
     with pytest.raises(ConfigError, match=reason):
-        DpoConfig(**settings)
+        DpoConfig(**config)
 
 
 @pytest.mark.parametrize(
