@@ -11,6 +11,7 @@ from typing import Any
 
 from alignment.ml.configs import (
     ContextDistillationConfig,
+    DpoConfig,
     EnsembleConfig,
     EvaluateConfig,
     GhostAttentionConfig,
@@ -85,6 +86,7 @@ class Method:
 _BASE = Input(role="base", title="Start from", versions=POLICIES)
 _REWARD = Input(role="reward", title="Reward model", versions=("reward",))
 _PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
+_RANKINGS = Input(role="rankings", title="Rankings", kinds=("rankings",))
 
 _METHODS = (
     Method(
@@ -123,7 +125,7 @@ _METHODS = (
         docs="algorithms/reward-model.md",
         inputs=(
             Input(role="base", title="Start from", versions=(*POLICIES, "reward")),
-            Input(role="rankings", title="Rankings", kinds=("rankings",)),
+            _RANKINGS,
         ),
         registers="reward",
         takes_processes=True,
@@ -159,7 +161,7 @@ _METHODS = (
         docs="algorithms/reward-model.md",
         inputs=(
             Input(role="reward", title="Reward models", versions=("reward",), is_many=True),
-            Input(role="rankings", title="Rankings", kinds=("rankings",)),
+            _RANKINGS,
         ),
     ),
     Method(
@@ -209,6 +211,25 @@ _METHODS = (
                 name="summarize",
                 title="Summarize from feedback (arXiv:2403.17031)",
                 settings=PPO_PRESETS["summarize from feedback"],
+            ),
+        ),
+    ),
+    Method(
+        config=DpoConfig,
+        title="Direct preference optimisation",
+        about="The policy learns from people's rankings, with no reward model between.",
+        docs="algorithms/dpo.md",
+        inputs=(
+            Input(role="base", title="Start from", versions=SAMPLERS),
+            _RANKINGS,
+        ),
+        registers="policy",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="dpo",
+                title="DPO (arXiv:2305.18290, B)",
+                settings={"beta": 0.1, "lr": 1e-6, "rankings_per_step": 64},
             ),
         ),
     ),

@@ -188,6 +188,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
+    "dpo": "alignment.ml.dpo",
     "merge_adapter": "alignment.ml.merge_adapter",
     "context_distillation": "alignment.ml.context_distillation",
     "ghost_attention": "alignment.ml.ghost_attention",

@@ -46,6 +46,7 @@ from alignment.ml.adapters import (
     trained_merge,
 )
 from alignment.ml.configs import SftConfig
+from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.conversations import (
     Conversation,
     Lesson,
@@ -102,7 +103,7 @@ def steps_plan(
     return [Step(epoch, tuple(one)) for epoch, steps in enumerate(places) for one in steps]
 
 
-def learning_rate(step: int, *, steps: int, config: SftConfig) -> float:
+def learning_rate(step: int, *, steps: int, config: SftConfig | PreferenceSettings) -> float:
     """The rate of step 0 … steps − 1: linear up to `lr`, then a cosine down to its final share."""
     warmup = math.ceil(config.warmup_share * steps)
     if step < warmup:
@@ -138,7 +139,7 @@ def _chunk_loss(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> tuple[T
     return F.cross_entropy(logits_SV, target_S, reduction="sum"), right
 
 
-def policy_load(given: ModelInput, config: SftConfig) -> Any:
+def policy_load(given: ModelInput, config: SftConfig | PreferenceSettings) -> Any:
     """The policy with gradients where the run trains: every weight, or an adapter.
 
     Weights are float32 masters; with dtype bfloat16 the products are computed in bfloat16.
@@ -335,7 +336,11 @@ def lessons_read(
 
 
 def publish(
-    run: RunDir, config: SftConfig, model: Any, given: ModelInput, tokenizer: Any
+    run: RunDir,
+    config: SftConfig | PreferenceSettings,
+    model: Any,
+    given: ModelInput,
+    tokenizer: Any,
 ) -> dict[str, Any]:
     """Write the output, and say what it is: a model, or the adapter by itself."""
     if config.publish == "adapter":

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from alignment.intervals import bootstrap_ratio
 from alignment.ml.configs import SftConfig
+from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.conversations import Lesson, taught_places
 from alignment.ml.shared_prefix import Row, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
@@ -128,7 +129,7 @@ def answer_greedy(
     return tokens
 
 
-def precision(config: SftConfig) -> Any:
+def precision(config: SftConfig | PreferenceSettings) -> Any:
     """The context in which the model's products have the asked dtype."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
