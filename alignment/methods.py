@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from alignment.ml.configs import EvaluateConfig, RejectionConfig, RewardConfig, SftConfig
+from alignment.ml.configs import (
+    EvaluateConfig,
+    JudgeConfig,
+    RejectionConfig,
+    RewardConfig,
+    SftConfig,
+)
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 
 POLICIES = ("base", "policy")
@@ -29,6 +35,7 @@ class Input:
     kinds: tuple[str, ...] = ()  # kinds of artifacts that fit
     is_required: bool = True
     is_many: bool = False
+    of_project: bool = False  # tasks of a project, written down when the run is launched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +194,16 @@ _METHODS = (
             _PROMPTS,
             Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
             Input(role="candidates_after", title="Answers after", kinds=("candidates",)),
+        ),
+    ),
+    Method(
+        config=JudgeConfig,
+        title="AI feedback",
+        about="A model judges a project's tasks by a written constitution, marked as a model.",
+        docs="algorithms/ai-feedback.md",
+        inputs=(
+            Input(role="model", title="Judge", versions=POLICIES, is_required=False),
+            Input(role="tasks", title="Tasks", of_project=True),
         ),
     ),
 )

@@ -8,8 +8,9 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from alignment.methods import METHODS, Method
-from alignment.selectors.launches import Given, input_resolve
+from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
+from alignment.services.judging import judge_tasks_store
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
@@ -119,7 +120,11 @@ def _inputs_resolve(
             raise ApplicationError(f"{one.title}: choose one alone.", {"field": f"inputs.{role}"})
         for number, reference in enumerate(references, start=1):
             name = f"{role}_{number}" if one.is_many else role
-            found[name] = input_resolve(input=one, reference=reference, user=user)
+            if one.of_project:
+                project, which = project_resolve(input=one, reference=reference, user=user)
+                found[name] = Given(artifact=judge_tasks_store(project=project, which=which))
+            else:
+                found[name] = input_resolve(input=one, reference=reference, user=user)
     return found
 
 

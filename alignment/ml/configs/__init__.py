@@ -4,6 +4,7 @@ from alignment.ml.configs.context_distillation import ContextDistillationConfig
 from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
+from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
@@ -14,6 +15,7 @@ __all__ = [
     "EnsembleConfig",
     "EvaluateConfig",
     "GhostAttentionConfig",
+    "JudgeConfig",
     "MergeAdapterConfig",
     "RejectionConfig",
     "RewardConfig",
