@@ -14,6 +14,7 @@ from alignment.ml.configs import (
     JudgeConfig,
     RejectionConfig,
     RewardConfig,
+    SelfInstructConfig,
     SftConfig,
 )
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
@@ -35,7 +36,7 @@ class Input:
     kinds: tuple[str, ...] = ()  # kinds of artifacts that fit
     is_required: bool = True
     is_many: bool = False
-    of_project: bool = False  # tasks of a project, written down when the run is launched
+    of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +204,17 @@ _METHODS = (
         docs="algorithms/ai-feedback.md",
         inputs=(
             Input(role="model", title="Judge", versions=POLICIES, is_required=False),
-            Input(role="tasks", title="Tasks", of_project=True),
+            Input(role="tasks", title="Tasks", of_project=("open", "judged")),
+        ),
+    ),
+    Method(
+        config=SelfInstructConfig,
+        title="Self-Instruct",
+        about="A model writes new prompts after a project's; people accept or reject each.",
+        docs="algorithms/self-instruct.md",
+        inputs=(
+            Input(role="model", title="Writer", versions=POLICIES, is_required=False),
+            Input(role="seeds", title="Prompts to start from", of_project=("prompts",)),
         ),
     ),
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 TASKS_NAME = "tasks.jsonl"
 LABELS_NAME = "labels.jsonl"
+PROPOSALS_NAME = "proposals.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,11 @@ class MemberScoreRecord:
     prompt_id: str
     score: float  # the members' combined
     members: list[float]  # each member's own, on a common zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRecord:
+    """A prompt that a model has written and a person has not seen: a line of proposals.jsonl."""
+
+    text: str
+    round: int  # of the run, from 0

@@ -13,8 +13,12 @@ from modelhub.errors import ApplicationError
 from modelhub.models import Artifact, ModelVersion, Run, RunOutput
 
 MAX_CHOICES = 200  # of each kind, newest first
-TASKS = {"open": "open tasks", "judged": "tasks that people have judged"}
-_OF_PROJECT = re.compile(rf"project/(?P<project>[0-9a-f]{{32}})/(?P<which>{'|'.join(TASKS)})")
+_ROWS = {
+    "open": "open tasks",
+    "judged": "tasks that people have judged",
+    "prompts": "its prompts to train on",
+}
+_OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z]+)")
 _REFERENCE = re.compile(
     r"version/(?P<version>[0-9a-f]{32})|dataset/(?P<dataset>[0-9a-f]{32})"
     r"|run/(?P<run>[0-9a-f]{32})/(?P<role>[a-z][a-z0-9_]{0,39})"
@@ -37,9 +41,9 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     """
     if input.of_project:
         return [
-            (f"project/{project.uid}/{which}", f"{project}: {title}")
+            (f"project/{project.uid}/{which}", f"{project}: {_ROWS[which]}")
             for project in projects_managed(user).order_by("-pk")[:MAX_CHOICES]
-            for which, title in TASKS.items()
+            for which in input.of_project
         ]
     found = [
         (f"version/{version.uid}", f"{version}, {version.role}")
@@ -96,12 +100,13 @@ def input_resolve(*, input: Input, reference: str, user: User) -> Given:
 
 
 def project_resolve(*, input: Input, reference: str, user: User) -> tuple[Project, str]:
-    """The project and the tasks that "project/UID/open" or "project/UID/judged" names.
+    """The project, and which of its rows, that a reference such as "project/UID/open" names.
 
-    Raises ApplicationError, naming the role, for a project that the person does not manage.
+    Raises ApplicationError, naming the role, for a project that the person does not manage, and for
+    rows that the input does not take.
     """
     match = _OF_PROJECT.fullmatch(reference)
-    if match:
+    if match and match["which"] in input.of_project:
         project = projects_managed(user).filter(uid=match["project"]).first()
         if project is not None:
             return project, match["which"]

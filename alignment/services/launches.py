@@ -11,10 +11,12 @@ from alignment.methods import METHODS, Method
 from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
 from alignment.services.judging import judge_tasks_store
+from alignment.services.self_instruct import seeds_store
+from annotation.models import Project
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
-from modelhub.models import ModelVersion, Run
+from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.services.runs import run_create, run_hand_out
 from modelhub.services.versions import (
     model_get_or_create,
@@ -122,10 +124,16 @@ def _inputs_resolve(
             name = f"{role}_{number}" if one.is_many else role
             if one.of_project:
                 project, which = project_resolve(input=one, reference=reference, user=user)
-                found[name] = Given(artifact=judge_tasks_store(project=project, which=which))
+                found[name] = Given(artifact=_rows_store(project, which))
             else:
                 found[name] = input_resolve(input=one, reference=reference, user=user)
     return found
+
+
+def _rows_store(project: Project, which: str) -> Artifact:
+    if which == "prompts":
+        return seeds_store(project=project)
+    return judge_tasks_store(project=project, which=which)
 
 
 def _version_check(method: Method, name: str) -> None:

@@ -8,6 +8,7 @@ from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
+from alignment.ml.configs.self_instruct import SelfInstructConfig
 from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "MergeAdapterConfig",
     "RejectionConfig",
     "RewardConfig",
+    "SelfInstructConfig",
     "SftConfig",
 ]
