@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.asked[text] += 1
             times = self.server.asked[text]
         first, second = (
-            len(re.search(_ANSWER.format(side), text, re.DOTALL)[1].split()) for side in "AB"
+            len(re.findall(_ANSWER.format(side), text, re.DOTALL)[0].split()) for side in "AB"
         )
         said = "tie" if first == second else "A" if first > second else "B"
         if self.server.mode == "place":
