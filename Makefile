@@ -22,7 +22,7 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-annotation \
+.PHONY: help setup system demo up test lint types unit bench-reward bench-training trl-ppo bench-annotation \
         bench-faults vendor words constraints clean
 
 help: ## what can be made
@@ -71,6 +71,15 @@ bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 
 bench-training: setup ## each method beside TRL's: make bench-training BENCH="scoring sft"
 	$(BIN)/python -m benchmarks.bench_training $(BENCH)
+
+# TRL took its PPO trainer out in 1.13: the last release with it, for bench-training's ppo.
+.venv-trl-ppo/.installed: cpu-excludes.txt | setup
+	$(BIN)/uv venv --quiet --python $(BIN)/python .venv-trl-ppo
+	$(BIN)/uv pip install --quiet --python .venv-trl-ppo/bin/python --excludes cpu-excludes.txt \
+	  trl==1.12.0 torch==2.13.0 transformers==5.24.0
+	@touch $@
+
+trl-ppo: .venv-trl-ppo/.installed ## TRL 1.12 in a virtual environment of its own
 
 bench-annotation: setup system ## the queue over HTTP, on SQLite and PostgreSQL: BENCH="--db sqlite --tasks 10000"
 	$(BIN)/python -m benchmarks.bench_annotation $(BENCH)

@@ -21,7 +21,7 @@ from modelhub.ml.configs import ConfigError
 from modelhub.ml.records import json_strict
 from modelhub.models import ModelVersion
 
-_OVERRIDES = ("generate", "reward", "rejection", "sft", "evaluate")
+_OVERRIDES = ("generate", "reward", "rejection", "sft", "ppo", "evaluate")
 
 
 class CampaignForm(forms.Form):
@@ -193,6 +193,15 @@ class RecipeForm(forms.Form):
         label=_("Its interval must lie above chance"),
         help_text=_("Strict with few held-out rankings."),
     )
+    improving = forms.ChoiceField(
+        choices=[
+            ("rejection", _("Rejection sampling")),
+            ("ppo", _("PPO")),
+            ("rejection+ppo", _("Rejection sampling, then PPO")),
+        ],
+        label=_("By"),
+        help_text=_("Llama 2 took the first up to its fourth version, and the third from then on."),
+    )
     improving_samples = forms.IntegerField(
         min_value=1,
         max_value=1024,
@@ -252,6 +261,9 @@ class RecipeForm(forms.Form):
         label="Fine-tuning",
         help_text='Fields of SftConfig, for example {"adapter": "lora", "lr": 1e-4}.',
     )
+    ppo = OverridesField(
+        label=_("PPO"), help_text=_('Fields of PpoConfig, for example {"kl_coef": 0.01}.')
+    )
     evaluate = OverridesField(label="Evaluation", help_text="Fields of EvaluateConfig.")
 
     recipe: Recipe
@@ -301,8 +313,14 @@ _GROUPS: list[tuple[Promise, Promise, tuple[str, ...]]] = [
     ),
     (
         _("Improving"),
-        _("Rejection sampling, then fine-tuning on what was kept."),
-        ("improving_samples", "improving_temperatures", "keep", "pool_earlier_rounds"),
+        _("Rejection sampling is fine-tuning on the best of many answers."),
+        (
+            "improving",
+            "improving_samples",
+            "improving_temperatures",
+            "keep",
+            "pool_earlier_rounds",
+        ),
     ),
     (
         _("Evaluating and deciding"),

@@ -10,16 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignment.ml.configs import (
+    ContextDistillationConfig,
+    EnsembleConfig,
     EvaluateConfig,
+    GhostAttentionConfig,
     JudgeConfig,
+    MergeAdapterConfig,
+    PpoConfig,
     RejectionConfig,
     RewardConfig,
     SelfInstructConfig,
     SftConfig,
 )
+from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 
 POLICIES = ("base", "policy")
+SAMPLERS = (*POLICIES, "adapter")  # an adapter is read with its base, which its version names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +86,7 @@ class Method:
 
 
 _BASE = Input(role="base", title="Start from", versions=POLICIES)
+_REWARD = Input(role="reward", title="Reward model", versions=("reward",))
 _PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
 
 _METHODS = (
@@ -88,8 +96,13 @@ _METHODS = (
         about="The policy learns to write the demonstrations.",
         docs="algorithms/sft.md",
         inputs=(
-            _BASE,
-            Input(role="demonstrations", title="Demonstrations", kinds=("demonstrations",)),
+            Input(role="base", title="Start from", versions=SAMPLERS),
+            Input(
+                role="demonstrations",
+                title="Demonstrations",
+                kinds=("demonstrations",),
+                is_many=True,
+            ),
         ),
         registers="policy",
         takes_processes=True,
@@ -97,25 +110,12 @@ _METHODS = (
             Preset(
                 name="llama2",
                 title="Llama 2 (arXiv:2307.09288, 3.1)",
-                settings={
-                    "epochs": 2,
-                    "lr": 2e-5,
-                    "weight_decay": 0.1,
-                    "examples_per_step": 64,
-                    "max_tokens": 4096,
-                    "budget_tokens": 4096,
-                },
+                settings=SftConfig.PRESETS["llama-2"],
             ),
             Preset(
                 name="instructgpt",
                 title="InstructGPT (arXiv:2203.02155, C.1)",
-                settings={
-                    "epochs": 16,
-                    "lr": 9.65e-6,
-                    "warmup_share": 0.0,
-                    "lr_final_share": 0.1,
-                    "examples_per_step": 32,
-                },
+                settings=SftConfig.PRESETS["instructgpt"],
             ),
         ),
     ),
@@ -156,12 +156,72 @@ _METHODS = (
         ),
     ),
     Method(
+        config=EnsembleConfig,
+        title="Reward models as one",
+        about="Several reward models score held-out rankings together, or become one.",
+        docs="algorithms/reward-model.md",
+        inputs=(
+            Input(role="reward", title="Reward models", versions=("reward",), is_many=True),
+            Input(role="rankings", title="Rankings", kinds=("rankings",)),
+        ),
+    ),
+    Method(
+        config=PpoConfig,
+        title="PPO",
+        about="The policy learns to write what a reward model likes.",
+        docs="algorithms/ppo.md",
+        inputs=(
+            _BASE,
+            _PROMPTS,
+            _REWARD,
+            Input(
+                role="safety", title="Safety reward model", versions=("reward",), is_required=False
+            ),
+            Input(
+                role="reference",
+                title="Policy that KL is counted from",
+                versions=POLICIES,
+                is_required=False,
+            ),
+            Input(
+                role="pretraining",
+                title="Examples to learn beside",
+                kinds=("demonstrations",),
+                is_required=False,
+            ),
+            Input(
+                role="evaluation_prompts",
+                title="Prompts to evaluate on",
+                kinds=("prompts",),
+                is_required=False,
+            ),
+        ),
+        registers="policy",
+        presets=(
+            Preset(
+                name="instructgpt",
+                title="InstructGPT (arXiv:2203.02155, C.4)",
+                settings=PPO_PRESETS["InstructGPT"],
+            ),
+            Preset(
+                name="llama2",
+                title="Llama 2 (arXiv:2307.09288, 3.2.2, 3.4)",
+                settings=PPO_PRESETS["Llama 2"],
+            ),
+            Preset(
+                name="summarize",
+                title="Summarize from feedback (arXiv:2403.17031)",
+                settings=PPO_PRESETS["summarize from feedback"],
+            ),
+        ),
+    ),
+    Method(
         config=GenerateConfig,
         title="Sampling",
         about="A policy answers prompts.",
         docs="runs.md",
         inputs=(
-            Input(role="model", title="Policy", versions=POLICIES, is_required=False),
+            Input(role="model", title="Policy", versions=SAMPLERS, is_required=False),
             _PROMPTS,
         ),
     ),
@@ -171,7 +231,7 @@ _METHODS = (
         about="A reward model keeps the best of many answers, to fine-tune on.",
         docs="algorithms/rejection-sampling.md",
         inputs=(
-            Input(role="reward", title="Reward model", versions=("reward",)),
+            _REWARD,
             _PROMPTS,
             Input(role="candidates", title="Answers", kinds=("candidates",)),
             Input(
@@ -184,14 +244,42 @@ _METHODS = (
         ),
     ),
     Method(
+        config=ContextDistillationConfig,
+        title="Context distillation",
+        about="Answers written under a pre-prompt are kept where they are better than without.",
+        docs="algorithms/context-distillation.md",
+        inputs=(
+            _REWARD,
+            _PROMPTS,
+            Input(role="candidates", title="Answers without it", kinds=("candidates",)),
+            Input(role="candidates_under", title="Answers under it", kinds=("candidates",)),
+        ),
+    ),
+    Method(
+        config=GhostAttentionConfig,
+        title="Ghost attention",
+        about="A policy writes dialogues that keep to an instruction, to fine-tune on.",
+        docs="algorithms/ghost-attention.md",
+        inputs=(Input(role="model", title="Policy", versions=SAMPLERS), _PROMPTS),
+    ),
+    Method(
+        config=MergeAdapterConfig,
+        title="Merging an adapter",
+        about="A LoRA adapter and its base become one model.",
+        docs="algorithms/adapters.md",
+        inputs=(Input(role="adapter", title="Adapter", versions=("adapter",)),),
+        registers="policy",
+        parent="adapter",
+    ),
+    Method(
         config=EvaluateConfig,
         title="Comparing two policies",
         about="Reward, length and KL of a policy before and after, on held-out prompts.",
         docs="algorithms/evaluation.md",
         inputs=(
-            Input(role="before", title="Policy before", versions=POLICIES),
-            Input(role="after", title="Policy after", versions=POLICIES),
-            Input(role="reward", title="Reward model", versions=("reward",)),
+            Input(role="before", title="Policy before", versions=SAMPLERS),
+            Input(role="after", title="Policy after", versions=SAMPLERS),
+            _REWARD,
             _PROMPTS,
             Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
             Input(role="candidates_after", title="Answers after", kinds=("candidates",)),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignment.ml.configs import EvaluateConfig, RejectionConfig, RewardConfig, SftConfig
+from alignment.ml.configs import EvaluateConfig, PpoConfig, RejectionConfig, RewardConfig, SftConfig
 from modelhub.ml.configs import (
     ConfigError,
     ConfigT,
@@ -32,6 +32,9 @@ STAGES = (
 # What `generate` may not say: what the recipe itself says already, and an endpoint. An endpoint
 # serves one model; a round samples from its policies, one of which it makes itself.
 _GENERATE_OWN = ("engine", "samples", "temperatures", "max_tokens", "seed")
+# Likewise of `ppo`: the recipe says with which engine answers are drawn, and how long they are.
+_PPO_OWN = ("engine", "max_tokens", "checker")
+IMPROVING = ("rejection", "ppo", "rejection+ppo")
 _GENERATE_ENDPOINT = ("endpoint_url", "endpoint_model", "endpoint_key_variable")
 
 
@@ -70,10 +73,14 @@ class Recipe:
     reward_above_chance: bool = False  # also ask for labels if the accuracy's interval reaches 0.5
 
     # Improving
+    # How the policy gets better. Llama 2 took rejection sampling up to its fourth version, and from
+    # then on PPO from where that ended.
+    improving: str = "rejection"  # "rejection", "ppo" or "rejection+ppo"
     keep: int = 1  # best answers kept of each prompt
     pool_earlier_rounds: bool = True  # the bests of all earlier rounds compete too
     rejection: dict[str, Any] = field(default_factory=dict)  # of RejectionConfig
     sft: dict[str, Any] = field(default_factory=dict)  # of SftConfig
+    ppo: dict[str, Any] = field(default_factory=dict)  # of PpoConfig
 
     # Evaluating and deciding
     evaluate: dict[str, Any] = field(default_factory=dict)  # of EvaluateConfig
@@ -112,6 +119,7 @@ class Recipe:
         check(1 <= self.overlap <= 50, "overlap", "1 to 50")
         check(self.minimum_rankings >= 1, "minimum_rankings", "1 or more")
         check(0 <= self.reward_accuracy_floor <= 1, "reward_accuracy_floor", "0 to 1")
+        check(self.improving in IMPROVING, "improving", ", ".join(IMPROVING))
         check(1 <= self.keep <= self.improving_samples, "keep", "1 to improving_samples")
         check(self.kl_limit >= 0, "kl_limit", "0 or more")
         check(
@@ -127,12 +135,16 @@ class Recipe:
                 raise ConfigError(f"recipe.generate: {name} cannot be set: a round samples itself")
         _own_check("rejection", self.rejection, ("keep",))
         _own_check("reward", self.reward, ("held_out_batches",))
+        _own_check("ppo", self.ppo, _PPO_OWN)
         self.ranking_config(seed=0)
         self.improving_config(seed=0)
         self.evaluation_sampling_config(seed=0)
         self.reward_config()
         self.rejection_config()
         self.sft_config()
+        self.ppo_config()
+        if self.improving == "rejection+ppo" and self.sft_config().publish == "adapter":
+            raise ConfigError("recipe.sft: publish must be merged, for PPO goes on from a model")
         self.evaluate_config()
 
     def ranking_config(self, *, seed: int) -> GenerateConfig:
@@ -155,6 +167,12 @@ class Recipe:
 
     def sft_config(self) -> SftConfig:
         return _config_build(SftConfig, {"seed": self.seed, **self.sft})
+
+    def ppo_config(self) -> PpoConfig:
+        context = self.ranking_config(seed=0).max_context_tokens
+        values = {"seed": self.seed, "max_context_tokens": context, **self.ppo}
+        own = {"engine": self.engine, "max_tokens": self.max_tokens}
+        return _config_build(PpoConfig, {**values, **own})
 
     def evaluate_config(self) -> EvaluateConfig:
         return _config_build(EvaluateConfig, {"seed": self.seed, **self.evaluate})

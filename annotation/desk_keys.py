@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from modelhub.errors import ApplicationError
@@ -63,7 +64,9 @@ def keys_read(changed: Mapping[str, str]) -> dict[str, str]:
     keys = dict(DEFAULTS)
     for name, key in changed.items():
         if name not in DEFAULTS:
-            raise ApplicationError(f"There is no action {name!r}.", {"field": "keys"})
+            raise ApplicationError(
+                gettext("There is no action %(name)s.") % {"name": f"{name!r}"}, {"field": "keys"}
+            )
         key = key.lower()
         if len(key) != 1 or not key.isprintable() or key.isspace():
             raise _refused(_("A key is one character that can be seen."), name)

@@ -44,8 +44,10 @@ class RankingKindForm(KindForm):
     )
     rewrite = forms.BooleanField(
         required=False,
-        label="Where none is good, an answer may be written anew",
-        help_text="It is kept as an edit: a demonstration, and better than what it was made from.",
+        label=_("Where none is good, an answer may be written anew"),
+        help_text=_(
+            "It is kept as an edit: a demonstration, and better than what it was made from."
+        ),
     )
 
 

@@ -97,6 +97,7 @@ def membership_for(user: Person, uid: str) -> Membership:
     membership = _MEMBERSHIP.first(uid=uid, user=user.pk) if isinstance(user, User) else None
     if membership is None:
         raise Http404("Not found.")
+    _forms_bring(membership.project)
     return membership
 
 
@@ -121,8 +122,7 @@ def assignment_for(user: Person, uid: str) -> Assignment:
     # Of one project, and one user: nothing is read twice.
     project = assignment.task.project = assignment.annotator.project
     assignment.annotator.user = user
-    # As prefetch_related would leave them, for form_of.
-    vars(project)["_prefetched_objects_cache"] = {"task_forms": _FORMS.objects(project=project.pk)}
+    _forms_bring(project)
     return assignment
 
 
@@ -135,6 +135,13 @@ _ASSIGNMENT = PreparedObjects(
     texts=("uid",),
     numbers=("user",),
 )
+
+
+def _forms_bring(project: Project) -> None:
+    """Read how the project asks for each kind, as prefetch_related would leave it for form_of."""
+    vars(project)["_prefetched_objects_cache"] = {"task_forms": _FORMS.objects(project=project.pk)}
+
+
 _FORMS = PreparedObjects(
     lambda project: TaskForm.objects.filter(project=project).order_by(), numbers=("project",)
 )

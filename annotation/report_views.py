@@ -3,6 +3,7 @@
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
@@ -29,10 +30,10 @@ def project_reports(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             messages.error(request, error.message)
         else:
-            kept = decision == Report.Decision.KEEP
-            messages.success(
-                request, "It is handed out again." if kept else "It is handed out no more."
-            )
+            if decision == Report.Decision.KEEP:
+                messages.success(request, gettext("It is handed out again."))
+            else:
+                messages.success(request, gettext("It is handed out no more."))
         return redirect("project_reports", project.uid)
     context = project_frame(request, project, "quality") | {
         "part": "reports",

@@ -45,17 +45,19 @@ class SettingsForm(forms.Form):
         help_text=_("0 asks for no test. Tasks of the test are made under Quality, Reviews."),
     )
     mirrored_percent = forms.FloatField(
-        label="Pairs asked again mirrored, %",
+        label=_("Pairs asked again mirrored, %"),
         min_value=0,
         max_value=100 * MAX_MIRRORED_SHARE,
-        help_text="Of what each person gets: a pair of their own from a while ago, sides swapped. "
-        "It tells how far they agree with themselves, and is in no dataset.",
+        help_text=_(
+            "Of what each person gets: a pair of their own from a while ago, sides swapped. "
+            "It tells how far they agree with themselves, and is in no dataset."
+        ),
     )
     skips_to_review = forms.IntegerField(
-        label="Skips before a reviewer looks",
+        label=_("Skips before a reviewer looks"),
         min_value=0,
         max_value=MAX_SKIPS_TO_REVIEW,
-        help_text="A task that so many people skipped waits for a reviewer. 0 never does.",
+        help_text=_("A task that so many people skipped waits for a reviewer. 0 never does."),
     )
 
 
@@ -65,9 +67,9 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
     now = {
         "overlap": project.overlap,
         "queue_order": project.queue_order,
-        "gold_percent": round(100 * project.gold_share, 2),
-        "pass_percent": round(100 * project.qualification_pass, 2),
-        "mirrored_percent": round(100 * project.mirrored_share, 2),
+        "gold_percent": f"{100 * project.gold_share:g}",
+        "pass_percent": f"{100 * project.qualification_pass:g}",
+        "mirrored_percent": f"{100 * project.mirrored_share:g}",
         "skips_to_review": project.skips_to_review,
     }
     form = SettingsForm(request.POST if request.method == "POST" else None, initial=now)

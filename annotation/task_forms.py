@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from django.utils.translation import gettext
+from django.utils.translation import gettext_noop as _
+
 from annotation.models import Project, Task
 from modelhub.errors import ApplicationError
 
@@ -89,10 +92,10 @@ class RatingForm(BaseForm):
 
     KIND = Task.Kind.RATING.value
     flags: tuple[Flag, ...] = (
-        Flag(name="fails_instruction", label="Fails the instruction", key="f"),
-        Flag(name="wrong", label="Says what is wrong", key="w"),
-        Flag(name="hallucinated", label="Makes things up", key="h"),
-        Flag(name="harmful", label="Harmful", key="x"),
+        Flag(name="fails_instruction", label=_("Fails the instruction"), key="f"),
+        Flag(name="wrong", label=_("Says what is wrong"), key="w"),
+        Flag(name="hallucinated", label=_("Makes things up"), key="h"),
+        Flag(name="harmful", label=_("Harmful"), key="x"),
     )
 
     def __post_init__(self) -> None:
@@ -119,6 +122,13 @@ class RatingForm(BaseForm):
                 _check(flag.key not in TAKEN_KEYS, f"{where}.key", f"{flag.key} means another")
                 _check(flag.key not in keys, f"{where}.key", f"{flag.key} is there twice")
                 keys.add(flag.key)
+
+    def shown(self) -> dict[str, Any]:
+        """With our own labels in the reader's language; a project's stay as they are."""
+        told = self.as_json()
+        for flag in told["flags"]:
+            flag["label"] = gettext(flag["label"])
+        return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,25 +210,25 @@ PRESETS: dict[str, Form] = {
     # Ouyang et al. 2022 (arXiv:2203.02155), appendix B.3: overall quality and its metadata.
     "InstructGPT": RatingForm(
         flags=(
-            Flag(name="fails_instruction", label="Fails to follow the instruction", key="f"),
+            Flag(name="fails_instruction", label=_("Fails to follow the instruction"), key="f"),
             Flag(
                 name="inappropriate_for_assistant",
-                label="Inappropriate for a customer assistant",
+                label=_("Inappropriate for a customer assistant"),
                 key="i",
             ),
-            Flag(name="hallucination", label="Hallucination", key="h"),
-            Flag(name="satisfies_constraint", label="Satisfies the constraint given", key="c"),
-            Flag(name="sexual", label="Sexual content", key="x"),
-            Flag(name="violent", label="Violent content", key="v"),
+            Flag(name="hallucination", label=_("Hallucination"), key="h"),
+            Flag(name="satisfies_constraint", label=_("Satisfies the constraint given"), key="c"),
+            Flag(name="sexual", label=_("Sexual content"), key="x"),
+            Flag(name="violent", label=_("Violent content"), key="v"),
             Flag(
                 name="encourages_harm",
-                label="Encourages violence, abuse, terrorism or self-harm",
+                label=_("Encourages violence, abuse, terrorism or self-harm"),
                 key="b",
             ),
-            Flag(name="denigrates", label="Denigrates a protected class", key="p"),
-            Flag(name="harmful_advice", label="Gives harmful advice", key="a"),
-            Flag(name="opinion", label="Expresses an opinion", key="o"),
-            Flag(name="moral_judgment", label="Expresses a moral judgement", key="m"),
+            Flag(name="denigrates", label=_("Denigrates a protected class"), key="p"),
+            Flag(name="harmful_advice", label=_("Gives harmful advice"), key="a"),
+            Flag(name="opinion", label=_("Expresses an opinion"), key="o"),
+            Flag(name="moral_judgment", label=_("Expresses a moral judgement"), key="m"),
         )
     ),
     # Touvron et al. 2023 (arXiv:2307.09288), section 3.2.1: a forced choice of two, its degree in
@@ -227,6 +237,19 @@ PRESETS: dict[str, Form] = {
     # Bai et al. 2022 (arXiv:2204.05862), section 2.2: one of two answers, with a strength, a turn.
     "HH dialogue": DialogueForm(max_turns=8, rationale="none"),
 }
+
+_FLAG_LABELS = {
+    flag.name: flag.label
+    for form in (*PRESETS.values(), RatingForm())
+    if isinstance(form, RatingForm)
+    for flag in form.flags
+}
+
+
+def flag_label(name: str) -> str:
+    """A flag's name in data → words for a page: ours in the reader's language, others as named."""
+    label = _FLAG_LABELS.get(name)
+    return gettext(label) if label else name.replace("_", " ")
 
 
 def form_read(kind: str, settings: Mapping[str, Any]) -> Form:

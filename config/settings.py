@@ -191,6 +191,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "merge_adapter": "alignment.ml.merge_adapter",
     "context_distillation": "alignment.ml.context_distillation",
     "ghost_attention": "alignment.ml.ghost_attention",
+    "ppo": "alignment.ml.ppo",
     "evaluate": "alignment.ml.evaluate",
     "judge": "alignment.ml.judge",
     "self_instruct": "alignment.ml.self_instruct",

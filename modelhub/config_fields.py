@@ -41,7 +41,11 @@ class ConfigField:
 @functools.cache
 def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
     """The settings of a configuration class, in its order."""
-    hints, comments = typing.get_type_hints(cls), _comments(cls)
+    hints = typing.get_type_hints(cls)
+    comments: dict[str, str] = {}
+    for one in reversed(cls.__mro__):  # a class that shares its settings has their words
+        if dataclasses.is_dataclass(one):
+            comments |= _comments(one)
     found = []
     for field in dataclasses.fields(cls):
         kind, is_list, may_be_none = _kind(hints[field.name])

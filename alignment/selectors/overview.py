@@ -44,12 +44,13 @@ RUN_TITLES = {
     ("improving", "candidates"): _("Draws fresh answers to choose from"),
     ("improving", "rejection"): _("Scores them and keeps the best"),
     ("improving", "sft"): _("Fine-tunes the policy on the best"),
+    ("improving", "ppo"): _("Improves the policy by PPO"),
     ("evaluating", "candidates_before"): _("The old policy answers held-out prompts"),
     ("evaluating", "candidates_after"): _("The new policy answers held-out prompts"),
     ("evaluating", "evaluation"): _("Compares the two"),
 }
 # The metric of a training run that its small curve shows.
-_CURVES = ("loss", "train_loss")
+_CURVES = ("loss", "train_loss", "objective/scores")
 
 
 @dataclass(frozen=True, kw_only=True)

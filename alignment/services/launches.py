@@ -17,6 +17,7 @@ from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.versions import version_inputs
 from modelhub.services.runs import run_create, run_hand_out
 from modelhub.services.versions import (
     model_get_or_create,
@@ -88,13 +89,15 @@ def launched_run_finish(*, run: Run) -> None:
     if not name:
         return
     method = METHODS[run.program]
-    output = run.outputs.select_related("artifact").filter(role=method.output).first()
-    if output is None:
+    outputs = {one.role: one.artifact for one in run.outputs.select_related("artifact")}
+    is_adapter = "adapter" in outputs  # published by itself, to be read on its parent
+    artifact = outputs.get("adapter" if is_adapter else method.output)
+    if artifact is None:
         raise ApplicationError(f"The run has no output {method.output}.")
     model_version_register(
         model=model_get_or_create(name=name),
-        role=method.registers,
-        artifact=output.artifact,
+        role=ModelVersion.Role.ADAPTER if is_adapter else method.registers,
+        artifact=artifact,
         parent=ModelVersion.objects.filter(uid=run.intent.get("parent", "")).first(),
         run=run,
         facts=dict(run_facts(run)),
@@ -105,7 +108,10 @@ def launched_run_finish(*, run: Run) -> None:
 def _inputs_resolve(
     method: Method, inputs: Mapping[str, str | Sequence[str]], user: User
 ) -> dict[str, Given]:
-    """Every input by the role the program knows it by: a pool's are pool_1, pool_2, …"""
+    """Every input by the role the program knows it by: a pool's are pool_1, pool_2, …
+
+    An adapter brings its base along, as `<role>_base`.
+    """
     titles = {one.role: one for one in method.inputs}
     for role in inputs:
         if role not in titles:
@@ -125,8 +131,12 @@ def _inputs_resolve(
             if one.of_project:
                 project, which = project_resolve(input=one, reference=reference, user=user)
                 found[name] = Given(artifact=_rows_store(project, which))
-            else:
-                found[name] = input_resolve(input=one, reference=reference, user=user)
+                continue
+            given = input_resolve(input=one, reference=reference, user=user)
+            found[name] = given
+            if given.version is not None:
+                read = version_inputs(version=given.version, role=name)
+                found |= {at: Given(artifact=own) for at, own in read.items() if at != name}
     return found
 
 

@@ -27,6 +27,7 @@ from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.services.batches import (
     batch_tasks_close,
     candidate_batch_request,
+    prompts_store,
 )
 from annotation.services.datasets import preference_dataset_freeze
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
@@ -285,6 +286,40 @@ def improving(stage: Stage) -> Arrow | None:
     round, recipe = stage.round, stage.recipe
     reward_version = round.reward_version
     assert reward_version is not None  # noqa: S101 - reward is walked before
+    if recipe.improving == "ppo":
+        tuned = _ppo(stage, reward_version, base=round.policy_in.artifact)
+    else:
+        tuned = _rejection_sampling(stage, reward_version)
+        if tuned is not None and recipe.improving == "rejection+ppo":
+            tuned = _ppo(stage, reward_version, base=_output(tuned, "model"))
+    if tuned is None:
+        return None
+    if round.policy_out is None:
+        # PPO publishes whole models alone, fine-tuning what its recipe asks for.
+        is_adapter = recipe.improving == "rejection" and recipe.sft_config().publish == "adapter"
+        version = model_version_register(
+            model=round.campaign.policy_model,
+            role=ModelVersion.Role.ADAPTER if is_adapter else ModelVersion.Role.POLICY,
+            artifact=_output(tuned, "adapter" if is_adapter else "model"),
+            parent=round.policy_in,
+            run=tuned,
+            facts=dict(run_facts(tuned)),
+            card=f"Policy of {round}, by {_WAYS[recipe.improving]} with {reward_version}.",
+        )
+        stage.keep(policy_out=version)
+    return Arrow(to=State.EVALUATING, reason=f"{round.policy_out} is trained")
+
+
+_WAYS = {
+    "rejection": "rejection sampling",
+    "ppo": "PPO",
+    "rejection+ppo": "rejection sampling, then PPO,",
+}
+
+
+def _rejection_sampling(stage: Stage, reward_version: ModelVersion) -> Run | None:
+    """The run that fine-tuned the policy on its own best answers; None until it has succeeded."""
+    round, recipe = stage.round, stage.recipe
     batch = stage.batch(
         "candidates",
         purpose=Purpose.IMPROVING,
@@ -306,7 +341,7 @@ def improving(stage: Stage) -> Arrow | None:
     )
     if selected is None:
         return None
-    tuned = stage.run(
+    return stage.run(
         "sft",
         recipe.sft_config(),
         lambda: {
@@ -314,21 +349,20 @@ def improving(stage: Stage) -> Arrow | None:
             "demonstrations": _output(selected, "demonstrations"),
         },
     )
-    if tuned is None:
-        return None
-    if round.policy_out is None:
-        is_adapter = recipe.sft_config().publish == "adapter"
-        version = model_version_register(
-            model=round.campaign.policy_model,
-            role=ModelVersion.Role.ADAPTER if is_adapter else ModelVersion.Role.POLICY,
-            artifact=_output(tuned, "adapter" if is_adapter else "model"),
-            parent=round.policy_in,
-            run=tuned,
-            facts=dict(run_facts(tuned)),
-            card=f"Policy of {round}, by rejection sampling with {reward_version}.",
-        )
-        stage.keep(policy_out=version)
-    return Arrow(to=State.EVALUATING, reason=f"{round.policy_out} is trained")
+
+
+def _ppo(stage: Stage, reward_version: ModelVersion, *, base: Artifact) -> Run | None:
+    """The run that goes on from `base` by PPO on the round's train prompts; None until it has
+    succeeded."""
+    return stage.run(
+        "ppo",
+        stage.recipe.ppo_config(),
+        lambda: {
+            "base": base,
+            "reward": reward_version.artifact,
+            "prompts": prompts_store(prompts=round_prompts(round=stage.round, split=Split.TRAIN)),
+        },
+    )
 
 
 def _pool(round: Round) -> dict[str, Artifact]:

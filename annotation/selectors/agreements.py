@@ -38,6 +38,7 @@ from annotation.selectors.judged import (
     units,
     unsafe_values,
 )
+from annotation.task_forms import flag_label
 from annotation.word_diff import words_shared
 
 # A page waits for these figures: enough to tell people apart, not to the last digit.
@@ -68,7 +69,9 @@ class Figure:
 
     @property
     def of_words(self) -> str:
-        return gettext("flag “%(flag)s”") % {"flag": self.flag} if self.flag else gettext(self.of)
+        if not self.flag:
+            return gettext(self.of)
+        return gettext("flag “%(flag)s”") % {"flag": flag_label(self.flag)}
 
 
 @dataclass(frozen=True, kw_only=True)

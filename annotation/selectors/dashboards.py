@@ -32,6 +32,7 @@ from annotation.selectors.agreements import Figure, agreements, main_figure, mea
 from annotation.selectors.judged import Judged, judgements_newest, tasks_shared
 from annotation.selectors.qualification import Qualification, qualification_of
 from annotation.selectors.quality import FEWEST_TASKS, PersonQuality, QualityReport
+from annotation.task_forms import flag_label
 
 DAYS = 30
 WEEKS = 12
@@ -353,7 +354,8 @@ def label_distributions(judged: Sequence[Judged]) -> list[Distribution]:
             )
         )
         flags = Counter(flag for each in rated for flag in each.get("flags", ()))
-        found.append(_distribution("rating", gettext_noop("flags"), flags.most_common()))
+        counted = [(flag_label(flag), times) for flag, times in flags.most_common()]
+        found.append(_distribution("rating", gettext_noop("flags"), counted))
     if rows := by_kind["ranking"]:
         tied = sum(any(len(tier) > 1 for tier in one.judgement["tiers"]) for one in rows)
         bad = sum(bool(one.judgement["unacceptable"]) for one in rows)

@@ -15,6 +15,7 @@ from annotation.models import Candidate, Degree, Submission, Task, TaskCandidate
 from annotation.rendering import markdown_render, messages_render, words_count
 from annotation.selectors.judgements import judgement_of
 from annotation.selectors.payloads import letter_of
+from annotation.task_forms import flag_label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +142,7 @@ def judgement_words(
             if one.get("overall") is not None
         )
         notes = [
-            f"{letters.get(uid, '?')}: {', '.join(one['flags'])}"
+            f"{letters.get(uid, '?')}: {', '.join(map(flag_label, one['flags']))}"
             for uid, one in rated
             if one.get("flags")
         ]

@@ -99,7 +99,7 @@ def assignment_next(
         wanted = Q(task__project=member.project_id) & ~Q(uid=after)
         if batch is not None:
             wanted &= Q(task__batch=batch)
-        begun = _begun(member, wanted)
+        begun = _begun(member, wanted, after)
         held = _held(begun)
         if held is not None:
             return held
@@ -168,11 +168,15 @@ def draft_save(*, assignment: Assignment, draft: dict[str, Any], sequence: int) 
     assignment = _renew(assignment)
     notice = ""
     if assignment.state in (State.SUBMITTED, State.SKIPPED):
-        notice = f"This task is already {assignment.get_state_display()}: the draft was not kept."
+        notice = gettext("This task is already %(state)s: the draft was not kept.") % {
+            "state": assignment.get_state_display()
+        }
     elif not kept:
-        notice = "A newer draft was kept; this one is older."
+        notice = gettext("A newer draft was kept; this one is older.")
     elif assignment.state == State.EXPIRED:
-        notice = "The reservation has lapsed. Your draft is kept, and you can still send it."
+        notice = gettext(
+            "The reservation has lapsed. Your draft is kept, and you can still send it."
+        )
     return DraftReceipt(
         saved=bool(kept),
         sequence=assignment.draft_sequence,
@@ -283,12 +287,13 @@ def _member_rows(member: int) -> QuerySet[Any, Any]:
 _MEMBER = Prepared(_member_rows, numbers=("member",))
 
 
-def _begun(member: Membership, wanted: Q) -> list[Assignment]:
+def _begun(member: Membership, wanted: Q, after: str) -> list[Assignment]:
     """What the member holds, and what lapsed and has room still; the oldest first.
 
-    One query where there is nothing, as when a task has just been sent.
+    One query where there is nothing but what is being done, as when a task has just been sent or
+    the one behind it is loaded.
     """
-    if not _BEGUN_KEYS.rows(member=member.pk):
+    if all(uid == after for (uid,) in _BEGUN_UIDS.rows(member=member.pk)):
         return []
     begun = (
         Assignment.objects.filter(wanted, _IS_BEGUN, annotator=member)
@@ -301,9 +306,11 @@ def _begun(member: Membership, wanted: Q) -> list[Assignment]:
 _IS_BEGUN = Q(state__in=[State.LIVE, State.PAUSED, State.EXPIRED]) & (
     ~Q(state=State.EXPIRED) | Q(task__slots_free__gt=0, task__closed_at=None)
 )
-_BEGUN_KEYS = Prepared(
+_BEGUN_UIDS = Prepared(
     lambda member: (
-        Assignment.objects.filter(_IS_BEGUN, annotator=member).order_by("-id").values_list("pk")[:1]
+        Assignment.objects.filter(_IS_BEGUN, annotator=member)
+        .order_by("-id")
+        .values_list("uid")[:2]
     ),
     numbers=("member",),
 )

@@ -78,13 +78,7 @@ def candidate_batch_request(
                 gettext("Prompt %(uid)s is not of this project.") % {"uid": prompt.uid},
                 {"field": "prompts"},
             )
-    with tempfile.TemporaryDirectory() as folder:
-        records_write(
-            Path(folder, PROMPTS_NAME),
-            (PromptRecord(prompt_id=uid, messages=asked[uid].messages) for uid in sorted(asked)),
-        )
-        artifact = artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
-    inputs = {"prompts": artifact}
+    inputs = {"prompts": prompts_store(prompts=asked.values())}
     if config.engine != "openai":
         inputs |= version_inputs(version=version, role="model")
     with transaction.atomic():
@@ -103,6 +97,17 @@ def candidate_batch_request(
             overlap=overlap,
             priority=priority,
         )
+
+
+def prompts_store(*, prompts: Iterable[Prompt]) -> Artifact:
+    """The prompts as programs read them: a file in the order of their uids, each once."""
+    messages = {prompt.uid: prompt.messages for prompt in prompts}
+    with tempfile.TemporaryDirectory() as folder:
+        records_write(
+            Path(folder, PROMPTS_NAME),
+            (PromptRecord(prompt_id=uid, messages=messages[uid]) for uid in sorted(messages)),
+        )
+        return artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
 
 
 def candidate_batch_ingest(*, batch: CandidateBatch) -> int:

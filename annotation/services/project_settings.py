@@ -59,12 +59,17 @@ def project_settings_change(
         )
     if not 0 <= mirrored_share <= MAX_MIRRORED_SHARE:
         raise ApplicationError(
-            f"The share of mirrored pairs is 0 to {MAX_MIRRORED_SHARE}; got {mirrored_share}.",
+            gettext(
+                "The share of mirrored pairs is 0 to %(max_mirrored_share)s; "
+                "got %(mirrored_share)s."
+            )
+            % {"max_mirrored_share": MAX_MIRRORED_SHARE, "mirrored_share": mirrored_share},
             {"field": "mirrored_share"},
         )
     if not 0 <= skips_to_review <= MAX_SKIPS_TO_REVIEW:
         raise ApplicationError(
-            f"Skips are 0 to {MAX_SKIPS_TO_REVIEW}; got {skips_to_review}.",
+            gettext("Skips are 0 to %(max_skips)s; got %(skips)s.")
+            % {"max_skips": MAX_SKIPS_TO_REVIEW, "skips": skips_to_review},
             {"field": "skips_to_review"},
         )
     project.overlap, project.queue_order = overlap, queue_order

@@ -4,10 +4,15 @@ Whoever has it in hand can finish it; it is handed to no one new until a reviewe
 it. An annotator reports it, or the project's number of people skipped it.
 """
 
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
 from django.db import transaction
 from django.db.models import F, Max
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext, gettext_noop
 
 from annotation.models import Assignment, Membership, Report, Task
 from annotation.services.assignments import assignment_skip
@@ -28,7 +33,9 @@ def report_submit(*, assignment: Assignment, text: str) -> Report:
     text = text.strip()
     if not text or len(text) > MAX_REPORT_CHARS:
         raise ApplicationError(
-            f"Say what is wrong, in 1 to {MAX_REPORT_CHARS} characters.", {"field": "text"}
+            gettext("Say what is wrong, in 1 to %(max_report_chars)s characters.")
+            % {"max_report_chars": MAX_REPORT_CHARS},
+            {"field": "text"},
         )
     waiting = {"reporter": assignment.annotator, "text": text, "decided_at": None}
     report = Report.objects.filter(task=assignment.task_id, **waiting).first()
@@ -36,7 +43,11 @@ def report_submit(*, assignment: Assignment, text: str) -> Report:
         return report
     _hold(assignment.task_id)
     report = Report.objects.create(task_id=assignment.task_id, **waiting)
-    _reviewers_tell(assignment, f"{assignment.annotator.user} reports a task: {text}")
+    _reviewers_tell(
+        assignment,
+        text=gettext_noop("%(person)s reports a task: %(text)s"),
+        values={"person": str(assignment.annotator.user), "text": text},
+    )
     return report
 
 
@@ -57,10 +68,14 @@ def task_skip(*, assignment: Assignment, reason: str) -> Assignment:
         skips = skips.filter(ended_at__gt=decided)
     reasons = list(skips.order_by("ended_at").values_list("skip_reason", flat=True))
     if len(reasons) >= wanted and _hold(assignment.task_id):
-        lines = "; ".join(dict.fromkeys(reasons))  # each once, in their order
-        text = f"Skipped by {len(reasons)} people. {lines}"
-        Report.objects.create(task_id=assignment.task_id, text=text[:MAX_REPORT_CHARS])
-        _reviewers_tell(assignment, f"A task was skipped by {len(reasons)} people.")
+        said = Counter(reasons)  # each once, in their order
+        lines = "; ".join(f"{why} (× {times})" if times > 1 else why for why, times in said.items())
+        Report.objects.create(task_id=assignment.task_id, text=lines[:MAX_REPORT_CHARS])
+        _reviewers_tell(
+            assignment,
+            text=gettext_noop("A task was skipped by %(people)s people."),
+            values={"people": len(reasons)},
+        )
     return skipped
 
 
@@ -73,14 +88,14 @@ def report_decide(*, report: Report, reviewer: Membership, decision: str) -> Rep
     reviewer here, and ConflictError for a report that was decided before.
     """
     if decision not in Report.Decision.values:
-        raise ApplicationError("A task is kept or retired.", {"field": "decision"})
+        raise ApplicationError(gettext("A task is kept or retired."), {"field": "decision"})
     task = Task.objects.select_for_update(no_key=True).get(pk=report.task_id)
     reviewer_check(reviewer=reviewer, project_id=task.project_id)
     waiting = Report.objects.filter(task=task, decided_at=None)
     reporters = {one.reporter_id: one.reporter for one in waiting.select_related("reporter")}
     now = timezone.now()
     if not waiting.filter(pk=report.pk).exists():
-        raise ConflictError("This report was decided already.")
+        raise ConflictError(gettext("This report was decided already."))
     waiting.update(decision=decision, decided_by=reviewer, decided_at=now)
     rows = Task.objects.filter(pk=task.pk)
     if decision == Report.Decision.RETIRE:
@@ -88,10 +103,18 @@ def report_decide(*, report: Report, reviewer: Membership, decision: str) -> Rep
         rows.filter(closed_at=None).update(closed_at=now)
     else:
         rows.update(held_at=None)
-    words = {"keep": "is kept", "retire": "is handed out no more"}[decision]
+    text = {
+        Report.Decision.KEEP: gettext_noop(
+            "The task that you reported is handed out again: “%(prompt)s”"
+        ),
+        Report.Decision.RETIRE: gettext_noop(
+            "The task that you reported is handed out no more: “%(prompt)s”"
+        ),
+    }[Report.Decision(decision)]
     notification_send(
         recipients=[one for one in reporters.values() if one is not None],
-        text=f"The task that you reported {words}.",
+        text=text,
+        values={"prompt": str(task.prompt)},
         path=reverse("project_dashboard", args=[task.project.uid]),
     )
     report.refresh_from_db()
@@ -104,7 +127,9 @@ def _hold(task_id: int) -> bool:
     return bool(free.update(held_at=timezone.now()))
 
 
-def _reviewers_tell(assignment: Assignment, text: str) -> None:
+def _reviewers_tell(assignment: Assignment, *, text: str, values: Mapping[str, Any]) -> None:
     project = assignment.annotator.project
     path = reverse("project_reports", args=[project.uid])
-    reviewers_notify(project=project, text=text, path=path, besides=assignment.annotator)
+    reviewers_notify(
+        project=project, text=text, values=values, path=path, besides=assignment.annotator
+    )

@@ -19,8 +19,9 @@ Imagine the person who asked. **The best answer is the one they would thank you 
 3. It is as short as it can be: most of these questions deserve 20 to 80 words.
 4. It ends. An answer that breaks off in mid-sentence is worse than a plain one that is whole.
 
-Put answers you cannot tell apart in the same lane. Use *not acceptable* for answers that nobody
-should be given: harmful, abusive, or nonsense from beginning to end.
+Put answers you cannot tell apart in the same lane.
+
+Use *not acceptable* for answers that nobody should be given: harmful, abusive, or plain nonsense.
 """
 
 

@@ -244,6 +244,7 @@ _WORK = {
     "generate": _generate,
     "reward": _model,
     "sft": _model,
+    "ppo": _model,
     "rejection": _rejection,
     "evaluate": _evaluate,
 }

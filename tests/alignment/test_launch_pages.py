@@ -48,7 +48,7 @@ def filled(client, references, **changed):
 def test_every_setting_is_a_field_with_the_classs_own_words(staff):
     page = staff.get(reverse("method_launch", args=["sft"])).content.decode()
     assert 'name="setting-lora_rank"' in page
-    assert "0 trains every weight; more trains an adapter that is merged at the end" in page
+    assert "Of the change to a layer: more learns more, and weighs more" in page
 
 
 def test_a_preset_fills_the_form(staff):

@@ -81,6 +81,13 @@ def test_a_recipe_comes_back_from_json_as_it_went(
         ({"generate": {"endpoint_key_variable": "HOME"}}, "endpoint_key_variable cannot"),
         ({"max_tokens": 4000}, "recipe.generate.max_context_tokens"),
         ({"reward": {"held_out_batches": ["b"]}}, "recipe.reward: held_out_batches is a setting"),
+        ({"improving": "dpo"}, "recipe.improving: wanted rejection, ppo, rejection+ppo"),
+        ({"ppo": {"engine": "vllm"}}, "recipe.ppo: engine is a setting of the recipe itself"),
+        ({"ppo": {"lam": 2.0}}, "recipe.ppo.lam: wanted 0 to 1"),
+        (
+            {"improving": "rejection+ppo", "sft": {"adapter": "lora", "publish": "adapter"}},
+            "recipe.sft: publish must be merged",
+        ),
         ({"colour": "blue"}, "recipe: unknown setting colour"),
     ],
 )
@@ -88,3 +95,12 @@ def test_a_recipe_is_refused_naming_the_field(values: dict[str, object], said: s
     with pytest.raises(ConfigError) as refused:
         recipe_load(values)
     assert said in str(refused.value)
+
+
+def test_ppo_draws_answers_as_the_rest_of_the_recipe_does() -> None:
+    recipe = Recipe(
+        engine="transformers", max_tokens=3000, generate={"max_context_tokens": 8192}, seed=5
+    )
+    config = recipe.ppo_config()
+    assert (config.engine, config.max_tokens, config.seed) == ("transformers", 3000, 5)
+    assert config.max_context_tokens == 8192

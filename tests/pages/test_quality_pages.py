@@ -80,5 +80,9 @@ def test_an_annotators_dashboard_is_hers_alone(open_page, project, judged: dict[
     ann = Membership.objects.get(project=project, user__username="ann")
     page = open_page(ann.user, judged["dashboard"])
     assert page.get_by_role("heading", name="My work").is_visible()
-    assert page.locator("svg[role=img]").count() == 1
+    drawn = page.locator("svg[role=img]")
+    assert [
+        one.split(":")[0]
+        for one in drawn.evaluate_all("(all) => all.map((one) => one.getAttribute('aria-label'))")
+    ] == ["Judgements of the last 30 days", "Agreement"]
     assert "ben" not in page.inner_text("main")

@@ -6,6 +6,7 @@ from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
 from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
+from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.self_instruct import SelfInstructConfig
@@ -18,6 +19,7 @@ __all__ = [
     "GhostAttentionConfig",
     "JudgeConfig",
     "MergeAdapterConfig",
+    "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
     "SelfInstructConfig",

@@ -20,7 +20,7 @@ class AdapterSettings:
     """
 
     adapter: str = ""
-    lora_rank: int = 16
+    lora_rank: int = 16  # of the change to a layer: more learns more, and weighs more
     lora_alpha: float = 32.0  # the change is scaled by alpha / rank
     lora_dropout: float = 0.0
     virtual_tokens: int = 20  # of prefix and p_tuning; they take their place in the context

@@ -60,6 +60,7 @@
   async function taskShow({ given, draft = null, at = Date.now() }) {
     const { assignment, task } = given;
     const { uid } = assignment;
+    stock.busyWith.add(uid); // before anything is waited for: a reply may bring the same one again
     await kindLoad(task.kind);
     currentClose();
     const end = new AbortController();
@@ -79,7 +80,6 @@
     $("[data-stage]").replaceWith(stage);
     page.dataset.kind = task.kind;
     delete page.dataset.layout;
-    stock.busyWith.add(uid);
     current = { given, uid, kind: task.kind, keeper, end, form: given.form ?? {}, changed: false };
     current.activeS = Number(content?.active_s) || 0;
     current.firstMoveS = typeof content?.first_move_s === "number" ? content.first_move_s : null;

@@ -10,8 +10,9 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from safetensors.torch import load_file
 
-from alignment.ml import reward, sft
+from alignment.ml import sft
 from alignment.ml.data import DemonstrationRecord
+from alignment.ml.reward import training
 from alignment.services.launches import Launch, run_launch
 from modelhub import storage
 from modelhub.ml.records import records_write
@@ -82,7 +83,7 @@ def test_two_processes_have_the_losses_of_one(tmp_path, base, demonstrations, ra
     main, inputs, config = {
         "sft": (sft.main, {"demonstrations": demonstrations}, {"examples_per_step": 5}),
         "reward": (
-            reward.main,
+            training.main,
             {"rankings": rankings},
             {"rankings_per_step": 3, "bootstrap_samples": 50, "evaluate_every_steps": 2},
         ),

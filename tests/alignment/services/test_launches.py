@@ -66,7 +66,7 @@ def test_a_launched_run_is_queued_with_what_was_asked(base, demonstrations, eve)
     read = {one.role: one.artifact for one in run.inputs.select_related("artifact")}
     assert read == {
         "base": base.artifact,
-        "demonstrations": demonstrations.outputs.get().artifact,
+        "demonstrations_1": demonstrations.outputs.get().artifact,
     }
 
 
@@ -92,6 +92,23 @@ def test_a_success_that_cannot_be_registered_is_none(base, demonstrations, eve):
     run.refresh_from_db()
     assert run.status == Run.Status.RUNNING
     assert not run.outputs.exists()
+
+
+def test_an_adapter_is_a_version_of_its_own_that_is_read_with_its_base(base, demonstrations, eve):
+    settings = {"adapter": "lora", "publish": "adapter"}
+    run = run_launch(launch=sft(base, demonstrations, settings=settings), requested_by=eve)
+    finish(run, adapter=builders.make_artifact(Artifact.Kind.ADAPTER))
+    version = run.versions.get()
+    assert (version.role, version.parent) == (ModelVersion.Role.ADAPTER, base)
+    merging = Launch(
+        method="merge_adapter",
+        settings={},
+        inputs={"adapter": f"version/{version.uid}"},
+        model_name="merged",
+    )
+    merge = run_launch(launch=merging, requested_by=eve)
+    read = {one.role: one.artifact for one in merge.inputs.select_related("artifact")}
+    assert read == {"adapter": version.artifact, "adapter_base": base.artifact}
 
 
 def test_a_run_that_a_round_started_registers_nothing_here(base, demonstrations, eve):

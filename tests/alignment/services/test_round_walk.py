@@ -103,6 +103,33 @@ def test_improving_takes_train_prompts_and_evaluating_held_out_ones(
     assert splits("candidates_after", "evaluating") == {Split.HELD_OUT}
 
 
+@pytest.mark.parametrize(
+    ("improving", "roles"),
+    [("ppo", ["ppo"]), ("rejection+ppo", ["candidates", "rejection", "sft", "ppo"])],
+)
+def test_a_recipe_may_improve_by_ppo_alone_or_from_where_rejection_sampling_ended(
+    campaign: Campaign, people: list[Membership], improving: str, roles: list[str]
+) -> None:
+    recipe = recipe_with(improving=improving, ppo={"kl_coef": 0.01})
+    round = hands.round_walk(hands.make_round(campaign, recipe), people, until="promoted")
+    started = round.round_runs.filter(stage="improving").order_by("id")
+    assert list(started.values_list("role", flat=True)) == roles
+    ppo = started.get(role="ppo").run
+    assert ppo.config["kl_coef"] == 0.01 and ppo.config["max_tokens"] == hands.SMALL.max_tokens
+    given = {one.role: one.artifact for one in ppo.inputs.select_related("artifact")}
+    assert given.keys() == {"base", "reward", "prompts"}
+    assert round.reward_version is not None and given["reward"] == round.reward_version.artifact
+    if improving == "ppo":
+        assert given["base"] == round.policy_in.artifact
+    else:
+        tuned = started.get(role="sft").run
+        assert given["base"] == tuned.outputs.get(role="model").artifact
+    path = artifact_folder(given["prompts"]) / "prompts.jsonl"
+    uids = [record.prompt_id for record in records_read(path, PromptRecord)]
+    assert set(Prompt.objects.filter(uid__in=uids).values_list("split", flat=True)) == {Split.TRAIN}
+    assert round.policy_out is not None and round.policy_out.run == ppo
+
+
 def test_advancing_again_and_again_starts_nothing_twice(campaign: Campaign) -> None:
     round = hands.make_round(campaign)
     assert round_advance(round=round)

@@ -74,7 +74,7 @@ def test_a_task_that_three_people_skip_goes_to_the_reviewers_by_itself(
         task_skip(assignment=take(member), reason=reason)
     report = Report.objects.get()
     assert report.reporter is None
-    assert report.text == "Skipped by 3 people. Unclear; Broken"
+    assert report.text == "Unclear (× 2); Broken"
     assert Notification.objects.get().recipient == reviewer
     assert assignment_next(membership=people[3]) is None
 

@@ -1,0 +1,143 @@
+"""What a step learns from: drawn answers with all that updates need of each of their tokens.
+
+Legend: B answers of a step, T tokens of the longest, S tokens of a row's answers.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from alignment.ml.configs import PpoConfig
+from alignment.ml.ppo.losses import (
+    advantages_estimate,
+    explained_variance,
+    kl_estimates,
+    masked_mean,
+    token_rewards,
+    whiten,
+)
+from alignment.ml.ppo.networks import (
+    autocast,
+    reference_logprobs,
+    token_logprobs,
+    token_values,
+)
+from alignment.ml.ppo.rewards import Answers
+from alignment.ml.shared_prefix import Group, Row, pack
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A step's answers with all that updates need of each token: lists of (T,), one an answer."""
+
+    groups: list[Group]
+    logprobs: list[Tensor]  # of the policy that drew them
+    values: list[Tensor]
+    advantages: list[Tensor]
+    returns: list[Tensor]
+
+    def row(self, row: Row, places: Sequence[int], values: Sequence[Tensor]) -> Tensor:
+        """Values of the answers in a row, in the row's order, (S,). places: of the row's groups."""
+        first = _firsts(self.groups)
+        return torch.cat(
+            [
+                values[first[places[index]] + number]
+                for index in row.indices
+                for number in range(len(self.groups[places[index]].answers))
+            ]
+        )
+
+
+def _firsts(groups: Sequence[Group]) -> list[int]:
+    """For each group, how many answers come before its first."""
+    firsts, count = [], 0
+    for group in groups:
+        firsts.append(count)
+        count += len(group.answers)
+    return firsts
+
+
+def _by_answer(
+    groups: Sequence[Group], rows: Sequence[Row], found: Iterable[Tensor]
+) -> list[Tensor]:
+    """Flat values of rows, (S,) each, as one (T,) an answer, groups and answers in their order."""
+    first = _firsts(groups)
+    ordered: list[Tensor] = [torch.empty(0)] * sum(len(group.answers) for group in groups)
+    for row, values_S in zip(rows, found, strict=True):
+        lengths = [len(answer) for group in row.groups for answer in group.answers]
+        parts = iter(values_S.split(lengths))
+        for index, group in zip(row.indices, row.groups, strict=True):
+            for number in range(len(group.answers)):
+                ordered[first[index] + number] = next(parts)
+    return ordered
+
+
+@torch.no_grad()
+def batch_make(
+    answers: Answers,
+    scores_B: Tensor,
+    *,
+    actor: Any,
+    critic: Any,
+    reference: Any | None,
+    kl_coef: float,
+    config: PpoConfig,
+) -> tuple[Batch, dict[str, float]]:
+    """Log-probabilities, values, rewards and advantages of drawn answers, and the step's figures.
+
+    scores_B: each answer's score as PPO sees it. Raises NotFinite for a figure that is none.
+    """
+    groups = answers.groups
+    rows = pack(groups, config.budget_tokens)
+    ours, spread, theirs, worth = [], [], [], []
+    for row in rows:
+        with autocast(config.dtype):
+            logprobs_S, entropy_S = token_logprobs(
+                actor, row, temperature=config.temperature, entropy=True
+            )
+            ours.append(logprobs_S)
+            spread.append(entropy_S)
+            theirs.append(reference_logprobs(reference, actor, row, config.temperature))
+            worth.append(token_values(critic, row))
+    logprobs = _by_answer(groups, rows, ours)
+    values = _by_answer(groups, rows, worth)
+    lengths_B = torch.tensor([len(one) for one in logprobs])
+    mask_BT = (torch.arange(int(lengths_B.max())) < lengths_B[:, None]).to(logprobs[0].device)
+    logprobs_BT, values_BT, theirs_BT = (
+        pad_sequence(one, batch_first=True)
+        for one in (logprobs, values, _by_answer(groups, rows, theirs))
+    )
+    kl_BT = kl_estimates(logprobs_BT, theirs_BT, config.kl_estimator).masked_fill(~mask_BT, 0.0)
+    rewards_BT = token_rewards(kl_BT, scores_B.to(kl_BT.device), mask_BT, kl_coef)
+    if config.whiten_rewards:
+        rewards_BT = whiten(rewards_BT, mask_BT, shift_mean=False)
+    advantages_BT, returns_BT = advantages_estimate(
+        rewards_BT, values_BT, mask_BT, gamma=config.gamma, lam=config.lam
+    )
+    white_BT = whiten(advantages_BT, mask_BT)
+
+    def by_answer(values_BT: Tensor) -> list[Tensor]:
+        return [own[:length] for own, length in zip(values_BT, lengths_B.tolist(), strict=True)]
+
+    kl_B = kl_BT.sum(1)
+    figures = {
+        "objective/kl": float(kl_B.mean()),
+        "objective/kl_coef": kl_coef,
+        "objective/entropy": float(-logprobs_BT.masked_fill(~mask_BT, 0.0).sum(1).mean()),
+        "objective/non_score_reward": float(-kl_coef * kl_B.mean()),
+        "objective/rlhf_reward": float(scores_B.mean() - kl_coef * kl_B.mean()),
+        "objective/response_length": float(lengths_B.float().mean()),
+        "policy/entropy_avg": float(torch.cat(spread).mean()),
+        "val/mean": float(masked_mean(values_BT, mask_BT)),
+        "val/returns": float(masked_mean(returns_BT, mask_BT)),
+        "val/explained_variance": explained_variance(values_BT, returns_BT, mask_BT),
+        "val/num_eos_tokens": float(answers.ended_B.sum()),
+    }
+    return (
+        Batch(groups, logprobs, values, by_answer(white_BT), by_answer(returns_BT)),
+        figures,
+    )

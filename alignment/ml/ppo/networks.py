@@ -1,0 +1,222 @@
+"""Actor, critic and reference, and what they say of the answer tokens of a row.
+
+Legend: S answer tokens of a row, C width of a hidden state, V vocabulary.
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import peft
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from alignment.ml.configs import PpoConfig
+from alignment.ml.optimizers import optimizer_make
+from alignment.ml.ppo.losses import entropies
+from alignment.ml.rounding import stochastic_round
+from alignment.ml.shared_prefix import Row, attach, hidden_states
+from modelhub.ml.checkpoint import model_load
+from modelhub.ml.model_directory import model_directory_check
+
+_CHUNK_TOKENS = 256  # answer tokens whose logits exist at once
+
+
+def device_choose() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(dtype: str) -> AbstractContextManager[Any]:
+    """The context in which products have the asked dtype; weights stay float32."""
+    return torch.autocast(device_choose().type, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+# ── loading ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def actor_load(folder: Path, config: PpoConfig) -> Any:
+    """The policy to improve: every weight, or an adapter around it (Hu et al. 2021)."""
+    model = model_load(folder, dtype="float32")
+    return _ready(_adapter_add(model, config, "CAUSAL_LM"), config)
+
+
+def reference_load(folder: Path) -> Any:
+    """A policy that only answers how likely it finds what others wrote."""
+    model = model_load(folder, dtype="float32").requires_grad_(False)
+    _dropout_off(model)
+    attach(model)
+    return model.to(device_choose())
+
+
+def critic_load(reward: Path | None, base: Path, config: PpoConfig) -> Any:
+    """The model of an answer's worth while it is being written.
+
+    Started from the reward model, head included, so that it knows from its first step what an
+    answer is going to be worth (Ouyang et al. 2022, appendix C.4). Its head gets a bias, and starts
+    from the reward as PPO sees it, scaled and shifted. Without a reward model (a checker rewards)
+    it starts from the policy, and from a value of 0.
+    """
+    folder = base if reward is None else reward
+    with torch.random.fork_rng(devices=[]):
+        model = model_load(folder, dtype="float32", role="reward", new_head=True)
+    old = model.score
+    head = nn.Linear(old.in_features, 1, bias=True)
+    with torch.no_grad():
+        if model_directory_check(folder).role == "reward":
+            # Of several heads the mean; what training has noted as their shift is taken off.
+            head.weight.copy_(old.weight.mean(0, keepdim=True) * config.reward_scale)
+            shifts = getattr(model.config, "reward_shifts", None) or [0.0]
+            head.bias.fill_(config.reward_shift - config.reward_scale * fmean(shifts))
+        else:
+            head.weight.zero_()
+            head.bias.zero_()
+    model.score = head
+    if config.lora_rank:
+        model = _adapter_add(model, config, "SEQ_CLS")
+    return _ready(model, config)
+
+
+def _adapter_add(model: Any, config: PpoConfig, task: str) -> Any:
+    if not config.lora_rank:
+        return model
+    adapter = peft.LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        target_modules="all-linear",
+        task_type=task,
+        modules_to_save=["score"] if task == "SEQ_CLS" else None,
+    )
+    return peft.get_peft_model(model, adapter)
+
+
+def _ready(model: Any, config: PpoConfig) -> Any:
+    # The ratio of an update to the draw must be 1 where nothing was learnt: no dropout.
+    _dropout_off(model)
+    attach(model)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model.to(device_choose()).train()
+
+
+def _dropout_off(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        elif hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+
+
+def optimizer_of(model: Any, lr: float, config: PpoConfig) -> torch.optim.Optimizer:
+    """AdamW over what is trained; decay on matrices alone."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    return optimizer_make(
+        [
+            {
+                "params": [one for one in weights if one.ndim >= 2],
+                "weight_decay": config.weight_decay,
+            },
+            {"params": [one for one in weights if one.ndim < 2]},
+        ],
+        kind=config.optimizer,
+        lr=lr,
+        betas=(0.9, config.adam_beta2),
+        eps=config.adam_epsilon,
+    )
+
+
+# ── what they say ────────────────────────────────────────────────────────────────────────────────
+
+
+def token_logprobs(
+    model: Any, row: Row, *, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """(log p of each answer token, entropy of its distribution if asked for), (S,), nats, float32.
+
+    Of the distribution at `temperature`, from which the token was drawn. A chunk's logits are
+    computed again in backward rather than kept.
+    """
+    hidden_TC = hidden_states(model, row)
+    head = model.get_output_embeddings()
+    source_S, target_S = (place.to(hidden_TC.device) for place in row.answer_places())
+
+    def compute(hidden_SC: Tensor, target_S: Tensor) -> tuple[Tensor, Tensor | None]:
+        logits_SV = head(hidden_SC).float() / temperature
+        spread_S = entropies(logits_SV) if entropy else None
+        return -F.cross_entropy(logits_SV, target_S, reduction="none"), spread_S
+
+    found = []
+    for source, target in zip(
+        source_S.split(_CHUNK_TOKENS), target_S.split(_CHUNK_TOKENS), strict=True
+    ):
+        if torch.is_grad_enabled():
+            found.append(checkpoint(compute, hidden_TC[source], target, use_reentrant=False))
+        else:
+            found.append(compute(hidden_TC[source], target))
+    logprobs_S = torch.cat([logprobs for logprobs, _ in found])
+    return logprobs_S, torch.cat([spread for _, spread in found]) if entropy else None
+
+
+def token_values(critic: Any, row: Row) -> Tensor:
+    """The critic's value before each answer token, (S,), float32: token t has V(prompt, y_<t)."""
+    hidden_TC = hidden_states(critic, row)
+    source_S, _ = row.answer_places()
+    head = critic.get_base_model().score if hasattr(critic, "peft_config") else critic.score
+    with torch.autocast(hidden_TC.device.type, enabled=False):
+        return head(hidden_TC[source_S.to(hidden_TC.device)].float())[:, 0]
+
+
+@torch.no_grad()
+def reference_logprobs(reference: Any | None, actor: Any, row: Row, temperature: float) -> Tensor:
+    """The reference's log-probabilities, (S,); without one it is the actor, its adapter off."""
+    if reference is not None:
+        return token_logprobs(reference, row, temperature=temperature)[0]
+    with actor.disable_adapter():
+        return token_logprobs(actor, row, temperature=temperature)[0]
+
+
+# ── what others load ─────────────────────────────────────────────────────────────────────────────
+
+
+@torch.no_grad()
+def plain_weights(model: Any) -> dict[str, Tensor]:
+    """Every tensor of the policy by transformers' name, an adapter merged into copies."""
+    if not hasattr(model, "peft_config"):
+        return dict(model.state_dict())
+    base = model.get_base_model()
+    weights = {
+        name.replace(".base_layer.", "."): tensor
+        for name, tensor in base.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, module in base.named_modules():
+        if isinstance(module, peft.tuners.lora.LoraLayer):
+            weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight(
+                "default"
+            )
+    return weights
+
+
+def policy_publish(actor: Any, base: Path) -> Any:
+    """The improved policy as a plain model on the CPU, every weight of it counted as trained."""
+    model = model_load(base, dtype="float32")
+    model.load_state_dict(plain_weights(actor))
+    return model.requires_grad_()
+
+
+def rounded_weights(weights: dict[str, Tensor], *, dtype: str, seed: int) -> dict[str, Tensor]:
+    """Weights as an engine of `dtype` shall hold them.
+
+    To bfloat16 they are rounded up or down at random: rounded to nearest, a step's small updates
+    would not reach the engine, and the answers would come from a policy of some steps ago.
+    """
+    if dtype == "float32":
+        return weights
+    generator = torch.Generator().manual_seed(seed)
+    done: dict[int, Tensor] = {}  # tied weights are one tensor under two names, and stay equal
+    for tensor in weights.values():
+        if tensor.dtype == torch.float32 and tensor.data_ptr() not in done:
+            done[tensor.data_ptr()] = stochastic_round(tensor, generator)
+    return {name: done.get(tensor.data_ptr(), tensor) for name, tensor in weights.items()}

