@@ -15,10 +15,12 @@ from alignment.ml.configs import (
     EnsembleConfig,
     EvaluateConfig,
     GhostAttentionConfig,
+    JudgeConfig,
     MergeAdapterConfig,
     PpoConfig,
     RejectionConfig,
     RewardConfig,
+    SelfInstructConfig,
     SftConfig,
 )
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
@@ -42,6 +44,7 @@ class Input:
     kinds: tuple[str, ...] = ()  # kinds of artifacts that fit
     is_required: bool = True
     is_many: bool = False
+    of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -301,6 +304,26 @@ _METHODS = (
             _PROMPTS,
             Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
             Input(role="candidates_after", title="Answers after", kinds=("candidates",)),
+        ),
+    ),
+    Method(
+        config=JudgeConfig,
+        title="AI feedback",
+        about="A model judges a project's tasks by a written constitution, marked as a model.",
+        docs="algorithms/ai-feedback.md",
+        inputs=(
+            Input(role="model", title="Judge", versions=POLICIES, is_required=False),
+            Input(role="tasks", title="Tasks", of_project=("open", "judged")),
+        ),
+    ),
+    Method(
+        config=SelfInstructConfig,
+        title="Self-Instruct",
+        about="A model writes new prompts after a project's; people accept or reject each.",
+        docs="algorithms/self-instruct.md",
+        inputs=(
+            Input(role="model", title="Writer", versions=POLICIES, is_required=False),
+            Input(role="seeds", title="Prompts to start from", of_project=("prompts",)),
         ),
     ),
 )

@@ -6,6 +6,10 @@ Plain Python, standard library only: pages and reports read them without a train
 from dataclasses import dataclass
 from typing import Any
 
+TASKS_NAME = "tasks.jsonl"
+LABELS_NAME = "labels.jsonl"
+PROPOSALS_NAME = "proposals.jsonl"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreRecord:
@@ -51,6 +55,32 @@ class TaskRecord:
     prompt_id: str
     messages: list[dict[str, str]]
     candidates: list[dict[str, Any]]  # {"id", "text", "finish_reason"}
+    task: str = ""  # its uid, where a judgement of it is wanted
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRecord:
+    """What a judge said of two answers in one order: a line of verdicts.jsonl.
+
+    Sorted by task and pair; the two orders of a pair follow each other.
+    """
+
+    task: str
+    first: str  # ids of candidates, as the judge saw them
+    second: str
+    verdict: str  # "a", "b", "tie"; "unread": no reply was a verdict; "too_long": not asked
+    reply: str  # the last one
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelRecord:
+    """A judge's label of one task: a line of labels.jsonl."""
+
+    task: str
+    tiers: list[list[str]]  # ids of candidates, best first
+    agreed: int  # of its pairs, those judged alike in both orders
+    pairs: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,3 +91,11 @@ class MemberScoreRecord:
     prompt_id: str
     score: float  # the members' combined
     members: list[float]  # each member's own, on a common zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalRecord:
+    """A prompt that a model has written and a person has not seen: a line of proposals.jsonl."""
+
+    text: str
+    round: int  # of the run, from 0

@@ -8,6 +8,7 @@ from annotation import (
     feedback_views,
     form_views,
     notification_views,
+    proposal_views,
     quality_views,
     question_views,
     report_views,
@@ -93,6 +94,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         name="member_qualify",
     ),
     path("projects/<str:project_uid>/prompts/", views.project_prompts, name="project_prompts"),
+    path(
+        "projects/<str:project_uid>/proposals/",
+        proposal_views.project_proposals,
+        name="project_proposals",
+    ),
     path(
         "projects/<str:project_uid>/prompts/<str:prompt_uid>/",
         views.prompt_detail,

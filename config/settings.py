@@ -194,11 +194,15 @@ RUN_PROGRAMS: dict[str, str] = {
     "ghost_attention": "alignment.ml.ghost_attention",
     "ppo": "alignment.ml.ppo",
     "evaluate": "alignment.ml.evaluate",
+    "judge": "alignment.ml.judge",
+    "self_instruct": "alignment.ml.self_instruct",
 }
 # Called, by name, inside the transaction that marks a run of this program succeeded.
 RUN_SUCCEEDED_HOOKS: dict[str, str] = {
     "import_model": "modelhub.services.imports.model_import_finish",
     "reward_ensemble": "alignment.services.ensembles.ensemble_finish",
+    "judge": "alignment.services.judging.judge_finish",
+    "self_instruct": "alignment.services.self_instruct.self_instruct_finish",
 }
 # Called in the same transaction for a run of any program that a person has launched.
 RUN_LAUNCHED_HOOK = "alignment.services.launches.launched_run_finish"

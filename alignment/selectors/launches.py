@@ -7,12 +7,18 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
 from alignment.methods import Input
-from annotation.models import PreferenceDataset
+from annotation.models import PreferenceDataset, Project
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
 from modelhub.models import Artifact, ModelVersion, Run, RunOutput
 
 MAX_CHOICES = 200  # of each kind, newest first
+_ROWS = {
+    "open": "open tasks",
+    "judged": "tasks that people have judged",
+    "prompts": "its prompts to train on",
+}
+_OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z]+)")
 _REFERENCE = re.compile(
     r"version/(?P<version>[0-9a-f]{32})|dataset/(?P<dataset>[0-9a-f]{32})"
     r"|run/(?P<run>[0-9a-f]{32})/(?P<role>[a-z][a-z0-9_]{0,39})"
@@ -33,6 +39,12 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
 
     Datasets are those of projects the person manages; runs and versions are the hub's.
     """
+    if input.of_project:
+        return [
+            (f"project/{project.uid}/{which}", f"{project}: {_ROWS[which]}")
+            for project in projects_managed(user).order_by("-pk")[:MAX_CHOICES]
+            for which in input.of_project
+        ]
     found = [
         (f"version/{version.uid}", f"{version}, {version.role}")
         for version in ModelVersion.objects.filter(role__in=input.versions)
@@ -85,6 +97,22 @@ def input_resolve(*, input: Input, reference: str, user: User) -> Given:
             f"{input.title}: {reference} holds {given.artifact.kind}; wanted {wanted}.", where
         )
     return given
+
+
+def project_resolve(*, input: Input, reference: str, user: User) -> tuple[Project, str]:
+    """The project, and which of its rows, that a reference such as "project/UID/open" names.
+
+    Raises ApplicationError, naming the role, for a project that the person does not manage, and for
+    rows that the input does not take.
+    """
+    match = _OF_PROJECT.fullmatch(reference)
+    if match and match["which"] in input.of_project:
+        project = projects_managed(user).filter(uid=match["project"]).first()
+        if project is not None:
+            return project, match["which"]
+    raise ApplicationError(
+        f"{input.title}: there is no {reference!r}.", {"field": f"inputs.{input.role}"}
+    )
 
 
 def _found(match: re.Match[str], user: User) -> Given | None:

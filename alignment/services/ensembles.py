@@ -8,7 +8,7 @@ from pathlib import Path
 from django.contrib.auth.models import User
 
 from alignment.ml.configs import EnsembleConfig
-from alignment.records import MemberScoreRecord, TaskRecord
+from alignment.records import TASKS_NAME, MemberScoreRecord, TaskRecord
 from annotation.models import Candidate, Project, TaskCandidate
 from annotation.services.doubt import doubts_set
 from modelhub.errors import ApplicationError
@@ -19,7 +19,6 @@ from modelhub.services.runs import run_create
 from modelhub.services.versions import model_version_register
 from modelhub.storage import artifact_folder
 
-TASKS_NAME = "tasks.jsonl"
 _ROWS_AT_A_TIME = 500
 
 

@@ -8,12 +8,15 @@ from django.contrib.auth.models import User
 from django.db import transaction
 
 from alignment.methods import METHODS, Method
-from alignment.selectors.launches import Given, input_resolve
+from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
+from alignment.services.judging import judge_tasks_store
+from alignment.services.self_instruct import seeds_store
+from annotation.models import Project
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
-from modelhub.models import ModelVersion, Run
+from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.versions import version_inputs
 from modelhub.services.runs import run_create, run_hand_out
 from modelhub.services.versions import (
@@ -125,12 +128,22 @@ def _inputs_resolve(
             raise ApplicationError(f"{one.title}: choose one alone.", {"field": f"inputs.{role}"})
         for number, reference in enumerate(references, start=1):
             name = f"{role}_{number}" if one.is_many else role
+            if one.of_project:
+                project, which = project_resolve(input=one, reference=reference, user=user)
+                found[name] = Given(artifact=_rows_store(project, which))
+                continue
             given = input_resolve(input=one, reference=reference, user=user)
             found[name] = given
             if given.version is not None:
                 read = version_inputs(version=given.version, role=name)
                 found |= {at: Given(artifact=own) for at, own in read.items() if at != name}
     return found
+
+
+def _rows_store(project: Project, which: str) -> Artifact:
+    if which == "prompts":
+        return seeds_store(project=project)
+    return judge_tasks_store(project=project, which=which)
 
 
 def _version_check(method: Method, name: str) -> None:

@@ -13,7 +13,7 @@ from annotation.models.projects import (
     ProjectToken,
     SignInLink,
 )
-from annotation.models.prompts import Candidate, CandidateBatch, Prompt, Split
+from annotation.models.prompts import Candidate, CandidateBatch, Prompt, Proposal, Split
 from annotation.models.reviews import Adjudication, Question, Report, Review
 from annotation.models.submissions import (
     Comparison,
@@ -66,6 +66,7 @@ __all__ = [
     "Project",
     "ProjectToken",
     "Prompt",
+    "Proposal",
     "Question",
     "Ranking",
     "Rating",

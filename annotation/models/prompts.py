@@ -98,3 +98,41 @@ class Candidate(Identified):
 
     def __str__(self) -> str:
         return self.text[:80]
+
+
+class Proposal(Identified):
+    """A prompt that a model has written, until a person accepts or rejects it.
+
+    What was rejected stays, so that it is not proposed again.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        ACCEPTED = "accepted", _("accepted")
+        REJECTED = "rejected", _("rejected")
+
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="proposals")
+    text = models.TextField()
+    content_hash = models.CharField(max_length=64)
+    run = models.ForeignKey(Run, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(max_length=20, choices=State.choices, default=State.WAITING)
+    decided_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    decided_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["id"]
+        indexes = [
+            models.Index(
+                fields=["project", "id"],
+                name="proposal_waiting",
+                condition=models.Q(state="waiting"),
+            )
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=["project", "content_hash"], name="proposal_unique")
+        ]
+
+    def __str__(self) -> str:
+        return self.text[:80]

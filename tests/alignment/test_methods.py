@@ -22,7 +22,7 @@ def test_a_method_says_what_there_is(method):
     for one in method.inputs:
         assert set(one.versions) <= set(ModelVersion.Role.values)
         assert set(one.kinds) <= set(Artifact.Kind.values)
-        assert one.versions or one.kinds
+        assert one.versions or one.kinds or one.of_project
     if method.registers:
         assert method.registers in ModelVersion.Role.values
         assert method.input(method.parent) is not None

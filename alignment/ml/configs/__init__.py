@@ -5,10 +5,12 @@ from alignment.ml.configs.dpo import DpoConfig
 from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
+from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
+from alignment.ml.configs.self_instruct import SelfInstructConfig
 from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
@@ -17,9 +19,11 @@ __all__ = [
     "EnsembleConfig",
     "EvaluateConfig",
     "GhostAttentionConfig",
+    "JudgeConfig",
     "MergeAdapterConfig",
     "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
+    "SelfInstructConfig",
     "SftConfig",
 ]

@@ -4,8 +4,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from alignment.ml.configs import EnsembleConfig
-from alignment.records import MemberScoreRecord, TaskRecord
-from alignment.services.ensembles import TASKS_NAME, ensemble_finish, queue_score_request
+from alignment.records import TASKS_NAME, MemberScoreRecord, TaskRecord
+from alignment.services.ensembles import ensemble_finish, queue_score_request
 from annotation.models import Task
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import records_read, records_write
