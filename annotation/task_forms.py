@@ -28,16 +28,26 @@ _ENDPOINT = re.compile(r"[-a-zA-Z0-9_]{1,80}")
 _UID = re.compile(r"[0-9a-f]{32}")
 
 
+_ONE_OF = _("wanted one of %(names)s")
+_RANGE = _("wanted %(least)s to %(most)s")
+_TWICE = _("“%(value)s” is there twice")
+
+
 class FormError(ApplicationError):
-    """Settings were refused: which field, and why."""
+    """Settings were refused: which field, and why, in the words of whoever reads it.
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"Task form, field {name}: {reason}.", {"field": name})
+    `reason` is marked for translation where it is written, with places for `values`.
+    """
+
+    def __init__(self, name: str, reason: str, **values: object) -> None:
+        words = gettext("Task form, field %(name)s: %(reason)s.")
+        told = {"name": name, "reason": gettext(reason) % values}
+        super().__init__(words % told, {"field": name})
 
 
-def _check(holds: bool, name: str, reason: str) -> None:
+def _check(holds: bool, name: str, reason: str, **values: object) -> None:
     if not holds:
-        raise FormError(name, reason)
+        raise FormError(name, reason, **values)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +58,7 @@ class BaseForm:
     rationale: str = "optional"
 
     def __post_init__(self) -> None:
-        _check(self.rationale in RATIONALES, "rationale", f"wanted one of {', '.join(RATIONALES)}")
+        _check(self.rationale in RATIONALES, "rationale", _ONE_OF, names=", ".join(RATIONALES))
 
     def as_json(self) -> dict[str, Any]:
         """The settings as they are stored."""
@@ -100,27 +110,29 @@ class RatingForm(BaseForm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(len(self.flags) <= MAX_FLAGS, "flags", f"wanted at most {MAX_FLAGS}")
+        _check(len(self.flags) <= MAX_FLAGS, "flags", _("wanted at most %(most)s"), most=MAX_FLAGS)
         names, keys = set[str](), set[str]()
         for place, flag in enumerate(self.flags):
             where = f"flags[{place}]"
             _check(
                 bool(_NAME.fullmatch(flag.name)),
                 f"{where}.name",
-                "wanted a small letter and up to 39 small letters, digits and _",
+                _("wanted a small letter and up to 39 small letters, digits and _"),
             )
-            _check(flag.name not in names, f"{where}.name", f"{flag.name!r} is there twice")
+            _check(flag.name not in names, f"{where}.name", _TWICE, value=flag.name)
             label = flag.label
             _check(
                 0 < len(label.strip()) <= MAX_LABEL_CHARS and label.isprintable(),
                 f"{where}.label",
-                f"wanted 1 to {MAX_LABEL_CHARS} characters",
+                _("wanted 1 to %(most)s characters"),
+                most=MAX_LABEL_CHARS,
             )
             names.add(flag.name)
             if flag.key:
-                _check(bool(_KEY.fullmatch(flag.key)), f"{where}.key", "wanted a-z or 0-9")
-                _check(flag.key not in TAKEN_KEYS, f"{where}.key", f"{flag.key} means another")
-                _check(flag.key not in keys, f"{where}.key", f"{flag.key} is there twice")
+                _check(bool(_KEY.fullmatch(flag.key)), f"{where}.key", _("wanted a-z or 0-9"))
+                taken = flag.key in TAKEN_KEYS
+                _check(not taken, f"{where}.key", _("%(key)s means another"), key=flag.key)
+                _check(flag.key not in keys, f"{where}.key", _TWICE, value=flag.key)
                 keys.add(flag.key)
 
     def shown(self) -> dict[str, Any]:
@@ -141,8 +153,8 @@ class DemonstrationForm(BaseForm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.start in STARTS, "start", f"wanted one of {', '.join(STARTS)}")
-        _check(1 <= self.turns <= 20, "turns", "wanted 1 to 20")
+        _check(self.start in STARTS, "start", _ONE_OF, names=", ".join(STARTS))
+        _check(1 <= self.turns <= 20, "turns", _RANGE, least=1, most=20)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,22 +187,26 @@ class DialogueForm(BaseForm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(len(self.sides) in (0, 2), "sides", "wanted two, or none yet")
+        _check(len(self.sides) in (0, 2), "sides", _("wanted two, or none yet"))
         for place, side in enumerate(self.sides):
             where = f"sides[{place}]"
-            _check(bool(_ENDPOINT.fullmatch(side.endpoint)), f"{where}.endpoint", "wanted a name")
+            _check(
+                bool(_ENDPOINT.fullmatch(side.endpoint)), f"{where}.endpoint", _("wanted a name")
+            )
             _check(
                 0 <= side.temperature <= 2,  # so is NaN refused
                 f"{where}.temperature",
-                "wanted 0 to 2",
+                _RANGE,
+                least=0,
+                most=2,
             )
             _check(
                 not side.version or bool(_UID.fullmatch(side.version)),
                 f"{where}.version",
-                "wanted the uid of a model version, or nothing",
+                _("wanted the uid of a model version, or nothing"),
             )
-        _check(1 <= self.max_turns <= 50, "max_turns", "wanted 1 to 50")
-        _check(1 <= self.max_tokens <= 32_768, "max_tokens", "wanted 1 to 32768")
+        _check(1 <= self.max_turns <= 50, "max_turns", _RANGE, least=1, most=50)
+        _check(1 <= self.max_tokens <= 32_768, "max_tokens", _RANGE, least=1, most=32_768)
 
     def shown(self) -> dict[str, Any]:
         """Without the sides: annotators are not told who answers them, or how it is sampled."""
@@ -255,7 +271,8 @@ def flag_label(name: str) -> str:
 def form_read(kind: str, settings: Mapping[str, Any]) -> Form:
     """The form of some settings. Raises FormError naming the first field that does not fit."""
     if kind not in FORMS:
-        raise FormError("kind", f"there is no kind {kind!r}; there are {', '.join(FORMS)}")
+        reason = _("there is no kind “%(kind)s”; there are %(names)s")
+        raise FormError("kind", reason, kind=kind, names=", ".join(FORMS))
     values = _typed(FORMS[kind], settings, "")
     for name, cls in (("flags", Flag), ("sides", Side)):
         if name in values:
@@ -275,15 +292,15 @@ def form_of(project: Project, kind: str) -> Form:
 def _typed(cls: type[Any], values: Any, where: str) -> dict[str, Any]:
     """The values whose names and JSON types are those of a dataclass's fields."""
     if not isinstance(values, Mapping):
-        raise FormError(where.removesuffix(".") or "settings", "wanted an object")
+        raise FormError(where.removesuffix(".") or "settings", _("wanted an object"))
     fields = {one.name: one for one in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
-            raise FormError(f"{where}{name}"[:80], "there is no such field")
+            raise FormError(f"{where}{name}"[:80], _("there is no such field"))
     for name, one in fields.items():
         needed = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
         if needed and name not in values:
-            raise FormError(f"{where}{name}", "is missing")
+            raise FormError(f"{where}{name}", _("is missing"))
     for name, value in values.items():
         wanted = fields[name].type
         fits = (
@@ -296,5 +313,7 @@ def _typed(cls: type[Any], values: Any, where: str) -> dict[str, Any]:
             else isinstance(value, list | tuple)
         )
         if not fits:
-            raise FormError(f"{where}{name}", f"unexpected value {value!r:.60}")
+            raise FormError(
+                f"{where}{name}", _("unexpected value %(value)s"), value=f"{value!r:.60}"
+            )
     return dict(values)

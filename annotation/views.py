@@ -8,7 +8,7 @@ from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, redirect, render
 from django.urls import reverse
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from annotation import exports, overviews, policy
@@ -225,8 +225,12 @@ def project_datasets(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                gettext("Dataset %(number)s holds %(used)s judgements.")
-                % {"number": dataset.number, "used": dataset.counts["used"], "kind": dataset.kind},
+                ngettext(
+                    "Dataset %(number)s holds %(used)s judgement.",
+                    "Dataset %(number)s holds %(used)s judgements.",
+                    dataset.counts["used"],
+                )
+                % {"number": dataset.number, "used": dataset.counts["used"]},
             )
             return redirect("dataset_detail", dataset.uid)
     return _datasets_page(request, project, form, RankingsForm())
@@ -248,7 +252,11 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                gettext("Dataset %(number)s holds %(used)s rankings.")
+                ngettext(
+                    "Dataset %(number)s holds %(used)s ranking.",
+                    "Dataset %(number)s holds %(used)s rankings.",
+                    dataset.counts["used"],
+                )
                 % {"number": dataset.number, "used": dataset.counts["used"]},
             )
             return redirect("dataset_detail", dataset.uid)

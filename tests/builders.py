@@ -2,8 +2,8 @@
 
 import hashlib
 import itertools
-import json
 
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.utils import timezone
 
@@ -17,6 +17,7 @@ from annotation.models import (
     Task,
     TaskCandidate,
 )
+from annotation.splits import content_hash, group_hash, split_of
 from modelhub.models import Artifact, Model, ModelVersion, Run
 
 _counter = itertools.count(1)
@@ -63,12 +64,25 @@ def make_version(name: str = "policy", *, role: str = ModelVersion.Role.POLICY) 
 
 
 def make_prompt(project: Project, text: str = "", *, split: str = Split.TRAIN) -> Prompt:
-    text = text or f"Question {next(_counter)}?"
-    messages = [{"role": "user", "content": text}]
-    digest = hashlib.sha256(json.dumps(messages).encode()).hexdigest()
+    """A prompt on the side asked for; without a text, one whose own hash puts it there."""
+    messages = [{"role": "user", "content": text or _question_on(split)}]
     return Prompt.objects.create(
-        project=project, messages=messages, content_hash=digest, group_hash=digest, split=split
+        project=project,
+        messages=messages,
+        content_hash=content_hash(messages),
+        group_hash=group_hash(messages),
+        split=split,
     )
+
+
+def _question_on(split: str) -> str:
+    """The next question that an import would put on this side as well."""
+    for number in _counter:
+        text = f"Question {number}?"
+        group = group_hash([{"role": "user", "content": text}])
+        if split_of(group, settings.PROMPT_SPLIT_SHARES) == split:
+            return text
+    raise AssertionError("the counter has no end")
 
 
 def make_batch(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
+from django.utils.translation import gettext_noop as _
 
 from annotation.models import Project, TaskForm
 from annotation.task_forms import DialogueForm, FormError, form_read
@@ -22,10 +23,10 @@ def task_form_save(*, project: Project, kind: str, settings: Mapping[str, Any]) 
     if isinstance(form, DialogueForm):
         for place, side in enumerate(form.sides):
             if not Endpoint.objects.filter(name=side.endpoint).exists():
-                raise FormError(f"sides[{place}].endpoint", "the hub has no such endpoint")
+                raise FormError(f"sides[{place}].endpoint", _("the hub has no such endpoint"))
             if side.version and not ModelVersion.objects.filter(uid=side.version).exists():
-                raise FormError(f"sides[{place}].version", "the hub has no such version")
-    row, _ = TaskForm.objects.update_or_create(
+                raise FormError(f"sides[{place}].version", _("the hub has no such version"))
+    row, _created = TaskForm.objects.update_or_create(
         project=project, kind=kind, defaults={"settings": form.as_json()}
     )
     return row

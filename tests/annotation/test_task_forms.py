@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from django.utils.translation import override
 
 from annotation.models import Project, TaskForm
 from annotation.task_forms import FORMS, PRESETS, FormError, form_of, form_read
@@ -76,6 +77,12 @@ def test_a_setting_that_does_not_fit_is_named(case: str) -> None:
     with pytest.raises(FormError) as refused:
         form_read(kind, settings)
     assert refused.value.extra == {"field": field}
+
+
+def test_a_refusal_is_in_the_readers_language() -> None:
+    with override("zh-hans"), pytest.raises(FormError) as refused:
+        form_read("demonstration", {"turns": 0})
+    assert refused.value.message == "任务表单字段 turns：应在 1 到 20 之间。"
 
 
 def test_annotators_are_not_told_who_answers_them() -> None:

@@ -259,7 +259,7 @@ def test_rankings_are_imported_by_managers_whole_or_not_at_all(
     assert client.post(url, {}).status_code == 400
     assert PreferenceDataset.objects.count() == 1
     page = client.post(url, {"file": upload("good.jsonl", line)}, follow=True).content.decode()
-    assert "Dataset 2 holds 1 rankings." in page
+    assert "Dataset 2 holds 1 ranking." in page
     assert "the rows of good.jsonl, imported" in page
     assert signed_in(alice).post(url, {"file": upload("good.jsonl", line)}).status_code == 404
 
