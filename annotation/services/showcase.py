@@ -167,18 +167,25 @@ def _member_add(project: Project, name: str, role: str = Membership.Role.ANNOTAT
 
 
 def _judge_all(project: Project, people: dict[Invented, Membership], draw: random.Random) -> None:
-    """Everybody takes what the queue gives them, and about one in six tasks is left open."""
+    """Everybody takes what the queue gives them, and about one in six tasks is left open.
+
+    Never a dialogue. What is known and what is mirrored comes by chance and takes its share, so
+    they go on for as long as one is open.
+    """
     now = timezone.now()
     waiting = list(people.items())
     total = OVERLAP * project.tasks.count()
     judged = total * 5 // 6
-    for number in range(judged):
+    talks = project.tasks.filter(kind=Task.Kind.DIALOGUE, slots_free__gt=0)
+    for number in range(2 * total):
+        if number >= judged and not talks.exists():
+            break
         who, member = waiting[number % len(waiting)]
         assignment = assignment_next(membership=member)
         if assignment is None:
             continue
         submission = _JUDGE[assignment.task.kind](assignment, who, draw)
-        share = number / judged
+        share = min(1, number / judged)
         at = now - timedelta(
             days=DAYS * (1 - share) ** 1.3, minutes=draw.uniform(0, 600) * (1 - share)
         )

@@ -87,6 +87,7 @@
 
     sent(by) {
       this.today = Math.max(0, this.today + by);
+      this.open = Math.max(0, this.open - by);
       this.draw();
     }
 

@@ -238,8 +238,9 @@
     if (refusal.offline) {
       currentClose();
       saved.clear();
-      frame.showWaiting({ hasWork: outbox.entries().length > 0 });
-      say(gettext("Offline. Your work is kept on this device."));
+      const answered = refusal.status > 0;
+      frame.showWaiting({ hasWork: outbox.entries().length > 0, answered });
+      say(answered ? gettext("The server is not ready. The page tries again by itself.") : gettext("Offline. Your work is kept on this device."));
       retryLater(load);
       return;
     }

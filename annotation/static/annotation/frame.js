@@ -23,10 +23,12 @@
       for (const one of [$("[data-lease]"), $("[data-ask]")]) one.hidden = view !== "task";
     }
 
-    showWaiting({ hasWork }) {
+    /* An answer that says "later" comes from a server that is there: nobody is sent to look at their cable. */
+    showWaiting({ hasWork, answered }) {
+      $("[data-waiting-title]").textContent = answered ? gettext("The server is not ready") : gettext("You are offline");
       $("[data-waiting-words]").textContent = hasWork
         ? gettext("Your work is kept on this device and will be sent by itself as soon as the server answers.")
-        : gettext("The server does not answer. The page tries again by itself.");
+        : gettext("The page tries again by itself.");
       this.show("waiting");
     }
 
