@@ -65,7 +65,7 @@ def test_quality_shows_agreement_and_people(
 ) -> None:
     judge(project, people)
     text = bobs.get(reverse("project_quality", args=[project.uid])).content.decode()
-    for words in ("Kendall’s τ-b", "Krippendorff’s α, ordinal", "Fleiss’ κ, 3 people", "harmful"):
+    for words in ("Kendall’s τ-b", "Krippendorff’s α, ordinal", "Fleiss’ κ, 3 people", "Harmful"):
         assert words in text
     assert "<svg" in text
     assert "ann" in text
@@ -165,7 +165,7 @@ def test_managers_pages_are_in_the_language_of_who_reads_and_files_are_not(
         url = reverse(f"project_{name}", args=[project.uid])
         told[name] = client.get(url, headers={"accept-language": "zh-CN"}).content.decode()
         assert '<html lang="zh-hans">' in told[name]
-    assert "Fleiss κ，3 人" in told["quality"] and "标记“harmful”" in told["quality"]
+    assert "Fleiss κ，3 人" in told["quality"] and "标记“有害”" in told["quality"]
     assert "每日判断数" in told["progress"] and "配对：程度" in told["progress"]
     assert "审核员" in told["members"] and "Reviewer" not in told["members"]
     url = reverse("project_quality", args=[project.uid])

@@ -400,6 +400,6 @@ def test_two_sets_of_weights_are_refused(sharded, tiny):
 
 
 def test_without_the_check_of_names_a_pickle_would_pass(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_directory, "_name_check", lambda name: None)
+    monkeypatch.setattr(model_directory, "_name_check", lambda name, known: None)
     (model / "pytorch_model.bin").write_bytes(_pickle(tmp_path / "marker"))
     assert "pytorch_model.bin" in model_directory_check(model).files
