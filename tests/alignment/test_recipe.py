@@ -24,7 +24,9 @@ def test_the_defaults_hold() -> None:
     assert recipe.reward_config().seed == recipe.seed == 0
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine the first text is
+@settings(
+    suppress_health_check=[HealthCheck.too_slow], deadline=None
+)  # on a busy machine the first text is
 @given(
     samples=st.integers(2, 16),
     temperatures=st.lists(st.floats(0, 5), min_size=1, max_size=4),
