@@ -99,7 +99,12 @@ def test_the_overview_tells_how_many_people_open_tasks_want_and_what_a_dataset_h
     overview = f"/projects/{project.uid}/"
     make_task(project, "pair", overlap=2)
     PreferenceDataset.objects.create(
-        project=project, number=1, kind="pair", counts={"used": 3}, artifact=make_artifact()
+        project=project,
+        number=1,
+        kind="pair",
+        query={},
+        counts={"used": 3},
+        artifact=make_artifact(),
     )
     page = client.get(overview).content.decode()
     assert project.overlap == 1 and "2 people for each task" in page
