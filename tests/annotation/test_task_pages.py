@@ -111,5 +111,5 @@ def test_the_overview_tells_how_many_people_open_tasks_want_and_what_a_dataset_h
     assert "3 judgements" in page and "rankings" not in page
     make_task(project, "rating", overlap=4)
     assert "2 to 4 people for each task" in client.get(overview).content.decode()
-    Task.objects.update(closed_at=timezone.now())
+    Task.objects.update(closed_at=timezone.now(), slots_free=0)
     assert "No task is open." in client.get(overview).content.decode()
