@@ -55,7 +55,10 @@ class RoleForm(forms.Form):
 class PromptsForm(forms.Form):
     file = forms.FileField(
         label=_("JSON Lines file"),
-        help_text=_("Each line: a “prompt” text, or “messages” with roles and contents."),
+        help_text=_(
+            "Each line: a “prompt” text, or “messages” with roles and contents; with “answers” "
+            "to judge, if there are any."
+        ),
         widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.json,application/jsonl"}),
     )
 

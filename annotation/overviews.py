@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Case, Count, Q, QuerySet, Sum, When
+from django.db.models import Case, Count, Max, Min, Q, QuerySet, Sum, When
 from django.db.models.functions import Coalesce
 
 from annotation.models import (
@@ -31,6 +31,8 @@ class SlotCounts:
     waiting: int
     surplus: int
     skipped: int
+    overlap_least: int  # people wanted for an open task; 0 where none is open
+    overlap_most: int
 
     @property
     def percent(self) -> int:
@@ -100,7 +102,9 @@ def slot_counts(*, project: Project) -> SlotCounts:
     Known answers and tests are no work that is wanted: they are not counted.
     """
     tasks = Task.objects.filter(WORK, project=project).aggregate(
-        overlap=Coalesce(Sum("overlap"), 0),
+        overlaps=Coalesce(Sum("overlap"), 0),
+        overlap_least=Coalesce(Min("overlap", filter=Q(closed_at=None)), 0),
+        overlap_most=Coalesce(Max("overlap", filter=Q(closed_at=None)), 0),
         waiting=Coalesce(Sum("slots_free", filter=Q(closed_at=None)), 0),
         given_up=Coalesce(Sum("slots_free", filter=Q(closed_at__isnull=False)), 0),
     )
@@ -119,8 +123,10 @@ def slot_counts(*, project: Project) -> SlotCounts:
         skipped=Count("pk", filter=Q(state=Assignment.State.SKIPPED)),
     )
     return SlotCounts(
-        wanted=tasks["overlap"] - tasks["given_up"],
+        wanted=tasks["overlaps"] - tasks["given_up"],
         waiting=tasks["waiting"],
+        overlap_least=tasks["overlap_least"],
+        overlap_most=tasks["overlap_most"],
         **submissions,
         **assignments,
     )

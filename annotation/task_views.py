@@ -6,7 +6,7 @@ from django import forms
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
 
@@ -15,7 +15,7 @@ from annotation.forms import error_add
 from annotation.frame import project_frame
 from annotation.models import CandidateBatch, Membership, Project, Task
 from annotation.selectors import task_counts
-from annotation.services.tasks import tasks_create
+from annotation.services.tasks import ANSWERS, TasksMade, tasks_create
 from modelhub.errors import ApplicationError
 
 
@@ -55,7 +55,8 @@ def project_tasks(request: HttpRequest, project_uid: str) -> HttpResponse:
         except ApplicationError as error:
             error_add(form, error)
         else:
-            messages.success(request, gettext("%(made)s tasks were made.") % {"made": made})
+            told = messages.success if made.made else messages.warning
+            told(request, _told(form.cleaned_data["kind"], made))
             return redirect("project_tasks", project.uid)
     context = project_frame(request, project, "tasks") | {
         "form": form,
@@ -63,3 +64,38 @@ def project_tasks(request: HttpRequest, project_uid: str) -> HttpResponse:
     }
     status = 400 if form.is_bound and form.errors else 200
     return render(request, "annotation/project_tasks.html", context, status=status)
+
+
+def _told(kind: str, made: TasksMade) -> str:
+    """How many tasks were made, and why the other prompts have none or no other."""
+    told = [
+        ngettext("%(made)s task was made.", "%(made)s tasks were made.", made.made)
+        % {"made": made.made}
+    ]
+    if made.too_few:
+        few = (
+            ngettext(
+                "%(number)s prompt has fewer than two different answers.",
+                "%(number)s prompts have fewer than two different answers.",
+                made.too_few,
+            )
+            if ANSWERS[kind][0] == 2
+            else ngettext(
+                "%(number)s prompt has no answer.",
+                "%(number)s prompts have no answer.",
+                made.too_few,
+            )
+        )
+        told.append(few % {"number": made.too_few})
+    if made.existing:
+        told.append(
+            ngettext(
+                "%(number)s prompt has such a task already.",
+                "%(number)s prompts have such a task already.",
+                made.existing,
+            )
+            % {"number": made.existing}
+        )
+    if not (made.made or made.too_few or made.existing):
+        told.append(gettext("There is no prompt to make one of: import some first."))
+    return " ".join(told)

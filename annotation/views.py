@@ -100,8 +100,15 @@ def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                gettext("%(new)s prompts imported; %(existing)s were already here.")
-                % {"new": counts.new, "existing": counts.existing},
+                gettext(
+                    "%(new)s prompts imported; %(existing)s were already here. "
+                    "New answers: %(answers)s."
+                )
+                % {
+                    "new": counts.new,
+                    "existing": counts.existing,
+                    "answers": counts.answers,
+                },
             )
             return redirect("project_prompts", project.uid)
     split, words = request.GET.get("split", ""), request.GET.get("q", "").strip()[:200]

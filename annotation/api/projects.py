@@ -107,7 +107,7 @@ class JsonLinesParser(BaseParser):
 
 
 class PromptsImportApi(APIView):
-    """Prompts as JSON Lines: all of them come in, or none."""
+    """Prompts as JSON Lines, with answers to judge if wanted: all of them come in, or none."""
 
     parser_classes = [JsonLinesParser]
 
@@ -117,6 +117,7 @@ class PromptsImportApi(APIView):
     class OutputSerializer(serializers.Serializer[Any]):
         new = serializers.IntegerField()
         existing = serializers.IntegerField()
+        answers = serializers.IntegerField(help_text="new ones")
 
     @extend_schema(
         request={"application/x-ndjson": str},

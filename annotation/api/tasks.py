@@ -67,6 +67,8 @@ class TasksCreateApi(APIView):
 
     class OutputSerializer(serializers.Serializer[Any]):
         made = serializers.IntegerField()
+        existing = serializers.IntegerField(help_text="prompts that had such a task")
+        too_few = serializers.IntegerField(help_text="prompts with too few different answers")
 
     @extend_schema(request=InputSerializer, responses={201: OutputSerializer})
     def post(self, request: Request, project_uid: str) -> Response:
@@ -78,7 +80,7 @@ class TasksCreateApi(APIView):
             prompts = Prompt.objects.filter(split__in=splits).exclude(source=Prompt.OF_DIALOGUE)
         values["batch"] = _batch_of(project, values["batch"])
         made = tasks_create(project=project, prompts=prompts, **values)
-        return Response({"made": made}, status=201)
+        return Response(self.OutputSerializer(made).data, status=201)
 
 
 def _batch_of(project: Project, uid: str | None) -> CandidateBatch | None:

@@ -13,7 +13,15 @@ from annotation.models.projects import (
     ProjectToken,
     SignInLink,
 )
-from annotation.models.prompts import Candidate, CandidateBatch, Prompt, Proposal, Split
+from annotation.models.prompts import (
+    IMPORT_ENGINE,
+    IMPORTED,
+    Candidate,
+    CandidateBatch,
+    Prompt,
+    Proposal,
+    Split,
+)
 from annotation.models.reviews import Adjudication, Question, Report, Review
 from annotation.models.submissions import (
     Comparison,
@@ -44,6 +52,8 @@ from annotation.models.tasks import (
 __all__ = [
     "COVERED",
     "GOLD",
+    "IMPORTED",
+    "IMPORT_ENGINE",
     "KNOWN",
     "OPEN",
     "QUALIFICATION",

@@ -68,6 +68,9 @@ class CandidateBatch(Identified):
         return f"batch {self.uid[:8]} by {self.version}"
 
 
+IMPORT_ENGINE = "import"  # what decoding says of an answer that a file brought
+
+
 class Candidate(Identified):
     """One answer to one prompt, by a model version or a person, with how it was decoded."""
 
@@ -98,6 +101,9 @@ class Candidate(Identified):
 
     def __str__(self) -> str:
         return self.text[:80]
+
+
+IMPORTED = models.Q(batch__isnull=True, decoding__engine=IMPORT_ENGINE)
 
 
 class Proposal(Identified):

@@ -154,7 +154,7 @@ def candidate_batch_ingest(*, batch: CandidateBatch) -> int:
                 overlap=batch.overlap,
                 priority=batch.priority,
             )
-            logger.info("%s: %d candidates, %d of %d tasks", batch, count, tasks, len(asked))
+            logger.info("%s: %d candidates, %d of %d tasks", batch, count, tasks.made, len(asked))
     return count
 
 

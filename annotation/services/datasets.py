@@ -39,7 +39,7 @@ from annotation.models import (
 from annotation.records import RANKINGS_NAME as RANKINGS_NAME
 from annotation.records import SOURCES, RankingRecord
 from annotation.services.ranking_rows import jsonl_rows, rankings_checked
-from annotation.services.snapshot_rows import SNAPSHOT_KINDS, Record, SnapshotKind
+from annotation.services.snapshot_rows import SNAPSHOT_KINDS, Record, SnapshotKind, tells_apart
 from annotation.task_forms import form_of
 from modelhub import storage
 from modelhub.errors import ApplicationError
@@ -58,6 +58,7 @@ _QUERY_FIELDS = ("batches", "splits", "simulated", "sources", "until")
 _STATUS_REASONS = [s for s in Submission.Status.values if s != Submission.Status.ACCEPTED]
 REASONS = (*_STATUS_REASONS, "after_until", "other_batch", "other_split", "other_origin")
 OVERRULED = "overruled"  # a reviewer decided the task for another; counted where there is one
+SAME_TEXT = "same_text"  # it prefers a text to itself; counted where there is one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -403,6 +404,9 @@ def _records(
         counts["total"] += 1
         rows = list(told.rows(submission, weights.get(submission.annotator.uid, 1.0), more))
         reason = query.reason_against(submission, rows[0].split)
+        rows = [row for row in rows if tells_apart(row)]
+        if reason is None and not rows:
+            reason = SAME_TEXT
         if reason is not None:
             counts["excluded"][reason] = counts["excluded"].get(reason, 0) + 1
             continue

@@ -103,6 +103,7 @@ def _kind(answers: Sequence[ShownAnswer], chosen: int | None) -> str:
                 {"field": f"answers[{place}].vote"},
             )
     if chosen is None:
+        _different_check(answers)
         return Task.Kind.RATING
     if not 0 <= chosen < len(answers) or len(answers) < 2:
         raise ApplicationError(
@@ -112,7 +113,21 @@ def _kind(answers: Sequence[ShownAnswer], chosen: int | None) -> str:
             % {"chosen": chosen, "number": len(answers)},
             {"field": "chosen"},
         )
+    _different_check(answers)
     return Task.Kind.PAIR if len(answers) == 2 else Task.Kind.RANKING
+
+
+def _different_check(answers: Sequence[ShownAnswer]) -> None:
+    """Between two answers that read the same there is nothing to prefer, or to learn."""
+    first: dict[str, int] = {}
+    for place, answer in enumerate(answers):
+        same = first.setdefault(answer.text.strip(), place)
+        if same != place:
+            raise ApplicationError(
+                gettext("This answer reads the same as answers[%(same)s]; send it once.")
+                % {"same": same},
+                {"field": f"answers[{place}].text"},
+            )
 
 
 def _judgement(

@@ -1,8 +1,13 @@
-"""Bringing prompts in from JSON Lines."""
+"""Bringing prompts in from JSON Lines, with answers to be judged if there are any.
+
+An imported answer is a candidate of no batch whose decoding says {"engine": "import"}, and who
+wrote it if the file does. Annotators are shown its text alone, like any other's.
+"""
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
 
@@ -10,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import gettext
 
-from annotation.models import Project, Prompt
+from annotation.models import IMPORT_ENGINE, IMPORTED, Candidate, Project, Prompt
 from annotation.splits import content_hash, group_hash, split_of, text_normalise
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import RecordError, chunked, json_strict
@@ -21,18 +26,24 @@ MAX_MESSAGES = 100
 MAX_TAGS = 20
 MAX_TAG_CHARS = 60
 MAX_SOURCE_CHARS = 120
+MAX_ANSWERS = 9
+MAX_MODEL_CHARS = 200
 _ROLES = ("system", "user", "assistant")
-_FIELDS = ("messages", "prompt", "tags", "source")
+_FIELDS = ("messages", "prompt", "tags", "source", "answers", "chosen", "rejected")
 _ROWS_AT_A_TIME = 500
 _SPOOL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImportCounts:
-    """What an import did: `new` prompts made, `existing` already there (or twice in the file)."""
+    """What an import did: `new` prompts made, `existing` already there (or twice in the file).
+
+    answers: those made; one that the prompt had is none.
+    """
 
     new: int
     existing: int
+    answers: int = 0
 
     @property
     def total(self) -> int:
@@ -52,8 +63,11 @@ def prompts_import(
 
     A line is {"messages": [{"role", "content"}, …]} or {"prompt": "…"}, with `tags` and `source` if
     wanted (`source` given here is for lines without). `name` is what the file is called in errors.
-    The same file again adds nothing. Every line is checked before the first row is written, so the
-    database's lock is held for the writing alone; memory does not grow with the file.
+    Answers to be judged come as `answers`, 1 to 9 texts or {"text", "model"}, or as a pair,
+    `chosen` and `rejected` in TRL's layouts: its two answers are taken, its preference is not.
+    The same file again adds nothing: an answer is known by its prompt and its text. Every line is
+    checked before the first row is written, so the database's lock is held for the writing alone;
+    memory does not grow with the file.
     Raises ApplicationError with {"file", "line", "field"} for the first line that is refused.
     """
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, mode="w+b") as spool:
@@ -75,13 +89,14 @@ def prompts_import(
 def _rows_write(project: Project, spool: IO[bytes]) -> ImportCounts:
     # Two imports at once would each see the other's prompts as new.
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
-    new = total = 0
+    new = total = answers = 0
     for rows in chunked((json.loads(line) for line in spool), _ROWS_AT_A_TIME):
         total += len(rows)
+        given = [(row["content_hash"], row.pop("answers")) for row in rows]
         mine = Prompt.objects.filter(project=project)
-        known = set(
-            mine.filter(content_hash__in=[row["content_hash"] for row in rows]).values_list(
-                "content_hash", flat=True
+        known = dict(
+            mine.filter(content_hash__in=[content for content, _ in given]).values_list(
+                "content_hash", "pk"
             )
         )
         fresh = {row["content_hash"]: row for row in rows if row["content_hash"] not in known}
@@ -91,7 +106,7 @@ def _rows_write(project: Project, spool: IO[bytes]) -> ImportCounts:
                 "group_hash", "split"
             )
         )
-        Prompt.objects.bulk_create(
+        made = Prompt.objects.bulk_create(
             Prompt(
                 project=project,
                 split=sides.get(row["group_hash"])
@@ -101,7 +116,34 @@ def _rows_write(project: Project, spool: IO[bytes]) -> ImportCounts:
             for row in fresh.values()
         )
         new += len(fresh)
-    return ImportCounts(new=new, existing=total - new)
+        known |= {prompt.content_hash: prompt.pk for prompt in made}
+        answers += _answers_write([(known[content], some) for content, some in given if some])
+    return ImportCounts(new=new, existing=total - new, answers=answers)
+
+
+def _answers_write(given: Sequence[tuple[int, list[dict[str, str]]]]) -> int:
+    """Add (prompt, its answers) that the prompt has not been given before; returns how many."""
+    had: dict[int, set[str]] = defaultdict(set)
+    before = Candidate.objects.filter(IMPORTED, prompt__in={prompt for prompt, _ in given})
+    for prompt, text in before.order_by().values_list("prompt_id", "text"):
+        had[prompt].add(text.strip())
+    fresh = []
+    for prompt, answers in given:
+        for answer in answers:
+            text, model = answer["text"], answer["model"]
+            if text.strip() in had[prompt]:
+                continue
+            fresh.append(
+                Candidate(
+                    prompt_id=prompt,
+                    index=len(had[prompt]),
+                    text=text,
+                    decoding={"engine": IMPORT_ENGINE, **({"model": model} if model else {})},
+                )
+            )
+            had[prompt].add(text.strip())
+    Candidate.objects.bulk_create(fresh, batch_size=_ROWS_AT_A_TIME)
+    return len(fresh)
 
 
 def _rows_read(
@@ -145,13 +187,18 @@ class PromptLine:
         for field in value:
             if field not in _FIELDS:
                 raise self._refused(field, "unknown field")
+        if "chosen" in value or "rejected" in value:
+            value = self._pair_told(value)
         if ("messages" in value) == ("prompt" in value):
             raise self._refused("messages", "wanted one of messages and prompt")
-        if "prompt" in value:
-            messages = [{"role": "user", "content": self._content("prompt", value["prompt"])}]
-        else:
+        if "prompt" not in value:
             messages = self.messages(value["messages"])
+        elif isinstance(value["prompt"], list):  # TRL's name for messages
+            messages = self.messages(value["prompt"], "prompt")
+        else:
+            messages = [{"role": "user", "content": self._content("prompt", value["prompt"])}]
         return {
+            "answers": self._answers(value["answers"]) if "answers" in value else [],
             "messages": messages,
             "content_hash": content_hash(messages),
             "group_hash": group_hash(messages),
@@ -159,12 +206,62 @@ class PromptLine:
             "source": self._text("source", value.get("source", source), MAX_SOURCE_CHARS),
         }
 
-    def messages(self, given: Any) -> list[dict[str, str]]:
+    def _pair_told(self, value: dict[str, Any]) -> dict[str, Any]:
+        """A row of TRL's preference layouts as one with `answers`.
+
+        Its two answers are texts or a last message; where no prompt is given, two whole
+        conversations that differ in that message.
+        """
+        for field in ("chosen", "rejected"):
+            if field not in value:
+                raise self._refused(field, "missing: a pair has chosen and rejected")
+        if "answers" in value:
+            raise self._refused("answers", "wanted either answers or chosen and rejected")
+        told = {name: one for name, one in value.items() if name not in ("chosen", "rejected")}
+        last: dict[str, Any] = {}
+        begun: dict[str, list[Any]] = {}
+        for field in ("chosen", "rejected"):
+            last[field] = value[field]
+            if isinstance(value[field], list):
+                *begun[field], message = value[field] or [None]
+                if not isinstance(message, dict) or message.get("role") != "assistant":
+                    raise self._refused(field, "wanted a text, or messages up to the assistant's")
+                last[field] = message.get("content")
+            self._content(field, last[field])
+        asked = "prompt" in value or "messages" in value
+        if not asked and (len(begun) < 2 or begun["chosen"] != begun["rejected"]):
+            raise self._refused(
+                "rejected", "without a prompt, wanted two conversations that differ at the end"
+            )
+        if asked and any(begun.values()):
+            field = next(name for name, messages in begun.items() if messages)
+            raise self._refused(field, "beside a prompt, wanted the answer's message alone")
+        return {
+            **told,
+            **({} if asked else {"messages": begun["chosen"]}),
+            "answers": [last["chosen"], last["rejected"]],
+        }
+
+    def _answers(self, given: Any) -> list[dict[str, str]]:
+        if not isinstance(given, list) or not 1 <= len(given) <= MAX_ANSWERS:
+            raise self._refused("answers", f"wanted a list of 1 to {MAX_ANSWERS} answers")
+        answers = []
+        for index, one in enumerate(given):
+            field, model = f"answers[{index}]", ""
+            if isinstance(one, dict):
+                if "text" not in one or set(one) - {"text", "model"}:
+                    raise self._refused(field, 'wanted a text, or an object with "text", "model"')
+                model = self._text(f"{field}.model", one.get("model", ""), MAX_MODEL_CHARS)
+                field, one = f"{field}.text", one["text"]
+            answers.append({"text": self._content(field, one), "model": model.strip()})
+        return answers
+
+    def messages(self, given: Any, name: str = "messages") -> list[dict[str, str]]:
         if not isinstance(given, list) or not 1 <= len(given) <= MAX_MESSAGES:
-            raise self._refused("messages", f"wanted a list of 1 to {MAX_MESSAGES} messages")
+            raise self._refused(name, f"wanted a list of 1 to {MAX_MESSAGES} messages")
         messages = []
         for index, message in enumerate(given):
-            field = f"messages[{index}]"
+            field = f"{name}[{index}]"
             if not isinstance(message, dict) or set(message) != {"role", "content"}:
                 raise self._refused(field, 'wanted an object with "role" and "content" alone')
             if message["role"] not in _ROLES:
@@ -178,7 +275,7 @@ class PromptLine:
             role != ("assistant" if index % 2 else "user") for index, role in enumerate(turns)
         ):
             raise self._refused(
-                "messages",
+                name,
                 "wanted user and assistant turns that alternate and end with the user's, after at"
                 " most one system message",
             )

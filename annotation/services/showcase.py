@@ -107,6 +107,7 @@ def showcase_create(*, owner: User, seed: int = 0) -> Project:
     _tasks_make(project, draw)
     _judge_all(project, people, draw)
     _review_some(project, reviewer, draw)
+    _dialogues_close(project)
     _ask_some(project, people[PEOPLE[0]], reviewer)
     for kind in ("ranking", "pair", "rating"):
         preference_dataset_freeze(project=project, created_by=owner, kind=kind)
@@ -120,24 +121,18 @@ def _forms_save(project: Project) -> None:
 
 
 def _prompts_make(project: Project, examples: Sequence[dict[str, Any]]) -> None:
-    lines = [json_canonical({"prompt": one["prompt"], "tags": ["showcase"]}) for one in examples]
+    lines = [json_canonical({**one, "tags": ["showcase"]}) for one in examples]
     prompts_import(
         project=project, lines=[f"{line}\n".encode() for line in lines], name=EXAMPLES.name
     )
-    answers = {one["prompt"]: one["answers"] for one in examples}
-    for prompt in project.prompts.all():
-        Candidate.objects.bulk_create(
-            Candidate(prompt=prompt, index=index, text=text, token_count=len(text) // 4)
-            for index, text in enumerate(answers[prompt.messages[-1]["content"]])
-        )
 
 
 def _tasks_make(project: Project, draw: random.Random) -> None:
     """Tasks of each kind for each prompt. Their answers belong to no batch: no model wrote
     them.
 
-    All kinds are mixed, but dialogues come in the first half: there is no model to talk to, so none
-    is to be left open.
+    All kinds are mixed, but dialogues come in the first half: there is no model to talk to, so
+    those left over are closed at the end.
     """
     wanted = [
         (kind, prompt, lap)
@@ -192,6 +187,11 @@ def _judge_all(project: Project, people: dict[Invented, Membership], draw: rando
         _moved(submission, min(at, now))
         if number == total // 3:
             _known_answers_make(project)
+
+
+def _dialogues_close(project: Project) -> None:
+    """There is no model to talk to: whoever were given a dialogue could only skip it."""
+    project.tasks.filter(kind=Task.Kind.DIALOGUE, closed_at=None).update(closed_at=timezone.now())
 
 
 def _known_answers_make(project: Project) -> None:

@@ -207,6 +207,23 @@ def _demonstration(
     )
 
 
+def tells_apart(row: Record) -> bool:
+    """Whether no two answers that read the same were put in different tiers.
+
+    Two live models that answer alike, or a product's early feedback, can bring such a row: it
+    prefers a text to itself, and there is nothing to learn from that.
+    """
+    if not isinstance(row, RankingRecord):
+        return True
+    text_of = {str(one["id"]): str(one["text"]).strip() for one in row.candidates}
+    tier_of: dict[str, int] = {}
+    return all(
+        tier_of.setdefault(text_of[uid], place) == place
+        for place, tier in enumerate(row.tiers)
+        for uid in tier
+    )
+
+
 _OF_TASK = "task__task_candidates__candidate__version"
 SNAPSHOT_KINDS: dict[str, SnapshotKind] = {
     one.kind: one

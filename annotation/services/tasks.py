@@ -2,13 +2,23 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.utils.translation import gettext
 
-from annotation.models import Candidate, CandidateBatch, Project, Prompt, Task, TaskCandidate
+from annotation.models import (
+    IMPORTED,
+    Candidate,
+    CandidateBatch,
+    Project,
+    Prompt,
+    Task,
+    TaskCandidate,
+)
+from annotation.task_forms import DialogueForm, form_of
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import chunked
 
@@ -26,6 +36,15 @@ MAX_PRIORITY = 2**31 - 1
 _ROWS_AT_A_TIME = 500
 
 
+@dataclass(frozen=True, kw_only=True)
+class TasksMade:
+    """What became of each prompt that was asked for."""
+
+    made: int
+    existing: int  # had such a task already
+    too_few: int  # have fewer different answers than the kind needs
+
+
 @transaction.atomic
 def tasks_create(
     *,
@@ -35,14 +54,16 @@ def tasks_create(
     prompts: QuerySet[Prompt] | None = None,
     overlap: int | None = None,
     priority: int = 0,
-) -> int:
-    """A task of a kind for each prompt; returns how many were made.
+) -> TasksMade:
+    """A task of a kind for each prompt; tells how many were made, and why no more.
 
     With `batch`, of the prompts it answered and with its answers; else of `prompts` (the project's
-    own, if none are named) with what has been sampled to be judged. Identical answers to a prompt
-    come once, the first of them up to the most a kind takes (ANSWERS); a prompt with too few has no
-    task, nor has one that has a task of this kind already, of this batch or of none. So asked twice
-    it makes nothing twice. What annotators wrote to live models is asked of nobody, unless named.
+    own, if none are named) with what was sampled or imported to be judged. Identical answers to a
+    prompt come once, the first of them up to the most a kind takes (ANSWERS); a prompt with too few
+    has no task, nor has one that has a task of this kind already, of this batch or of none. So
+    asked twice it makes nothing twice. What annotators wrote to live models is asked of nobody,
+    unless named.
+    Dialogues want the project's two models chosen: without them nobody could do one.
     """
     if kind not in ANSWERS:
         raise ApplicationError(
@@ -60,6 +81,15 @@ def tasks_create(
         raise ApplicationError(
             gettext("%(batch)s is not of this project.") % {"batch": batch}, {"field": "batch"}
         )
+    form = form_of(project, kind)
+    if isinstance(form, DialogueForm) and not form.sides:
+        raise ApplicationError(
+            gettext(
+                "No models are chosen for this project’s dialogues. Choose the two on the page "
+                "Settings → Kinds of task → Dialogue, or by PUT task-forms/."
+            ),
+            {"field": "kind"},
+        )
     # Two calls at once would each find no task there.
     Project.objects.select_for_update(no_key=True).get(pk=project.pk)
     if prompts is None:
@@ -69,7 +99,7 @@ def tasks_create(
     asked = prompts.filter(project=project)
     if batch is not None:
         asked = asked.filter(candidates__batch=batch).distinct()
-    count = 0
+    made = existing = too_few = 0
     for some in chunked(asked.order_by("pk").values_list("pk", flat=True), _ROWS_AT_A_TIME):
         had = set(
             Task.objects.filter(
@@ -81,7 +111,7 @@ def tasks_create(
                 mirror_of__isnull=True,
             ).values_list("prompt_id", flat=True)
         )
-        count += _tasks_write(
+        count = _tasks_write(
             project,
             kind,
             batch,
@@ -89,7 +119,10 @@ def tasks_create(
             overlap=overlap,
             priority=priority,
         )
-    return count
+        made += count
+        existing += len(had)
+        too_few += len(some) - len(had) - count
+    return TasksMade(made=made, existing=existing, too_few=too_few)
 
 
 def _answers_chosen(
@@ -103,9 +136,8 @@ def _answers_chosen(
         if batch is not None:
             candidates = candidates.filter(batch=batch)
         else:
-            candidates = candidates.filter(
-                batch__isnull=False, batch__purpose=CandidateBatch.Purpose.RANKING
-            )
+            sampled = Q(batch__isnull=False, batch__purpose=CandidateBatch.Purpose.RANKING)
+            candidates = candidates.filter(sampled | IMPORTED)
         rows = candidates.order_by("prompt_id", "batch_id", "index", "pk").only("prompt_id", "text")
         for prompt_id, answers in groupby(rows, key=lambda one: one.prompt_id):
             chosen[prompt_id] = _different(answers)[:most]

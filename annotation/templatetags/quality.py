@@ -96,5 +96,6 @@ def left_out(reason: str) -> str:
         "other_split": gettext("of another split"),
         "other_origin": gettext("of another origin"),
         "overruled": gettext("overruled by a reviewer"),
+        "same_text": gettext("a choice between two answers that read the same"),
     }
     return words.get(reason, reason.replace("_", " "))

@@ -92,8 +92,18 @@ def test_fields_of_a_member_that_are_not_to_be_set_are_refused(
 
 def test_prompts_come_in_as_lines(project: Project, manager: Client) -> None:
     body = b'{"prompt": "Why?"}\n{"prompt": "How?"}\n'
-    assert lines(manager, project, body).json() == {"new": 2, "existing": 0}
-    assert lines(manager, project, body).json() == {"new": 0, "existing": 2}
+    assert lines(manager, project, body).json() == {"new": 2, "existing": 0, "answers": 0}
+    assert lines(manager, project, body).json() == {"new": 0, "existing": 2, "answers": 0}
+
+
+def test_prompts_bring_their_answers(project: Project, manager: Client) -> None:
+    body = b'{"prompt": "Why?", "answers": ["Because.", {"text": "No.", "model": "ours"}]}\n'
+    assert lines(manager, project, body).json() == {"new": 1, "existing": 0, "answers": 2}
+    assert lines(manager, project, body).json() == {"new": 0, "existing": 1, "answers": 0}
+    made = send(manager, "POST", f"projects/{project.uid}/tasks/", {"kind": "ranking"})
+    assert made.json() == {"made": 1, "existing": 0, "too_few": 0}
+    response = lines(manager, project, b'{"prompt": "How?", "answers": ["a", 5]}')
+    assert response.json()["extra"]["field"] == "answers[1]"
 
 
 def test_a_bad_line_is_named_and_nothing_comes_in(project: Project, manager: Client) -> None:

@@ -86,6 +86,19 @@ def test_a_row_holds_all_that_training_may_know(project: Project, ann: Membershi
     )
 
 
+def test_a_text_preferred_to_itself_is_in_no_snapshot(project: Project, ann: Membership) -> None:
+    for texts in (("same", " same\n"), ("x", "y")):
+        task = make_ranking_task(project, texts=texts)
+        a, b = [one.candidate.uid for one in task.task_candidates.all()]
+        ranking_submit(assignment=assignment_next(membership=ann), tiers=[[b], [a]])
+    dataset = preference_dataset_freeze(project=project)
+    (row,) = rows_of(dataset)
+    assert [one["text"] for one in row.candidates if one["id"] == b] == ["y"]
+    counts = dataset.counts
+    assert (counts["total"], counts["used"], counts["excluded"]["same_text"]) == (2, 1, 1)
+    preference_dataset_verify(dataset=dataset)
+
+
 def test_rows_are_sorted_by_id(judged: list[Submission], project: Project) -> None:
     dataset = preference_dataset_freeze(project=project)
     assert [row.id for row in rows_of(dataset)] == sorted(one.uid for one in judged)

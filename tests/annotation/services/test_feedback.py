@@ -112,6 +112,12 @@ def test_the_version_that_wrote_an_answer_is_kept(token: ProjectToken) -> None:
         ({"answers": shown("a", "b"), "chosen": 2}, "chosen"),
         ({"answers": shown(*"abcdefghij"), "chosen": 0}, "answers"),
         ({"answers": [], "chosen": 0}, "answers"),
+        ({"answers": shown("a", " a\n"), "chosen": 0}, "answers[1].text"),
+        ({"answers": shown("b", "a", "b"), "chosen": 1}, "answers[2].text"),
+        (
+            {"answers": [ShownAnswer(text="a", vote="up"), ShownAnswer(text="a", vote="down")]},
+            "answers[1].text",
+        ),
         ({"answers": [ShownAnswer(text="a", vote="meh")]}, "answers[0].vote"),
         (
             {"answers": [*shown("a"), ShownAnswer(text="b", version_uid="f" * 32)], "chosen": 0},

@@ -211,4 +211,4 @@ def test_a_mirrored_pair_is_no_task_of_the_project_that_is_counted_or_was_made(
     (counted,) = [one for one in task_counts(project=mirrored_project) if one.kind == "pair"]
     assert (counted.tasks, counted.open) == (14, 13)
     # Asked for without a batch, every prompt has its own.
-    assert tasks_create(project=mirrored_project, kind="pair") == 14
+    assert tasks_create(project=mirrored_project, kind="pair").made == 14

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from annotation.models import Project, Prompt
+from annotation.models import Candidate, Project, Prompt
 from annotation.services.prompts import MAX_LINE_BYTES, prompts_import
 from annotation.splits import group_hash
 from modelhub.errors import ApplicationError
@@ -69,6 +69,71 @@ def test_one_bad_line_of_many_changes_nothing(project: Project) -> None:
     assert not Prompt.objects.exists()
 
 
+def answers(prompt: str = "Why?") -> list[tuple[int, str, dict[str, str]]]:
+    rows = Candidate.objects.filter(prompt__messages__0__content=prompt).order_by("index")
+    return [(one.index, one.text, one.decoding) for one in rows]
+
+
+def test_answers_come_in_with_who_wrote_them(project: Project) -> None:
+    counts = imported(
+        project,
+        lines(
+            {"prompt": "Why?", "answers": ["Because.", {"text": "No.", "model": "ours-7b"}]},
+            {"messages": [user("How?")], "answers": [{"text": "So."}]},
+        ),
+    )
+    assert (counts.new, counts.answers) == (2, 3)
+    told = {"engine": "import"}
+    assert answers() == [(0, "Because.", told), (1, "No.", told | {"model": "ours-7b"})]
+    assert answers("How?") == [(0, "So.", told)]
+
+
+def test_an_answer_is_not_doubled_and_more_are_added_to_the_same_prompt(project: Project) -> None:
+    data = lines(
+        {"prompt": "Why?", "answers": ["a", "b", " a "]}, {"prompt": "Why?", "answers": ["b", "c"]}
+    )
+    counts = imported(project, data)
+    assert (counts.new, counts.existing, counts.answers) == (1, 1, 3)
+    assert imported(project, data).answers == 0
+    assert imported(project, lines({"prompt": "Why?", "answers": ["d", "a"]})).answers == 1
+    assert [(index, text) for index, text, _ in answers()] == list(enumerate("abcd"))
+    assert imported(make_project("Other"), data).answers == 3
+
+
+def test_a_prompt_imported_without_answers_takes_them_later(project: Project) -> None:
+    imported(project, lines({"prompt": "Why?"}))
+    counts = imported(project, lines({"prompt": "Why?", "answers": ["a"]}))
+    assert (counts.new, counts.existing, counts.answers) == (0, 1, 1)
+
+
+def test_one_bad_answer_of_many_changes_nothing(project: Project) -> None:
+    data = lines(*({"prompt": f"{n}?", "answers": ["a", "b"]} for n in range(600)))
+    with pytest.raises(ApplicationError) as refused:
+        imported(project, data + lines({"prompt": "Why?", "answers": ["a", ""]}))
+    assert refused.value.extra == {"file": "p.jsonl", "line": 601, "field": "answers[1]"}
+    assert not Prompt.objects.exists() and not Candidate.objects.exists()
+
+
+def said(text: str) -> list[dict[str, object]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"prompt": "Why?", "chosen": "a", "rejected": "b"},
+        {"prompt": [{"role": "user", "content": "Why?"}], "chosen": said("a"), "rejected": "b"},
+        {
+            "chosen": [{"role": "user", "content": "Why?"}, *said("a")],
+            "rejected": [{"role": "user", "content": "Why?"}, *said("b")],
+        },
+    ],
+)
+def test_a_pair_in_trls_layouts_is_two_answers(project: Project, row: dict[str, object]) -> None:
+    assert imported(project, lines(row)).answers == 2
+    assert [text for _, text, _ in answers()] == ["a", "b"]
+
+
 def user(content: object = "x") -> dict[str, object]:
     return {"role": "user", "content": content}
 
@@ -106,6 +171,30 @@ def user(content: object = "x") -> dict[str, object]:
         (b'{"prompt": "a", "tags": [1]}', "tags", "a text"),
         (json.dumps({"prompt": "a", "tags": ["x" * 61]}).encode(), "tags", "longer than 60"),
         (b'{"prompt": "a", "source": null}', "source", "a text"),
+        (b'{"prompt": "a", "answers": "b"}', "answers", "1 to 9"),
+        (b'{"prompt": "a", "answers": []}', "answers", "1 to 9"),
+        (json.dumps({"prompt": "a", "answers": ["b"] * 10}).encode(), "answers", "1 to 9"),
+        (b'{"prompt": "a", "answers": ["b", 7]}', "answers[1]", "a text, got int"),
+        (b'{"prompt": "a", "answers": [{"model": "m"}]}', "answers[0]", '"text"'),
+        (b'{"prompt": "a", "answers": [{"text": "b", "x": 1}]}', "answers[0]", '"text"'),
+        (b'{"prompt": "a", "answers": [{"text": " "}]}', "answers[0].text", "empty"),
+        (b'{"prompt": "a", "answers": [{"text": "b", "model": 1}]}', "answers[0].model", "a text"),
+        (b'{"prompt": "a", "chosen": "b"}', "rejected", "missing"),
+        (b'{"prompt": "a", "chosen": "b", "rejected": ""}', "rejected", "empty"),
+        (b'{"prompt": "a", "chosen": [], "rejected": "b"}', "chosen", "assistant"),
+        (b'{"chosen": "a", "rejected": "b"}', "rejected", "without a prompt"),
+        (
+            b'{"prompt": "a", "answers": ["b"], "chosen": "b", "rejected": "c"}',
+            "answers",
+            "wanted either",
+        ),
+        (
+            json.dumps(
+                {"prompt": "a", "chosen": [user(), *said("b")], "rejected": said("c")}
+            ).encode(),
+            "chosen",
+            "beside a prompt",
+        ),
     ],
 )
 def test_a_refusal_names_line_and_field(

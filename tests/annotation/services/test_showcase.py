@@ -27,7 +27,7 @@ def test_the_showcase_has_work_of_every_kind_and_people_who_need_help(
     invented = Membership.objects.filter(project=project).exclude(user=dana)
     assert invented.count() == len(PEOPLE) + 1
     assert not any(one.user.has_usable_password() for one in invented)
-    assert not Task.objects.filter(project=project, kind="dialogue", slots_free__gt=0).exists()
+    assert not Task.objects.filter(project=project, kind="dialogue", closed_at=None).exists()
     with pytest.raises(CommandError, match="already"):
         call_command("seed_showcase", "dana")
 

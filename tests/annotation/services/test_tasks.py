@@ -1,10 +1,14 @@
 """Making tasks of any kind, once."""
 
+import json
 from typing import Any
 
 import pytest
 
-from annotation.models import Candidate, CandidateBatch, Membership, Project, Prompt, Task
+from annotation.models import Candidate, CandidateBatch, Membership, Project, Prompt, Task, TaskForm
+from annotation.selectors import assignment_payload
+from annotation.services.assignments import assignment_next
+from annotation.services.prompts import prompts_import
 from annotation.services.tasks import ANSWERS, tasks_create
 from modelhub.errors import ApplicationError
 from tests.builders import make_batch, make_member, make_project, make_prompt
@@ -22,6 +26,11 @@ def batch(project: Project) -> CandidateBatch:
         for index, text in enumerate(texts):
             Candidate.objects.create(prompt=prompt, batch=batch, index=index, text=text)
     return batch
+
+
+def models_choose(project: Project) -> None:
+    sides = [{"endpoint": "small"}, {"endpoint": "large"}]
+    TaskForm.objects.create(project=project, kind="dialogue", settings={"sides": sides})
 
 
 def answers_of(kind: str) -> list[list[str]]:
@@ -45,8 +54,9 @@ def answers_of(kind: str) -> list[list[str]]:
 def test_a_kind_takes_the_different_answers_that_it_needs(
     project: Project, batch: CandidateBatch, kind: str, wanted: list[list[str]]
 ) -> None:
+    models_choose(project)
     made = tasks_create(project=project, kind=kind, batch=batch, overlap=3, priority=7)
-    assert made == len(wanted)
+    assert (made.made, made.existing, made.too_few) == (len(wanted), 0, 3 - len(wanted))
     assert answers_of(kind) == wanted
     for task in Task.objects.all():
         assert (task.overlap, task.slots_free, task.priority, task.batch) == (3, 3, 7, batch)
@@ -57,13 +67,15 @@ def test_a_kind_takes_the_different_answers_that_it_needs(
 def test_asked_twice_nothing_is_made_twice(
     project: Project, batch: CandidateBatch, kind: str, of_batch: bool
 ) -> None:
+    models_choose(project)
     asked = {"project": project, "kind": kind, "batch": batch if of_batch else None}
     first = tasks_create(**asked)
-    assert first
-    assert tasks_create(**asked) == 0
+    assert first.made
+    again = tasks_create(**asked)
+    assert (again.made, again.existing, again.too_few) == (0, first.made, first.too_few)
     make_prompt(project)
     more = tasks_create(**asked)
-    assert more == (1 if kind in ("demonstration", "dialogue") and not of_batch else 0)
+    assert more.made == (1 if kind in ("demonstration", "dialogue") and not of_batch else 0)
 
 
 def test_no_more_answers_than_a_page_has_keys_for(project: Project) -> None:
@@ -85,11 +97,23 @@ def test_of_prompts_alone_what_people_wrote_and_what_was_evaluated_is_not_judged
     assert answers_of("rating") == [["2"]]
 
 
+@pytest.mark.parametrize("kind", ["ranking", "pair", "rating", "edit"])
+def test_answers_that_a_file_brought_are_judged_at_once(project: Project, kind: str) -> None:
+    line = b'{"prompt": "Why?", "answers": ["a", {"text": "b", "model": "ours-7b"}]}'
+    prompts_import(project=project, lines=[line], name="p.jsonl")
+    assert tasks_create(project=project, kind=kind).made == 1
+    assert answers_of(kind) == [["a", "b"]]
+    handed = assignment_next(membership=make_member(project, "ann"))
+    assert handed is not None
+    shown = json.dumps(assignment_payload(assignment=handed), default=str)
+    assert '"a"' in shown and "ours-7b" not in shown
+
+
 def test_what_was_written_to_a_live_model_is_asked_of_nobody(project: Project) -> None:
     make_prompt(project)
     talk = make_prompt(project)
     Prompt.objects.filter(pk=talk.pk).update(source=Prompt.OF_DIALOGUE)
-    assert tasks_create(project=project, kind="demonstration") == 1
+    assert tasks_create(project=project, kind="demonstration").made == 1
     assert not Task.objects.filter(prompt=talk).exists()
 
 
@@ -135,6 +159,14 @@ def test_managers_set_forms_and_make_tasks_by_the_api(
     refused = send("put", "task-forms", {"kind": "dialogue", "settings": sides})
     assert refused.json()["extra"] == {"field": "sides[0].endpoint"}
     made = send("post", "tasks", {"kind": "pair", "batch": batch.uid})
-    assert (made.status_code, made.json()) == (201, {"made": 1})
-    assert send("post", "tasks", {"kind": "rating", "splits": ["held_out"]}).json() == {"made": 0}
+    assert (made.status_code, made.json()) == (
+        201,
+        {"made": 1, "existing": 0, "too_few": 2},
+    )
+    made = send("post", "tasks", {"kind": "rating", "splits": ["held_out"]})
+    assert made.json() == {"made": 0, "existing": 0, "too_few": 0}
+    refused = send("post", "tasks", {"kind": "dialogue"})
+    assert (refused.status_code, refused.json()["extra"]) == (400, {"field": "kind"})
+    assert "Settings → Kinds of task → Dialogue" in refused.json()["message"]
+    assert not Task.objects.filter(kind="dialogue").exists()
     assert send("post", "tasks", {"kind": "pair", "batch": "f" * 32}).status_code == 400
