@@ -76,7 +76,7 @@ _LONG_WORDS = 150
 def task_shown(*, task: Task, order: Sequence[str] = ()) -> TaskShown:
     """A task for reviewers. One query besides the task with its prompt.
 
-    order: candidate uids as an annotator saw them; those it does not name follow as they are stored.
+    order: candidate uids as an annotator saw them; those it does not name follow as stored.
     """
     rows = TaskCandidate.objects.filter(task=task).select_related("candidate").order_by("position")
     return _shown(task, [row.candidate for row in rows], order)
@@ -96,8 +96,8 @@ def tasks_shown(*, assignments: Sequence[Assignment]) -> dict[int, TaskShown]:
 
 
 def reports_shown(*, reports: Sequence[Report]) -> dict[int, TaskShown]:
-    """Report → its task as its reporter sees it, as it is stored where nobody reported. Two queries."""
-    seeds = {
+    """Report → its task as its reporter sees it, as stored where nobody reported. Two queries."""
+    seeds: dict[tuple[int, int | None], int] = {
         (task, annotator): seed
         for task, annotator, seed in Assignment.objects.filter(
             task__in=[one.task_id for one in reports],
