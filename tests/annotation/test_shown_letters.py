@@ -8,9 +8,11 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
+from annotation.agreement import Interval
 from annotation.models import Membership, Project, Report
 from annotation.selectors import shown_order
 from annotation.selectors.payloads import assignment_payload
+from annotation.selectors.quality import PersonQuality
 from annotation.selectors.shown import task_shown
 from annotation.services.assignments import assignment_next
 from annotation.services.questions import question_answer, question_ask
@@ -132,3 +134,11 @@ def test_a_product_is_no_person(project: Project, dana: User, signed_in) -> None
     assert token.membership.user.username not in html
     assert link not in html
     assert "Nobody can sign in as" in dana_s.post(link, follow=True).content.decode()
+
+
+@pytest.mark.parametrize(("tasks", "told"), [(4, None), (5, 0.5)])
+def test_a_mean_of_few_known_answers_is_not_told(
+    ann: Membership, tasks: int, told: float | None
+) -> None:
+    mean = Interval(value=0.5, low=None, high=None)
+    assert PersonQuality(membership=ann, gold=mean, gold_tasks=tasks).gold_told == told
