@@ -41,7 +41,7 @@ def people_table(report: QualityReport) -> Table:
         )
         behaviour = (
             one.gold_tasks,
-            one.gold.value if one.gold else None,
+            one.gold_told,
             one.position.share if one.position else None,
             one.position.expected if one.position else None,
             one.speed.words_per_s if one.speed else None,

@@ -253,11 +253,12 @@ def review_detail(request: HttpRequest, project_uid: str, submission_uid: str) -
         else:
             status = 400
     is_own = reviewer is not None and submission.annotator.user_id == reviewer.user_id
-    shown = task_shown(task=submission.task)
+    shown = task_shown(task=submission.task, order=submission.shown_order)
     context = project_frame(request, project, "quality") | {
         "part": "reviews",
         "submission": submission,
         "shown": shown,
+        "seen_by": submission.annotator.user,
         "said": judgement_shown(submission=submission, letters=shown.letters),
         "reviews": submission.reviews.select_related("reviewer__user"),
         "revisions": submission.revisions.count(),
@@ -327,15 +328,24 @@ def disagreement_detail(request: HttpRequest, project_uid: str, task_uid: str) -
                 return redirect("project_disagreements", project.uid)
         else:
             status = 400
-    shown = task_shown(task=task)
+    # One order for all: that of whoever judged first. The others' judgements are put into it.
+    first = submissions[0] if submissions else None
+    shown = task_shown(task=task, order=first.shown_order if first else ())
     frame = project_frame(request, project, "quality")
     membership = frame["membership"]
     context = frame | {
         "part": "disagreements",
         "task": task,
         "shown": shown,
+        "seen_by": first.annotator.user if first else None,
+        "is_translated": len(submissions) > 1,
         "judgements": [
-            (one, judgement_shown(submission=one, letters=shown.letters)) for one in submissions
+            (
+                one,
+                judgement_shown(submission=one, letters=shown.letters),
+                shown.letters_in(one.shown_order) if one is not first else "",
+            )
+            for one in submissions
         ],
         "adjudication": getattr(task, "adjudication", None),
         "is_own": membership is not None

@@ -10,6 +10,7 @@ from annotation import policy
 from annotation.frame import project_frame
 from annotation.models import Membership
 from annotation.selectors.questions import questions_of
+from annotation.selectors.shown import tasks_shown
 from annotation.services.questions import MAX_QUESTION_CHARS, question_answer
 from modelhub.errors import ApplicationError
 
@@ -31,9 +32,11 @@ def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(request, gettext("Answered. The annotator gets the task back next."))
             return redirect("project_questions", project.uid)
+    questions = list(questions_of(project=project))
+    shown = tasks_shown(assignments=[one.assignment for one in questions])
     context = project_frame(request, project, "quality") | {
         "part": "questions",
-        "questions": questions_of(project=project),
+        "questions": [(one, shown[one.assignment_id]) for one in questions],
         "refused": refused,
         "most_chars": MAX_QUESTION_CHARS,
     }

@@ -10,6 +10,7 @@ from annotation import policy
 from annotation.frame import project_frame
 from annotation.models import Membership, Report
 from annotation.selectors.reports import reports_of
+from annotation.selectors.shown import reports_shown
 from annotation.services.reports import report_decide
 from modelhub.errors import ApplicationError
 
@@ -35,8 +36,10 @@ def project_reports(request: HttpRequest, project_uid: str) -> HttpResponse:
             else:
                 messages.success(request, gettext("It is handed out no more."))
         return redirect("project_reports", project.uid)
+    reports = list(reports_of(project=project))
+    shown = reports_shown(reports=reports)
     context = project_frame(request, project, "quality") | {
         "part": "reports",
-        "reports": reports_of(project=project),
+        "reports": [(one, shown[one.pk]) for one in reports],
     }
     return render(request, "annotation/project_reports.html", context)

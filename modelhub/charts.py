@@ -11,6 +11,8 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 320.0, 96.0
 _PAD = 6.0
 _LABEL_GAP = 7.0
+_CHARACTER = 5.4  # the width of one in a label of 9 units
+NAME_MAX_CHARS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,7 @@ class Mark:
     """One figure of a chart by round: its place, and its interval's ends."""
 
     label: str
+    short: str  # as much of the label as there is room for under the mark
     x: float
     label_x: float  # where the figure is written beside it
     y: float
@@ -83,6 +86,7 @@ def chart_draw(figures: Sequence[tuple[str, float, float, float]]) -> Chart | No
     marks = [
         Mark(
             label=label,
+            short=_fitted(label, width),
             x=round(width * (i + 0.5), 1),
             label_x=round(width * (i + 0.5) + _LABEL_GAP, 1),
             y=place(value),
@@ -153,11 +157,23 @@ def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
                 y=round(HEIGHT - height, 1),
                 width=round(width, 1),
                 height=height,
-                middle=round(slot * (i + 0.5), 1),
+                middle=_within(slot * (i + 0.5), label),
                 is_named=(len(values) - 1 - i) % every == 0,
             )
         )
     return Bars(bars=bars, top=top)
+
+
+def _fitted(label: str, width: float) -> str:
+    """The label, cut to what stands in so much width."""
+    room = max(2, int((width - _LABEL_GAP) / _CHARACTER))
+    return label if len(label) <= room else f"{label[: room - 1]}…"
+
+
+def _within(middle: float, label: str) -> float:
+    """The middle of a label, moved so that neither end of it leaves the chart."""
+    half = min(len(label), NAME_MAX_CHARS) * _CHARACTER / 2
+    return round(min(max(middle, half), WIDTH - half), 1)
 
 
 @dataclass(frozen=True, kw_only=True)

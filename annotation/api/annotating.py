@@ -98,6 +98,11 @@ class ProgressSerializer(serializers.Serializer[Any]):
     open = serializers.IntegerField(help_text="counted up to 200")
 
 
+class AnsweredSerializer(serializers.Serializer[Any]):
+    text = serializers.CharField(help_text="what the caller asked")
+    answer = serializers.CharField()
+
+
 class WorkSerializer(serializers.Serializer[Any]):
     """An assignment, with all that the annotator's page shows of it."""
 
@@ -115,6 +120,7 @@ class WorkSerializer(serializers.Serializer[Any]):
     guideline = GuidelineSerializer(allow_null=True)
     progress = ProgressSerializer()
     notifications = serializers.IntegerField(help_text="not read yet")
+    question = AnsweredSerializer(allow_null=True, help_text="the newest that was answered")
 
 
 class AssignmentNextApi(APIView):

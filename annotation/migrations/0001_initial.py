@@ -45,7 +45,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('uid', models.CharField(default=modelhub.models.uid_new, editable=False, max_length=32, unique=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
-                ('status', models.CharField(choices=[('accepted', 'accepted'), ('surplus', 'surplus'), ('rejected', 'rejected'), ('withdrawn', 'withdrawn')], max_length=20)),
+                ('status', models.CharField(choices=[('accepted', 'counts'), ('surplus', 'surplus'), ('rejected', 'rejected'), ('withdrawn', 'withdrawn')], max_length=20)),
                 ('source', models.CharField(choices=[('person', 'a person'), ('simulated', 'a simulated annotator'), ('model', 'a judge model'), ('product', 'the users of a product')], default='person', help_text="whose judgement it is: the annotator's source when it was made", max_length=20)),
                 ('shown_order', models.JSONField(help_text='candidate uids, as the annotator saw them')),
                 ('active_s', models.FloatField(default=0)),

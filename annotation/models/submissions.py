@@ -13,7 +13,7 @@ class Submission(Identified):
     """A judgement. `accepted` counts; `surplus` came after the overlap was filled."""
 
     class Status(models.TextChoices):
-        ACCEPTED = "accepted", _("accepted")
+        ACCEPTED = "accepted", _("counts")
         SURPLUS = "surplus", _("surplus")
         REJECTED = "rejected", _("rejected")
         WITHDRAWN = "withdrawn", _("withdrawn")

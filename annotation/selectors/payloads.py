@@ -11,6 +11,7 @@ from annotation.models import (
     DialogueTurn,
     Guideline,
     Membership,
+    Question,
     Rating,
     Submission,
     Task,
@@ -29,7 +30,7 @@ SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual",
 def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     """All that the annotator's page shows of an assignment, as JSON.
 
-    Four queries, five where answers are compared.
+    Five queries, six where answers are compared.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
     made them; where one names itself the name is hidden (annotation.identity); nothing says that a
@@ -85,6 +86,13 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
         ),
         "progress": {name: counts[name] for name in ("submitted_today", "open")},
         "notifications": counts["unread"],
+        "question": next(
+            (
+                {"text": text, "answer": answer}
+                for text, answer in _ANSWERED.rows(assignment=assignment.pk)
+            ),
+            None,
+        ),
     }
     if task.kind in (Task.Kind.RANKING, Task.Kind.PAIR):
         payload["rated"] = _rated_before(membership, task, candidates)
@@ -119,6 +127,16 @@ _ANSWERS = Prepared(
         .values_list("candidate__uid", "candidate__text", "candidate__token_count")
     ),
     numbers=("task",),
+)
+
+
+_ANSWERED = Prepared(
+    lambda assignment: (
+        Question.objects.filter(assignment=assignment, answered_at__isnull=False)
+        .order_by("-answered_at")
+        .values_list("text", "answer")[:1]
+    ),
+    numbers=("assignment",),
 )
 
 

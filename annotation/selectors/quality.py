@@ -72,6 +72,12 @@ class PersonQuality:
     itself: SelfAgreement | None = None  # on pairs that they were asked twice, sides swapped
 
     @property
+    def gold_told(self) -> float | None:
+        """The mean on known answers, once there are enough: of few it says nothing, and tells them
+        which task was one."""
+        return self.gold.value if self.gold and self.gold_tasks >= FEWEST_TASKS else None
+
+    @property
     def reasons(self) -> list[str]:
         """Why somebody should look at this person's work; empty for most."""
         found = []

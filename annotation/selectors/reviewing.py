@@ -1,13 +1,13 @@
 """What waits for a reviewer."""
 
-from django.db.models import Exists, OuterRef, QuerySet, Subquery
+from django.db.models import Exists, OuterRef, QuerySet
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Project, Review, Submission
 
 STATUSES = {
     "unreviewed": _("not reviewed yet"),
-    "accepted": _("accepted"),
+    "accepted": _("counts"),
     "rejected": _("rejected"),
     "withdrawn": _("sent back"),
     "all": _("all"),
@@ -17,24 +17,23 @@ STATUSES = {
 def submissions_for_review(
     *, project: Project, status: str = "unreviewed", kind: str = "", annotator: str = ""
 ) -> QuerySet[Submission]:
-    """A project's submissions, the newest first, each with `verdict`, that of its newest review.
+    """A project's submissions, the newest first, each with `is_reviewed` as it is now.
 
     status: one of STATUSES; what was sent again after a review is unreviewed.
     annotator: the uid of a member. To be cut into pages; one query.
     """
-    newest = Review.objects.filter(submission=OuterRef("pk")).order_by("-pk")
+    current = Review.objects.filter(
+        submission=OuterRef("pk"), created_at__gte=OuterRef("created_at")
+    )
     submissions = (
         Submission.objects.filter(task__project=project)
         .select_related("task__prompt", "annotator__user", "annotator__project")
-        .annotate(verdict=Subquery(newest.values("verdict")[:1]))
+        .annotate(is_reviewed=Exists(current))
         .order_by("-pk")
     )
     if status == "unreviewed":
-        current = Review.objects.filter(
-            submission=OuterRef("pk"), created_at__gte=OuterRef("created_at")
-        )
         submissions = submissions.filter(
-            ~Exists(current), status__in=[Submission.Status.ACCEPTED, Submission.Status.SURPLUS]
+            is_reviewed=False, status__in=[Submission.Status.ACCEPTED, Submission.Status.SURPLUS]
         )
     elif status in Submission.Status.values:
         submissions = submissions.filter(status=status)

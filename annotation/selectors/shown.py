@@ -1,7 +1,7 @@
 """What people said of a task as reviewers see it: answers under letters, judgements in words.
 
-Blind like the annotator's page: no model, no sampling. Letters follow the order of the task, so
-that one letter is one answer whoever judged it.
+Blind like the annotator's page: no model, no sampling. Letters follow the order in which one
+annotator saw the answers, so that their words ("is B allowed?") mean the same to who reads them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,19 @@ from typing import Any
 from django.utils.translation import gettext
 
 from annotation.gold import Judgement
-from annotation.models import Candidate, Degree, Submission, Task, TaskCandidate
+from annotation.models import (
+    Assignment,
+    Candidate,
+    Degree,
+    Report,
+    Submission,
+    Task,
+    TaskCandidate,
+)
 from annotation.rendering import markdown_render, messages_render, words_count
 from annotation.selectors.judgements import judgement_of
 from annotation.selectors.payloads import letter_of
+from annotation.shown_order import order_shuffled
 from annotation.task_forms import flag_label
 
 
@@ -40,6 +49,15 @@ class TaskShown:
     def letters(self) -> dict[str, str]:
         return {one.uid: one.letter for one in self.answers}
 
+    @property
+    def is_long(self) -> bool:
+        """Whether a list of tasks folds it."""
+        return sum(one.words for one in self.answers) > _LONG_WORDS
+
+    def letters_in(self, order: Sequence[str]) -> str:
+        """The letters of its answers, "C, A, B", in the order in which somebody else saw them."""
+        return ", ".join(self.letters[uid] for uid in order if uid in self.letters)
+
 
 @dataclass(frozen=True, kw_only=True)
 class JudgementShown:
@@ -52,20 +70,72 @@ class JudgementShown:
     turns: list[dict[str, Any]] = field(default_factory=list)
 
 
-def task_shown(*, task: Task) -> TaskShown:
-    """A task for reviewers. One query besides the task with its prompt."""
+_LONG_WORDS = 150
+
+
+def task_shown(*, task: Task, order: Sequence[str] = ()) -> TaskShown:
+    """A task for reviewers. One query besides the task with its prompt.
+
+    order: candidate uids as an annotator saw them; those it does not name follow as stored.
+    """
     rows = TaskCandidate.objects.filter(task=task).select_related("candidate").order_by("position")
+    return _shown(task, [row.candidate for row in rows], order)
+
+
+def tasks_shown(*, assignments: Sequence[Assignment]) -> dict[int, TaskShown]:
+    """Assignment → its task as its annotator sees it. One query besides tasks and prompts."""
+    answers = _answers_of([one.task for one in assignments])
+    return {
+        one.pk: _shown(
+            one.task,
+            answers[one.task_id],
+            order_shuffled([row.uid for row in answers[one.task_id]], seed=one.shuffle_seed),
+        )
+        for one in assignments
+    }
+
+
+def reports_shown(*, reports: Sequence[Report]) -> dict[int, TaskShown]:
+    """Report → its task as its reporter sees it, as stored where nobody reported. Two queries."""
+    seeds: dict[tuple[int, int | None], int] = {
+        (task, annotator): seed
+        for task, annotator, seed in Assignment.objects.filter(
+            task__in=[one.task_id for one in reports],
+            annotator__in=[one.reporter_id for one in reports if one.reporter_id],
+        ).values_list("task", "annotator", "shuffle_seed")
+    }
+    answers = _answers_of([one.task for one in reports])
+    shown = {}
+    for one in reports:
+        seed = seeds.get((one.task_id, one.reporter_id))
+        uids = [row.uid for row in answers[one.task_id]]
+        order = uids if seed is None else order_shuffled(uids, seed=seed)
+        shown[one.pk] = _shown(one.task, answers[one.task_id], order)
+    return shown
+
+
+def _answers_of(tasks: Sequence[Task]) -> dict[int, list[Candidate]]:
+    answers: dict[int, list[Candidate]] = {task.pk: [] for task in tasks}
+    rows = TaskCandidate.objects.filter(task__in=answers).select_related("candidate")
+    for row in rows.order_by("task", "position"):
+        answers[row.task_id].append(row.candidate)
+    return answers
+
+
+def _shown(task: Task, candidates: Sequence[Candidate], order: Sequence[str]) -> TaskShown:
+    places = {uid: place for place, uid in enumerate(order)}
+    in_order = sorted(candidates, key=lambda one: places.get(one.uid, len(places)))
     return TaskShown(
         task=task,
         messages=messages_render(task.prompt.messages),
         answers=[
             AnswerShown(
-                uid=row.candidate.uid,
+                uid=one.uid,
                 letter=letter_of(place),
-                html=markdown_render(row.candidate.text),
-                words=words_count(row.candidate.text),
+                html=markdown_render(one.text),
+                words=words_count(one.text),
             )
-            for place, row in enumerate(rows)
+            for place, one in enumerate(in_order)
         ],
     )
 

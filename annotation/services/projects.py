@@ -149,6 +149,8 @@ def person_link_renew(*, membership: Membership) -> str:
     """
     user = membership.user
     elsewhere = Membership.objects.filter(user=user).exclude(project=membership.project_id)
+    if membership.source == Membership.Source.PRODUCT or not user.is_active:
+        raise ApplicationError(gettext("Nobody can sign in as %(user)s.") % {"user": user})
     own_account = user.has_usable_password() or user.is_staff or user.is_superuser
     if own_account or membership.is_simulated or elsewhere.exists():
         raise ApplicationError(

@@ -153,11 +153,12 @@ def _tasks_make(project: Project, draw: random.Random) -> None:
 
 
 def _member_add(project: Project, name: str, role: str = Membership.Role.ANNOTATOR) -> Membership:
-    """Nobody can sign in as them until a manager sends them a link."""
+    """Nobody can sign in as them: they have no password, and get no link."""
     user, made = User.objects.get_or_create(username=name)
     if made:
         user.set_unusable_password()
-        user.save(update_fields=["password"])
+        user.is_active = False
+        user.save(update_fields=["password", "is_active"])
     return membership_add(project=project, user=user, role=role)
 
 

@@ -65,3 +65,20 @@ def test_a_reliability_curve_runs_from_one_half_to_one_and_its_line_is_where_bot
     assert drawn.line == "6.0,90.0 160.0,48.0 314.0,6.0"
     assert drawn.diagonal == "6.0,48.0 314.0,6.0"
     assert reliability_draw([]) is None
+
+
+def test_labels_have_room_under_their_marks_and_stay_within_the_chart() -> None:
+    names = [f"a-very-long-name-{n}" for n in range(8)]
+    chart = chart_draw([(name, 0.5, 0.5, 0.5) for name in names])
+    assert chart is not None
+    slot = 320 / 8
+    assert all(len(mark.short) * 5.4 < slot for mark in chart.marks)
+    assert [mark.label for mark in chart.marks] == names
+    alone = chart_draw([("a-very-long-name", 0.5, 0.5, 0.5)])
+    assert alone is not None
+    assert alone.marks[0].short == "a-very-long-name"
+    bars = bars_draw([(f"November {n}", 1.0) for n in range(1, 31)])
+    assert bars is not None
+    last = bars.bars[-1]
+    assert last.is_named
+    assert last.middle + len(last.label) * 5.4 / 2 <= 320

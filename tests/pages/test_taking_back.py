@@ -3,7 +3,9 @@
 import pytest
 from playwright.sync_api import expect
 
-from annotation.models import Assignment, Submission
+from annotation.models import Assignment, Membership, Submission
+from annotation.services.assignments import assignment_next
+from annotation.services.questions import question_answer, question_ask
 from tests import builders
 from tests.pages.board import annotate_path, finished_wait, press, task_wait
 
@@ -176,3 +178,35 @@ def test_what_the_server_refuses_comes_back_as_it_was(open_page, project, alice,
     expect(page.locator("[data-messages]")).to_contain_text("Second?")
     refused = [one for one in troubles if "400" in one]
     troubles[:] = [one for one in troubles if one not in refused]
+
+
+def test_what_is_sent_offline_is_said_to_be_kept_not_sent(
+    open_page, project, alice, troubles
+) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    expect(page.locator("[data-progress-words]")).to_have_text("0 done today, 2 waiting")
+    fetched_ahead(page)
+    page.context.set_offline(True)
+    press(page, "Enter")
+    expect(page.get_by_text("kept on this device, to be sent")).to_be_visible()
+    expect(page.get_by_text("Sent.")).to_have_count(0)
+    page.context.set_offline(False)
+    troubles.clear()
+
+
+def test_an_answered_question_stands_on_its_task_and_claims_no_draft(
+    open_page, project, alice
+) -> None:
+    tasks_make(project, "First?")
+    member = Membership.objects.get(project=project, user=alice)
+    assignment = assignment_next(membership=member)
+    question = question_ask(assignment=assignment, text="Is B allowed?")
+    reviewer = builders.make_member(project, "rita", Membership.Role.REVIEWER)
+    question_answer(question=question, reviewer=reviewer, text="Yes, it is.")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    expect(page.locator("[data-question-answered]")).to_contain_text("Is B allowed?")
+    expect(page.locator("[data-question-answered]")).to_contain_text("Yes, it is.")
+    expect(page.get_by_text("Your draft is back.")).to_have_count(0)

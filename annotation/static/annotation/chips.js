@@ -96,8 +96,9 @@
       $("[data-progress]").hidden = false;
       $("[data-progress] progress").max = all;
       $("[data-progress] progress").value = this.today;
-      const values = { today: this.today, all: this.open < 200 ? all : `${all}+` };
-      $("[data-progress-words]").textContent = fill(gettext("%(today)s of %(all)s"), values);
+      const left = this.open + 1;
+      const values = { today: this.today, left: this.open < 200 ? left : `${left}+` };
+      $("[data-progress-words]").textContent = fill(gettext("%(today)s done today, %(left)s waiting"), values);
     }
   }
 

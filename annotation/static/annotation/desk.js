@@ -12,7 +12,7 @@
 (() => {
   "use strict";
   const { Attention, Breaks, Cover, DraftKeeper, Frame, Guidelines, LeaseChip, Outbox, ProgressChip, SavedChip, Stock } = window.rondo;
-  const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, post, readingSeconds, say } = window.rondo;
+  const { draftsPrune, fill, keyNew, keymap, messagesShow, notice, offer, offerClose, offerReword, post, readingSeconds, say } = window.rondo;
   const { inOrder, store, typeset } = window.rondo;
 
   const config = JSON.parse(document.getElementById("desk-state").textContent);
@@ -104,6 +104,7 @@
     progress.take(given.progress);
     guidelines.take(given.guideline);
     messagesShow($("[data-messages]"), given.prompt.messages);
+    answerShow(given.question);
     frame.rationaleTake(current.form.rationale ?? "optional", content?.rationale);
     frame.keysTake(task.kind);
     $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
@@ -118,10 +119,20 @@
     else if (newerHere) {
       keeper.keep(draftNow());
       notice(gettext("Your unsent work from this device is back."));
-    } else if (content) notice(gettext("Your draft is back."));
+    } else if (hasDraft(content)) notice(gettext("Your draft is back."));
     say(`${gettext("New task.")} ${current.work.greeting()}`);
     if (Date.now() - at > FRESH_MS) renew({ waited: true });
   }
+
+  /* What a reviewer answered, before the work goes on. */
+  function answerShow(question) {
+    $("[data-question-answered]").hidden = !question;
+    $("[data-question-text]").textContent = question?.text ?? "";
+    $("[data-question-answer]").textContent = question?.answer ?? "";
+  }
+
+  /* A draft that holds a move of the annotator's, not the page's own first state alone. */
+  const hasDraft = (content) => Boolean(content) && (content.first_move_s !== null || Boolean(content.rationale));
 
   function currentClose() {
     if (!current) return;
@@ -340,7 +351,8 @@
     const sentNow = outboxSend();
     mine.done = sentNow.catch(() => {});
     progress.sent(1);
-    offer({ words: gettext("Sent."), actWords: gettext("Undo"), key: keymap.cap("undo"), ms: UNDO_MS, act: takeBack });
+    const sentWords = navigator.onLine ? gettext("Sent.") : keptWords();
+    offer({ words: sentWords, actWords: gettext("Undo"), key: keymap.cap("undo"), ms: UNDO_MS, act: takeBack });
     setTimeout(() => last === mine && lastForget(), UNDO_MS);
     page.classList.add("sending");
     try {
@@ -360,6 +372,8 @@
       page.classList.remove("sending");
     }
   }
+
+  const keptWords = () => gettext("No connection: kept on this device, to be sent when there is one.");
 
   /* The browser keeps nothing for us (a full or closed store): wait for the answer, and say so. */
   async function unkept() {
@@ -381,6 +395,7 @@
   /* A submission failed while the next task was already on show. */
   function behindTrouble(refusal) {
     if (refusal.status === 401) return trouble(refusal);
+    if (last) offerReword(keptWords());
     savedTake("offline");
     return retryLater(() => outboxSend().then(behindSettled).catch(behindTrouble));
   }

@@ -56,6 +56,12 @@
     offer.timer = setTimeout(offerClose, ms);
   }
 
+  /* It turned out otherwise than the offer said; what can be done stays. */
+  function offerReword(words) {
+    const text = $("[data-offer]").firstChild;
+    if (text) text.textContent = words;
+  }
+
   function offerClose() {
     clearTimeout(offer.timer);
     const place = $("[data-offer]");
@@ -67,5 +73,5 @@
   /* "%(n)s words" with {n: 3}. */
   const fill = (words, values) => interpolate(words, values, true);
 
-  window.rondo = { ...window.rondo, fill, notice, offer, offerClose, say };
+  window.rondo = { ...window.rondo, fill, notice, offer, offerClose, offerReword, say };
 })();
