@@ -215,7 +215,7 @@ def tells_apart(row: Record) -> bool:
     """
     if not isinstance(row, RankingRecord):
         return True
-    text_of = {str(one["id"]): str(one["text"]).strip() for one in row.candidates}
+    text_of = {str(one["id"]): str(one["text"]) for one in row.candidates}
     tier_of: dict[str, int] = {}
     return all(
         tier_of.setdefault(text_of[uid], place) == place

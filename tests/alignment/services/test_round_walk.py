@@ -16,6 +16,7 @@ from alignment.services.rounds import (
 )
 from annotation.models import Candidate, CandidateBatch, Membership, Prompt, Split, Submission, Task
 from annotation.services.assignments import assignment_next
+from annotation.services.tasks import TasksMade
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.records import PromptRecord, RecordError, records_read
 from modelhub.models import Alias, Run
@@ -205,7 +206,8 @@ def test_answers_that_are_all_alike_fail_the_round_with_what_to_do(
     (sampling,) = hands.queued(round)
     hands.run_succeed(sampling)
     Candidate.objects.all().delete()
-    monkeypatch.setattr("annotation.services.batches.tasks_create", lambda **_: 0)
+    none = TasksMade(made=0, existing=0, too_few=2)
+    monkeypatch.setattr("annotation.services.batches.tasks_create", lambda **_: none)
     round_advance(round=round)
     assert round.state == State.FAILED and round.failed_in == State.SAMPLING
     assert "higher temperatures" in round.error
