@@ -17,7 +17,9 @@ def test_an_export_is_a_file_whatever_is_in_it_and_however_it_is_asked_for(
     project: Project, dana: User, signed_in, format: str
 ) -> None:
     task = make_task(project, "ranking")
-    Candidate.objects.update(text="<html><script>x</script><svg onload=x>")
+    for number, one in enumerate(Candidate.objects.all()):
+        one.text = f"<html><script>{number}</script><svg onload=x>"
+        one.save()
     person = make_member(project, "ann")
     make_submission(task, person, {"tiers": [[uid] for uid in uids_of(task)], "unacceptable": []})
     dataset = preference_dataset_freeze(project=project, created_by=dana)
