@@ -5,16 +5,12 @@ again on PostgreSQL, which refuses more (NUL, integers beyond 64 bits).
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.test import Client
 from django.urls import get_resolver, reverse
 from rest_framework import serializers
@@ -287,18 +283,3 @@ def test_without_the_strict_parser_hostile_bodies_come_through(
 
 # Bodies are refused before a database is asked; what they hold, and where they are sent, is not.
 POSTGRES = "no_value or no_form_and_no_query or no_address"
-
-
-@pytest.mark.postgres
-@pytest.mark.skipif(connection.vendor == "postgresql", reason="this is the walk on PostgreSQL")
-def test_on_postgresql_too(request: pytest.FixtureRequest) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "--timeout", "0", __file__, "-k", POSTGRES],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "RONDO_DATABASE_URL": request.getfixturevalue("postgres_url")},
-        capture_output=True,
-        text=True,
-        timeout=850,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    assert "3 passed" in done.stdout
