@@ -39,6 +39,11 @@ class Artifact(models.Model):
         RATINGS = "ratings", _("ratings")
         DEMONSTRATIONS = "demonstrations", _("demonstrations")
         EVALUATION = "evaluation", _("evaluation")
+        REFERENCES = "references", _("references")
+        CORPUS = "corpus", _("corpus")
+        TOKENIZER = "tokenizer", _("tokenizer")
+        TOKENS = "tokens", _("tokens")
+        GGUF = "gguf", _("GGUF file")
 
     sha256 = models.CharField(max_length=64, unique=True)
     kind = models.CharField(max_length=20, choices=Kind.choices)
