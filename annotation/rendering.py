@@ -38,6 +38,10 @@ _CLASSES = {
     "div": re.compile(r"math"),
 }
 _SCHEMES = {"http", "https", "mailto"}
+# Code, tables and displayed formulas (the only divs) may be wider than the page, and then scroll
+# sideways by themselves: what scrolls can be reached by the keyboard too (WCAG 2.1.1).
+_WIDE_TAGS = ("pre", "table", "div")
+_SCROLLED = {"tabindex": "0"}
 
 
 def _attribute_keep(tag: str, name: str, value: str) -> str | None:
@@ -56,7 +60,7 @@ _CLEANER = nh3.Cleaner(
     attribute_filter=_attribute_keep,
     # Links leave the page in a tab of their own that learns nothing about this one.
     link_rel="noopener noreferrer nofollow",
-    set_tag_attribute_values={"a": {"target": "_blank"}},
+    set_tag_attribute_values={"a": {"target": "_blank"}, **dict.fromkeys(_WIDE_TAGS, _SCROLLED)},
 )
 _MARKDOWN = MarkdownIt(
     "js-default", {"html": False, "linkify": False, "typographer": False, "breaks": True}

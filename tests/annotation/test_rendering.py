@@ -46,7 +46,7 @@ def test_the_corpus_is_as_large_as_promised() -> None:
 def test_nothing_of_an_attack_is_left_but_words(attack: str) -> None:
     for tag, attributes in elements(markdown_render(attack)):
         assert tag in TAGS
-        assert set(attributes) <= {"href", "title", "start", "rel", "target", "class"}
+        assert set(attributes) <= {"href", "title", "start", "rel", "target", "class", "tabindex"}
         if attributes.get("class") is not None:
             assert attributes["class"] == "math" or attributes["class"].startswith("language-")
         if tag == "a":
@@ -70,7 +70,7 @@ def test_what_writers_use_is_shown() -> None:
         "<code>code</code><br>",
         '<ol start="3">',
         "<td>1</td>",
-        '<pre><code class="language-py">if a &lt; b: pass',
+        '<pre tabindex="0"><code class="language-py">if a &lt; b: pass',
         'href="https://a.example"',
     ):
         assert piece in html
@@ -106,8 +106,8 @@ def test_words_are_counted_by_white_space() -> None:
     [
         ("so $x_1*y*2$ is", '<p>so <span class="math">$x_1*y*2$</span> is</p>\n'),
         ("\\(a<b\\)", '<p><span class="math">\\(a&lt;b\\)</span></p>\n'),
-        ("$$\n= x\n- y\n$$", '<div class="math">$$\n= x\n- y\n$$</div>'),
-        ("\\[ a_b \\]", '<div class="math">\\[ a_b \\]</div>'),
+        ("$$\n= x\n- y\n$$", '<div class="math" tabindex="0">$$\n= x\n- y\n$$</div>'),
+        ("\\[ a_b \\]", '<div class="math" tabindex="0">\\[ a_b \\]</div>'),
         ("$5 and $10, $5-$10", "<p>$5 and $10, $5-$10</p>\n"),
         ("`$x$` \\$5", "<p><code>$x$</code> $5</p>\n"),
     ],
@@ -120,4 +120,10 @@ def test_mathematics_is_kept_as_it_was_written_and_sums_of_money_are_none(
 
 def test_a_block_of_code_keeps_its_language_and_no_other_class() -> None:
     assert 'class="language-c++"' in markdown_render("```c++\nx\n```")
-    assert markdown_render('```x"onload\nx\n```') == "<pre><code>x\n</code></pre>\n"
+    assert markdown_render('```x"onload\nx\n```') == '<pre tabindex="0"><code>x\n</code></pre>\n'
+
+
+def test_what_scrolls_sideways_can_be_reached_by_the_keyboard() -> None:
+    html = markdown_render("```\nwide\n```\n\n|a|b|\n|-|-|\n|1|2|\n\n$$\nx\n$$\n\nA line of $y$.")
+    stops = [tag for tag, attributes in elements(html) if attributes.get("tabindex") == "0"]
+    assert stops == ["pre", "table", "div"]

@@ -55,7 +55,7 @@
       return;
     }
     // An arrow scrolls what is read, and moves among answers elsewhere.
-    if (key.startsWith("Arrow") && (event.shiftKey || target.closest("[data-messages], .prose[tabindex]"))) return;
+    if (key.startsWith("Arrow") && (event.shiftKey || target.closest("[data-messages], .prose[tabindex], .prose [tabindex]"))) return;
     if (key === "Enter") {
       if (target.closest("button, a, summary, label")) return;
       event.preventDefault();
