@@ -11,6 +11,7 @@ from typing import Any
 
 from alignment.ml.configs import (
     ContextDistillationConfig,
+    DistillConfig,
     DpoConfig,
     EnsembleConfig,
     EvaluateConfig,
@@ -233,6 +234,46 @@ _METHODS = (
                 name="dpo",
                 title="DPO (arXiv:2305.18290, B)",
                 settings={"beta": 0.1, "lr": 1e-6, "rankings_per_step": 64},
+            ),
+        ),
+    ),
+    Method(
+        config=DistillConfig,
+        title="Distillation",
+        about="A student learns what a teacher says, by its answers or by its logits.",
+        docs="algorithms/distillation.md",
+        inputs=(
+            Input(role="base", title="Student to start from", versions=SAMPLERS),
+            Input(role="teacher", title="Teacher", versions=SAMPLERS, is_required=False),
+            Input(
+                role="demonstrations",
+                title="Demonstrations",
+                kinds=("demonstrations",),
+                is_required=False,
+                is_many=True,
+            ),
+            Input(
+                role="candidates",
+                title="The teacher's answers",
+                kinds=("candidates",),
+                is_required=False,
+            ),
+            Input(
+                role="prompts", title="Prompts it answered", kinds=("prompts",), is_required=False
+            ),
+        ),
+        registers="policy",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="sequence",
+                title="The teacher's answers alone (arXiv:1606.07947)",
+                settings={"logits_share": 0.0},
+            ),
+            Preset(
+                name="gkd",
+                title="Half way between the KLs (arXiv:2306.13649)",
+                settings={"divergence": "jensen_shannon", "beta": 0.5},
             ),
         ),
     ),

@@ -1,6 +1,7 @@
 """Losses as pure functions: tensors in, a scalar out.
 
-Legend: K candidates of one prompt.
+Legend: K candidates of one prompt. Of distillation: S tokens, V vocabulary, K likeliest tokens, O
+outcomes, which are either the vocabulary or K tokens and all the others as one.
 """
 
 import math
@@ -132,6 +133,53 @@ def pair_accuracy(scores_K: Tensor, better_KK: Tensor) -> tuple[float, int]:
     gaps = gaps_KK[better_KK.to(scores_K.device)]
     right = (gaps > 0).sum() + 0.5 * (gaps == 0).sum()
     return float(right), int(better_KK.sum())
+
+
+# Probability that the tokens which are not among the likeliest have at least: 1 − Σ p in float32
+# knows no smaller one, and its logarithm has to stay finite.
+_TAIL_FLOOR = 1e-6
+
+
+def token_divergence(student_SO: Tensor, teacher_SO: Tensor, *, beta: float) -> Tensor:
+    """How far the student's distribution is from the teacher's at each token, nats, shape (S,).
+
+        β = 0       KL(teacher ‖ student), forward
+        β = 1       KL(student ‖ teacher), reverse
+        0 < β < 1   β KL(teacher ‖ m) + (1 − β) KL(student ‖ m),  m = β teacher + (1 − β) student
+
+    Agarwal et al. 2024 (arXiv:2306.13649), eq. 1, with P the teacher: generalised Jensen–Shannon.
+    Divided by β it tends to the forward KL as β goes to 0, by 1 − β to the reverse as β goes to 1.
+
+    student_SO, teacher_SO: log-probabilities of the same outcomes, all finite. Raises ValueError if
+    the shapes differ or β is not from 0 to 1.
+    """
+    if student_SO.shape != teacher_SO.shape:
+        raise ValueError(f"student {tuple(student_SO.shape)}, teacher {tuple(teacher_SO.shape)}")
+    if not 0 <= beta <= 1:
+        raise ValueError(f"beta: wanted 0 to 1, got {beta}")
+    if beta == 0:
+        return (teacher_SO.exp() * (teacher_SO - student_SO)).sum(-1)
+    if beta == 1:
+        return (student_SO.exp() * (student_SO - teacher_SO)).sum(-1)
+    mixed_SO = torch.logaddexp(teacher_SO + math.log(beta), student_SO + math.log1p(-beta))
+    of_teacher_S = (teacher_SO.exp() * (teacher_SO - mixed_SO)).sum(-1)
+    of_student_S = (student_SO.exp() * (student_SO - mixed_SO)).sum(-1)
+    return beta * of_teacher_S + (1 - beta) * of_student_S
+
+
+def outcomes_top(logprobs_SV: Tensor, ids_SK: Tensor) -> Tensor:
+    """log p of the tokens `ids_SK`, and behind them of all the other tokens together, (S, K + 1).
+
+    With outcomes thrown together a divergence is never larger, and it is 0 where it was 0; with
+    every token named it is the same.
+    """
+    return rest_append(logprobs_SV.gather(-1, ids_SK))
+
+
+def rest_append(logprobs_SK: Tensor) -> Tensor:
+    """K log-probabilities, and behind them that of all other outcomes together, (S, K + 1)."""
+    rest_S1 = (1 - logprobs_SK.exp().sum(-1, keepdim=True)).clamp_min(_TAIL_FLOOR).log()
+    return torch.cat([logprobs_SK, rest_S1], dim=-1)
 
 
 def _gaps(scores_K: Tensor, pairs_KK: Tensor) -> Tensor:

@@ -293,20 +293,23 @@ def epochs_describe(taken: Sequence[Trained], plan: Sequence[Step]) -> list[dict
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def lessons_read(
-    run: RunDir, config: SftConfig, tokenizer: Any, *, max_tokens: int
+def demonstrations_read(run: RunDir) -> list[Conversation]:
+    """The conversations of every input that holds demonstrations."""
+    roles = [role for role in run.input_roles() if role.startswith("demonstrations")]
+    return [one for role in roles for one in conversations_read(run.input(role))]
+
+
+def lessons_split(
+    given: Sequence[Conversation], config: SftConfig, tokenizer: Any, *, max_tokens: int
 ) -> dict[str, Lessons]:
-    """What the run's inputs hold, by split; what is left out, and why, goes into the log.
+    """The conversations as lessons, by split; what is left out, and why, goes into the log.
 
     Raises RefusedError if nothing is to be learnt.
     """
     by_split: dict[str, list[Conversation]] = {"train": [], "validation": [], "held_out": []}
-    weighted = 0
-    for role in run.input_roles():
-        if role.startswith("demonstrations"):
-            for one in conversations_read(run.input(role)):
-                by_split[one.split].append(one)
-                weighted += one.weight != 1.0
+    for one in given:
+        by_split[one.split].append(one)
+    weighted = sum(one.weight != 1.0 for one in given)
     if weighted:
         print(f"{weighted} demonstrations carry a weight; all are learnt alike", flush=True)
     made = {}
@@ -380,7 +383,7 @@ def main(run: RunDir) -> None:
     tokenizer = tokenizer_load(given.whole)
     own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
     max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
-    lessons = lessons_read(run, config, tokenizer, max_tokens=max_tokens)
+    lessons = lessons_split(demonstrations_read(run), config, tokenizer, max_tokens=max_tokens)
     learnt = lessons["train"]
     plan = steps_plan(
         [len(lesson.taught) for lesson in learnt.lessons],

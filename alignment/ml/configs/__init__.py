@@ -1,6 +1,7 @@
 """Settings of the training programs, a file each. Standard library: the web side reads them."""
 
 from alignment.ml.configs.context_distillation import ContextDistillationConfig
+from alignment.ml.configs.distill import DistillConfig
 from alignment.ml.configs.dpo import DpoConfig
 from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
@@ -15,6 +16,7 @@ from alignment.ml.configs.sft import SftConfig
 
 __all__ = [
     "ContextDistillationConfig",
+    "DistillConfig",
     "DpoConfig",
     "EnsembleConfig",
     "EvaluateConfig",

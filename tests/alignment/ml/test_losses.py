@@ -9,11 +9,13 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 from alignment.ml.losses import (
     better_mask,
     centering_loss,
+    outcomes_top,
     pair_accuracy,
     preference_shares,
     ranking_loss,
     safety_loss,
     soft_ranking_loss,
+    token_divergence,
 )
 
 pytestmark = pytest.mark.ml
@@ -155,3 +157,86 @@ def test_the_safety_loss_by_hand():
     found = safety_loss(torch.tensor([2.0, -1.0, 0.0]), torch.tensor([False, True, True]))
     # Safe at 2, unsafe at -1 and at 0.
     assert found.item() == pytest.approx((softplus(-2) + softplus(-1) + math.log(2)) / 3)
+
+
+# ── distillation ─────────────────────────────────────────────────────────────────────────────────
+
+HALF, QUARTER = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log()
+
+
+def test_divergences_by_hand():
+    """Student (1/4, 3/4), teacher (1/2, 1/2)."""
+    forward = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    reverse = 0.25 * math.log(0.25 / 0.5) + 0.75 * math.log(0.75 / 0.5)
+    # With β = 1/2 the mixture is (3/8, 5/8).
+    between = 0.5 * (0.5 * math.log(0.5 / 0.375) + 0.5 * math.log(0.5 / 0.625)) + 0.5 * (
+        0.25 * math.log(0.25 / 0.375) + 0.75 * math.log(0.75 / 0.625)
+    )
+    for beta, expected in ((0.0, forward), (1.0, reverse), (0.5, between)):
+        found = token_divergence(QUARTER, HALF, beta=beta)
+        assert found.tolist() == pytest.approx([expected], rel=1e-5)
+    assert token_divergence(HALF, HALF, beta=0.3).abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("temperature", [1.0, 2.5])
+def test_divergence_and_its_gradient_are_trls(beta, temperature):
+    gkd = pytest.importorskip("trl.experimental.gkd", reason="the ml extra is not installed")
+    generator = torch.Generator().manual_seed(3)
+    own_SV = (4 * torch.randn(7, 50, generator=generator)).requires_grad_()
+    same_SV = own_SV.detach().clone().requires_grad_()
+    teacher_SV = 4 * torch.randn(7, 50, generator=generator)
+    taught_S = torch.tensor([1, -100, 1, 1, -100, 1, 1])
+    expected = gkd.GKDTrainer.generalized_jsd_loss(
+        same_SV[None], teacher_SV[None], taught_S[None], beta=beta, temperature=temperature
+    )
+    student_SO, teacher_SO = (
+        torch.log_softmax(one / temperature, dim=-1) for one in (own_SV, teacher_SV)
+    )
+    found_S = token_divergence(student_SO, teacher_SO, beta=beta)
+    found = found_S[taught_S == 1].mean()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    found.backward()
+    expected.backward()
+    assert torch.allclose(own_SV.grad, same_SV.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_between_the_divergences_lie_their_limits():
+    forward = token_divergence(QUARTER, HALF, beta=0.0)
+    reverse = token_divergence(QUARTER, HALF, beta=1.0)
+    small = token_divergence(QUARTER.double(), HALF.double(), beta=1e-4) / 1e-4
+    large = token_divergence(QUARTER.double(), HALF.double(), beta=1 - 1e-4) / 1e-4
+    assert small.item() == pytest.approx(forward.item(), rel=1e-3)
+    assert large.item() == pytest.approx(reverse.item(), rel=1e-3)
+
+
+def test_tokens_thrown_together_by_hand():
+    """Of (1/2, 1/8, 3/8) tokens 2 and 0 are kept, the rest is 1/8."""
+    logprobs_SV = torch.tensor([[0.5, 0.125, 0.375]]).log()
+    found = outcomes_top(logprobs_SV, torch.tensor([[2, 0]]))
+    assert found.exp().tolist()[0] == pytest.approx([0.375, 0.5, 0.125])
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
+def test_with_tokens_thrown_together_a_divergence_is_never_larger(beta):
+    generator = torch.Generator().manual_seed(0)
+    student_SV, teacher_SV = torch.randn(2, 20, 30, generator=generator).log_softmax(-1)
+    whole_S = token_divergence(student_SV, teacher_SV, beta=beta)
+    before_S = torch.zeros(20)
+    for kept in (1, 8, 29):
+        ids_SK = teacher_SV.topk(kept, dim=-1).indices
+        part_S = token_divergence(
+            outcomes_top(student_SV, ids_SK),
+            outcomes_top(teacher_SV, ids_SK),
+            beta=beta,
+        )
+        assert (part_S <= whole_S + 1e-5).all() and (part_S >= before_S - 1e-5).all()
+        before_S = part_S
+    assert torch.allclose(before_S, whole_S, atol=1e-5)
+
+
+def test_a_divergence_of_other_shapes_or_beta_is_refused():
+    with pytest.raises(ValueError, match=r"student \(1, 2\), teacher \(1, 3\)"):
+        token_divergence(HALF, torch.zeros(1, 3), beta=0.5)
+    with pytest.raises(ValueError, match="beta: wanted 0 to 1, got 2"):
+        token_divergence(HALF, HALF, beta=2)
