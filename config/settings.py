@@ -189,6 +189,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "rejection": "alignment.ml.rejection",
     "sft": "alignment.ml.sft",
     "dpo": "alignment.ml.dpo",
+    "kto": "alignment.ml.kto",
     "distill": "alignment.ml.distill",
     "merge_adapter": "alignment.ml.merge_adapter",
     "context_distillation": "alignment.ml.context_distillation",

@@ -1,4 +1,4 @@
-"""What training reads and writes about answers: rankings in, demonstrations out.
+"""What training reads and writes about answers: rankings and ratings in, demonstrations out.
 
 A ranking row becomes a group of token ids (`shared_prefix.Group`) and tiers of places in it. Rows
 that rank the same answers to the same prompt, as happens when several annotators are given one
@@ -14,7 +14,7 @@ from typing import Any
 
 from alignment.ml.shared_prefix import Group
 from annotation.pairs import tiers_pairs
-from annotation.records import RankedCandidate, RankingRecord
+from annotation.records import RankedCandidate, RankingRecord, RatingRecord
 from modelhub.ml.chat import ChatTemplateError, prompt_render, scored_encode
 from modelhub.ml.records import RecordError, lines_read, record_load
 
@@ -104,6 +104,28 @@ class RankedData:
         return own
 
 
+@dataclass(frozen=True, kw_only=True)
+class RatedAnswer:
+    """What one annotator said of one answer by itself."""
+
+    prompt_id: str
+    split: str
+    prompt_T: list[int]
+    answer_T: list[int]
+    overall: int  # 1 to 7
+    weight: float = 1.0  # how far the annotator is relied on
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatedData:
+    """Ratings that can be learnt from, and how many could not."""
+
+    answers: list[RatedAnswer]
+    ratings: int  # read
+    too_long: int  # of a prompt and answer of more than max_tokens
+    longest_tokens: int  # of any prompt and answer read, too long ones included
+
+
 def steps_places(
     sizes: Sequence[int], *, epochs: int, per_step: int, seed: int
 ) -> list[list[list[int]]]:
@@ -188,7 +210,51 @@ def rankings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RankedData:
     )
 
 
-def _prompt_read(record: RankingRecord, tokenizer: Any, file: str, line: int) -> list[int]:
+def ratings_load(path: Path, tokenizer: Any, *, max_tokens: int) -> RatedData:
+    """Read ratings.jsonl, a rating of one answer in a line. Nothing is cut, as in `rankings_load`.
+
+    Raises RecordError naming line and field for a row that does not fit, or whose messages the
+    tokenizer's chat template cannot lay out.
+    """
+    prompts: dict[str, list[int]] = {}
+    splits: dict[str, str] = {}
+    answers = []
+    ratings = too_long = longest = 0
+    for line, value in lines_read(path):
+        record = record_load(RatingRecord, value, file=path.name, line=line)
+        answer = record_load(RankedCandidate, record.candidate, file=path.name, line=line)
+        if not 1 <= record.overall <= 7:
+            raise RecordError(path.name, line, "overall", f"wanted 1 to 7, got {record.overall}")
+        _weight_check(record, file=path.name, line=line)
+        ratings += 1
+        if splits.setdefault(record.prompt_id, record.split) != record.split:
+            raise RecordError(
+                path.name, line, "split", f"prompt {record.prompt_id} is on both sides"
+            )
+        if record.prompt_id not in prompts:
+            prompts[record.prompt_id] = _prompt_read(record, tokenizer, path.name, line)
+        prompt_T = prompts[record.prompt_id]
+        answer_T = scored_encode(tokenizer, answer.text, answer.finish_reason)
+        longest = max(longest, len(prompt_T) + len(answer_T))
+        if len(prompt_T) + len(answer_T) > max_tokens:
+            too_long += 1
+            continue
+        answers.append(
+            RatedAnswer(
+                prompt_id=record.prompt_id,
+                split=record.split,
+                prompt_T=prompt_T,
+                answer_T=answer_T,
+                overall=record.overall,
+                weight=record.weight,
+            )
+        )
+    return RatedData(answers=answers, ratings=ratings, too_long=too_long, longest_tokens=longest)
+
+
+def _prompt_read(
+    record: RankingRecord | RatingRecord, tokenizer: Any, file: str, line: int
+) -> list[int]:
     try:
         return prompt_render(tokenizer, record.messages)
     except ChatTemplateError as error:
@@ -216,8 +282,7 @@ def _ranking_read(
                 raise RecordError(file, line, field, f"{one} is not a candidate of this ranking")
         if len(set(ids)) != len(ids):
             raise RecordError(file, line, field, "the same candidate twice")
-    if not 0 <= record.weight < math.inf:
-        raise RecordError(file, line, "weight", f"wanted 0 or more, got {record.weight}")
+    _weight_check(record, file=file, line=line)
     if record.degree is not None and not 0 <= record.degree <= 4:
         raise RecordError(file, line, "degree", f"wanted 0 to 4, got {record.degree}")
     return Ranking(
@@ -228,3 +293,8 @@ def _ranking_read(
         weight=record.weight,
         annotator=record.annotator,
     )
+
+
+def _weight_check(record: RankingRecord | RatingRecord, *, file: str, line: int) -> None:
+    if not 0 <= record.weight < math.inf:
+        raise RecordError(file, line, "weight", f"wanted 0 or more, got {record.weight}")

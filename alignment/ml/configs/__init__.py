@@ -7,6 +7,7 @@ from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
 from alignment.ml.configs.judge import JudgeConfig
+from alignment.ml.configs.kto import KtoConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
@@ -22,6 +23,7 @@ __all__ = [
     "EvaluateConfig",
     "GhostAttentionConfig",
     "JudgeConfig",
+    "KtoConfig",
     "MergeAdapterConfig",
     "PpoConfig",
     "RejectionConfig",
