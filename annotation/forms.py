@@ -71,8 +71,10 @@ class FreezeForm(forms.Form):
 
     ORIGINS = [
         ("", _("everyone’s")),
-        ("people", _("people’s alone")),
-        ("simulated", _("simulated alone")),
+        (Membership.Source.PERSON, _("people’s alone")),
+        (Membership.Source.PRODUCT, _("products’ feedback alone")),
+        (Membership.Source.MODEL, _("judge models’ alone")),
+        (Membership.Source.SIMULATED, _("simulated alone")),
     ]
 
     kind = forms.ChoiceField(
@@ -88,7 +90,7 @@ class FreezeForm(forms.Form):
 
     def query(self) -> dict[str, Any]:
         origin = self.cleaned_data["origin"]
-        return {"simulated": {"people": False, "simulated": True}[origin]} if origin else {}
+        return {"sources": [origin]} if origin else {}
 
 
 class RankingsForm(forms.Form):

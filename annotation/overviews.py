@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import Case, Count, Max, Min, OuterRef, Q, QuerySet, Subquery, Sum, When
+from django.db.models import Case, Count, Max, Min, Q, QuerySet, Sum, When
 from django.db.models.functions import Coalesce
 
 from annotation.models import (
@@ -13,7 +13,6 @@ from annotation.models import (
     Assignment,
     Membership,
     Project,
-    ProjectToken,
     Prompt,
     Split,
     Submission,
@@ -191,10 +190,7 @@ def contributions(*, project: Project) -> list[Contribution]:
 
 
 def members_now(*, project: Project) -> QuerySet[Membership]:
-    """Those who are members now, managers first, `product_name` for the account of a token.
-
-    One query.
-    """
+    """Those who are members now, managers first. One query."""
     rank = Case(
         When(role=Membership.Role.MANAGER, then=0),
         When(role=Membership.Role.REVIEWER, then=1),
@@ -203,11 +199,6 @@ def members_now(*, project: Project) -> QuerySet[Membership]:
     return (
         Membership.objects.filter(project=project, removed_at=None)
         .select_related("user")
-        .annotate(
-            product_name=Subquery(
-                ProjectToken.objects.filter(membership=OuterRef("pk")).values("name")[:1]
-            )
-        )
         .order_by(rank, "pk")
     )
 

@@ -35,7 +35,7 @@ def people_table(report: QualityReport) -> Table:
     for one in report.people:
         person = (
             one.membership.uid,
-            one.membership.user.get_username(),
+            one.membership.shown_name,
             one.membership.source,
             one.judgements,
         )

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from annotation import policy
 from annotation.agreement import Interval
 from annotation.forms import error_add
-from annotation.frame import project_frame
+from annotation.frame import project_frame, quality_frame
 from annotation.gold import GOLD_KINDS
 from annotation.models import KNOWN, Membership, Project, Review, Submission, Task
 from annotation.quality_tables import OWN_TABLES, PROGRESS_TABLES, QUALITY_TABLES
@@ -157,8 +157,7 @@ def project_quality(request: HttpRequest, project_uid: str) -> HttpResponse:
     report = report_of(project)
     if (format := _format(request)) is not None:
         return _table(QUALITY_TABLES, request, report, format)
-    context = project_frame(request, project, "quality") | {
-        "part": "quality",
+    context = quality_frame(request, project, "quality") | {
         "report": report,
         "kinds": chart_draw(_kind_marks(report.kinds)),
         "weights": chart_draw(_weight_marks(report.people)),
@@ -213,8 +212,7 @@ def project_reviews(request: HttpRequest, project_uid: str) -> HttpResponse:
         annotator=request.GET.get("annotator", "")[:64],
     )
     page = Paginator(found, ON_A_PAGE).get_page(request.GET.get("page"))
-    context = project_frame(request, project, "quality") | {
-        "part": "reviews",
+    context = quality_frame(request, project, "reviews") | {
         "page": page,
         "status": status,
         "statuses": STATUSES.items(),
@@ -254,11 +252,10 @@ def review_detail(request: HttpRequest, project_uid: str, submission_uid: str) -
             status = 400
     is_own = reviewer is not None and submission.annotator.user_id == reviewer.user_id
     shown = task_shown(task=submission.task, order=submission.shown_order)
-    context = project_frame(request, project, "quality") | {
-        "part": "reviews",
+    context = quality_frame(request, project, "reviews") | {
         "submission": submission,
         "shown": shown,
-        "seen_by": submission.annotator.user,
+        "seen_by": submission.annotator.shown_name,
         "said": judgement_shown(submission=submission, letters=shown.letters),
         "reviews": submission.reviews.select_related("reviewer__user"),
         "revisions": submission.revisions.count(),
@@ -289,8 +286,7 @@ def project_disagreements(request: HttpRequest, project_uid: str) -> HttpRespons
     """Tasks on which people differ and nobody decided, the worst first."""
     project = policy.project_for(request.user, project_uid, REVIEWER)
     found = disagreements(project=project)
-    context = project_frame(request, project, "quality") | {
-        "part": "disagreements",
+    context = quality_frame(request, project, "disagreements") | {
         "found": found[:DISAGREEMENTS_SHOWN],
         "count": len(found),
     }
@@ -331,13 +327,12 @@ def disagreement_detail(request: HttpRequest, project_uid: str, task_uid: str) -
     # One order for all: that of whoever judged first. The others' judgements are put into it.
     first = submissions[0] if submissions else None
     shown = task_shown(task=task, order=first.shown_order if first else ())
-    frame = project_frame(request, project, "quality")
+    frame = quality_frame(request, project, "disagreements")
     membership = frame["membership"]
     context = frame | {
-        "part": "disagreements",
         "task": task,
         "shown": shown,
-        "seen_by": first.annotator.user if first else None,
+        "seen_by": first.annotator.shown_name if first else None,
         "is_translated": len(submissions) > 1,
         "judgements": [
             (
@@ -388,7 +383,7 @@ def project_known(request: HttpRequest, project_uid: str) -> HttpResponse:
         rows.append(
             {"task": task, "line": line, "notes": notes, "score": score, "judged": len(given)}
         )
-    context = project_frame(request, project, "quality") | {"part": "known", "rows": rows}
+    context = quality_frame(request, project, "known") | {"rows": rows}
     return render(request, "annotation/project_known.html", context)
 
 
@@ -428,7 +423,7 @@ def _weight_marks(people: list[PersonQuality]) -> list[tuple[str, float, float, 
         weights = [one.weight for one in person.agreement if one.weight is not None]
         if weights:
             mean = sum(weights) / len(weights)
-            marks.append((str(person.membership.user), mean, mean, mean))
+            marks.append((person.membership.shown_name, mean, mean, mean))
     return sorted(marks, key=lambda mark: mark[1])[:16]
 
 

@@ -7,7 +7,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
-from annotation.frame import project_frame
+from annotation.frame import quality_frame
 from annotation.models import Membership
 from annotation.selectors.questions import questions_of
 from annotation.selectors.shown import tasks_shown
@@ -34,8 +34,7 @@ def project_questions(request: HttpRequest, project_uid: str) -> HttpResponse:
             return redirect("project_questions", project.uid)
     questions = list(questions_of(project=project))
     shown = tasks_shown(assignments=[one.assignment for one in questions])
-    context = project_frame(request, project, "quality") | {
-        "part": "questions",
+    context = quality_frame(request, project, "questions") | {
         "questions": [(one, shown[one.assignment_id]) for one in questions],
         "refused": refused,
         "most_chars": MAX_QUESTION_CHARS,

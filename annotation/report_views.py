@@ -7,7 +7,7 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
 from annotation import policy
-from annotation.frame import project_frame
+from annotation.frame import quality_frame
 from annotation.models import Membership, Report
 from annotation.selectors.reports import reports_of
 from annotation.selectors.shown import reports_shown
@@ -38,8 +38,7 @@ def project_reports(request: HttpRequest, project_uid: str) -> HttpResponse:
         return redirect("project_reports", project.uid)
     reports = list(reports_of(project=project))
     shown = reports_shown(reports=reports)
-    context = project_frame(request, project, "quality") | {
-        "part": "reports",
+    context = quality_frame(request, project, "reports") | {
         "reports": [(one, shown[one.pk]) for one in reports],
     }
     return render(request, "annotation/project_reports.html", context)

@@ -107,6 +107,12 @@ class Membership(Identified):
         """Whether a program labels here and not a person."""
         return self.source in self.PROGRAMS
 
+    @property
+    def shown_name(self) -> str:
+        """The user name; of a product, which has none to be read, the name of its token."""
+        is_product = self.source == self.Source.PRODUCT
+        return (is_product and self.user.first_name) or self.user.get_username()
+
 
 class KeyBindings(models.Model):
     """The keys that one person has changed on the annotator's page, in every project.

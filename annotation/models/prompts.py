@@ -39,7 +39,7 @@ class Prompt(Identified):
         ]
 
     def __str__(self) -> str:
-        return str(self.messages[-1]["content"])[:80]
+        return _excerpt(str(self.messages[-1]["content"]))
 
 
 class CandidateBatch(Identified):
@@ -100,7 +100,7 @@ class Candidate(Identified):
         ]
 
     def __str__(self) -> str:
-        return self.text[:80]
+        return _excerpt(self.text)
 
 
 IMPORTED = models.Q(batch__isnull=True, decoding__engine=IMPORT_ENGINE)
@@ -141,4 +141,9 @@ class Proposal(Identified):
         ]
 
     def __str__(self) -> str:
-        return self.text[:80]
+        return _excerpt(self.text)
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of a text; what was cut off shows as three dots."""
+    return text if len(text) <= 80 else f"{text[:79].rstrip()}…"

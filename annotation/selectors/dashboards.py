@@ -32,6 +32,7 @@ from annotation.selectors.agreements import Figure, agreements, main_figure, mea
 from annotation.selectors.judged import Judged, judgements_newest, tasks_shared
 from annotation.selectors.qualification import Qualification, qualification_of
 from annotation.selectors.quality import FEWEST_TASKS, PersonQuality, QualityReport
+from annotation.selectors.questions import questions_waiting
 from annotation.task_forms import flag_label
 
 DAYS = 30
@@ -209,9 +210,7 @@ def progress_dashboard(*, project: Project) -> ProgressDashboard:
         kind_weeks=kinds_weeks_agreement(judged),
         labels=label_distributions(judged),
         unreviewed=submissions.filter(reviews=None).count(),
-        waiting=Question.objects.filter(
-            assignment__task__project=project, answered_at=None
-        ).count(),
+        waiting=questions_waiting(project=project),
     )
 
 

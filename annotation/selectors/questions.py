@@ -16,3 +16,8 @@ def questions_of(*, project: Project) -> QuerySet[Question]:
         )
         .order_by(F("answered_at").desc(nulls_first=True), "-id")[:QUESTIONS_AT_MOST]
     )
+
+
+def questions_waiting(*, project: Project) -> int:
+    """How many of the project's questions have no answer. One query."""
+    return Question.objects.filter(assignment__task__project=project, answered_at=None).count()

@@ -14,3 +14,8 @@ def reports_of(*, project: Project) -> QuerySet[Report]:
         .select_related("task__prompt", "reporter__user", "decided_by__user")
         .order_by(F("decided_at").desc(nulls_first=True), "-id")[:REPORTS_AT_MOST]
     )
+
+
+def reports_waiting(*, project: Project) -> int:
+    """How many of the project's reports nobody has decided. One query."""
+    return Report.objects.filter(task__project=project, decided_at=None).count()

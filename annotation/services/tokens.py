@@ -23,7 +23,8 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 def project_token_create(*, project: Project, name: str) -> tuple[ProjectToken, str]:
     """Make a token and return it with its secret, which is shown once and stored as a digest.
 
-    What it sends is submitted by a member of its own, an account that nobody can sign in to.
+    What it sends is submitted by a member of its own, an account that nobody can sign in to and
+    that bears the token's name.
     """
     name = name.strip()
     if not name or len(name) > MAX_NAME_CHARS:
@@ -34,7 +35,7 @@ def project_token_create(*, project: Project, name: str) -> tuple[ProjectToken, 
         )
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ProjectToken(project=project, name=name, token_sha256=_digest(secret))
-    user = User(username=f"product-{token.uid}", is_active=False)
+    user = User(username=f"product-{token.uid}", first_name=name, is_active=False)
     user.set_unusable_password()
     user.save()
     token.membership = membership_add(

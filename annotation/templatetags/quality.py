@@ -77,13 +77,24 @@ def role_label(role: str) -> str:
 def sources_counted(counts: Any) -> list[tuple[str, int]]:
     """(who judged, rows) of a dataset's counts, where there are any; none for old datasets."""
     by_source = counts.get("used_by_source", {}) if isinstance(counts, dict) else {}
+    return [(_judges(name), rows) for name, rows in by_source.items() if rows]
+
+
+@register.filter
+def sources_named(sources: Any) -> str:
+    """["person", "product"] → "people, users of products"."""
+    return ", ".join(_judges(name) for name in sources)
+
+
+def _judges(source: str) -> str:
+    """Who judges, of a kind of member; the word itself for a kind that there is no more."""
     words = {
         Membership.Source.PERSON: gettext("people"),
         Membership.Source.SIMULATED: gettext("simulated annotators"),
         Membership.Source.MODEL: gettext("judge models"),
         Membership.Source.PRODUCT: gettext("users of products"),
     }
-    return [(words.get(name, name), rows) for name, rows in by_source.items() if rows]
+    return words.get(source, source)
 
 
 @register.filter

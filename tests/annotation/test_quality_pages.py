@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 
 import pytest
 from django.contrib.auth.models import User
@@ -9,8 +10,11 @@ from django.core.cache import cache
 from django.test import Client
 from django.urls import reverse
 
-from annotation.models import Adjudication, Membership, Project, Review, Submission, Task
+from annotation.models import Adjudication, Membership, Project, Report, Review, Submission, Task
+from annotation.services.assignments import assignment_next
 from annotation.services.gold import gold_task_create
+from annotation.services.questions import question_answer, question_ask
+from annotation.services.reports import report_decide, report_submit
 from annotation.tables import cell_csv
 from tests.annotation.judging import choose, make_submission, make_task, rank, rate, uids_of
 from tests.builders import make_member, make_user
@@ -405,3 +409,24 @@ def test_filters_show_what_was_asked_for(
     assert shown(annotator=people[1].uid) == [ranking]
     assert shown(status="rejected") == []
     assert shown(status="nonsense", kind="nonsense") == [pair, ranking]
+
+
+def test_the_parts_of_quality_say_how_many_reports_and_questions_wait(
+    project: Project, alice: User, bobs: Client, rev: Membership
+) -> None:
+    def tabs() -> str:
+        page = bobs.get(reverse("project_reviews", args=[project.uid])).content.decode()
+        return page.split('class="quality-parts"')[1].split("</ul>")[0]
+
+    member = alice.memberships.get(project=project)
+    assert "waiting" not in tabs()
+    for _ in range(3):
+        make_task(project)
+    reported = report_submit(assignment=assignment_next(membership=member), text="Cut off.")
+    asked = question_ask(assignment=assignment_next(membership=member), text="Which?")
+    question_ask(assignment=assignment_next(membership=member), text="And this?")
+    assert "Reports <span" in tabs() and "Questions <span" in tabs()
+    assert re.findall(r">(\d+)<span", tabs()) == ["1", "2"]
+    question_answer(question=asked, reviewer=rev, text="Both.")
+    report_decide(report=reported, reviewer=rev, decision=Report.Decision.RETIRE)
+    assert re.findall(r">(\d+)<span", tabs()) == ["1"]

@@ -220,7 +220,7 @@ def test_a_dataset_is_frozen_and_exported_from_its_pages(
     builders.make_ranking_task(project)
     judge(project, alice)
     assert client.post(url, {"origin": "simulated"}).status_code == 400
-    page = client.post(url, {"origin": "people"}, follow=True)
+    page = client.post(url, {"origin": "person"}, follow=True)
     dataset = PreferenceDataset.objects.get()
     assert dataset.artifact.sha256 in page.content.decode()
 
