@@ -6,14 +6,8 @@ To everyone else a campaign, a round or a candidate's lineage does not exist (40
 from django.http import Http404
 
 from alignment.models import Campaign, Round, RoundRun
-from annotation.models import Candidate, Membership, Project
-from annotation.policy import Person, role_of, role_reaches
-
-_MANAGER = Membership.Role.MANAGER
-
-
-def _manages(user: Person, project: Project) -> bool:
-    return role_reaches(role_of(user, project), _MANAGER)
+from annotation.models import Candidate
+from annotation.policy import Person, projects_managed
 
 
 def campaign_for(user: Person, uid: str) -> Campaign:
@@ -22,10 +16,10 @@ def campaign_for(user: Person, uid: str) -> Campaign:
         Campaign.objects.select_related(
             "project", "base_version__model", "policy_model", "reward_model"
         )
-        .filter(uid=uid)
+        .filter(uid=uid, project__in=projects_managed(user))
         .first()
     )
-    if campaign is None or not _manages(user, campaign.project):
+    if campaign is None:
         raise Http404("Not found.")
     return campaign
 
@@ -43,10 +37,10 @@ def round_for(user: Person, uid: str) -> Round:
             "batch",
             "started_by",
         )
-        .filter(uid=uid)
+        .filter(uid=uid, campaign__project__in=projects_managed(user))
         .first()
     )
-    if round is None or not _manages(user, round.campaign.project):
+    if round is None:
         raise Http404("Not found.")
     return round
 
@@ -64,9 +58,9 @@ def candidate_for(user: Person, uid: str) -> Candidate:
     """A candidate, for a manager of its project. Raises Http404 otherwise."""
     candidate = (
         Candidate.objects.select_related("prompt__project", "batch", "version__model")
-        .filter(uid=uid)
+        .filter(uid=uid, prompt__project__in=projects_managed(user))
         .first()
     )
-    if candidate is None or not _manages(user, candidate.prompt.project):
+    if candidate is None:
         raise Http404("Not found.")
     return candidate

@@ -68,23 +68,32 @@ def manages_any(user: Person) -> bool:
     return Membership.objects.filter(user=user, role=Role.MANAGER, removed_at=None).exists()
 
 
-def projects_managed(user: Person) -> QuerySet[Project]:
-    """The projects whose managers' rights the person has: all of them for a superuser."""
+def projects_where(user: Person, at_least: str) -> QuerySet[Project]:
+    """The projects in which the person's role is at least this: all of them for a superuser.
+
+    What is read through it takes as long to be missing as to be somebody else's: the time of a 404
+    does not tell whether there is such a row.
+    """
     if not isinstance(user, User):
         return Project.objects.none()
     if user.is_superuser:
         return Project.objects.all()
     return Project.objects.filter(
         memberships__user=user,
-        memberships__role=Role.MANAGER,
+        memberships__role__in=[role for role in _RANK if role_reaches(role, at_least)],
         memberships__removed_at=None,
     )
 
 
+def projects_managed(user: Person) -> QuerySet[Project]:
+    """The projects whose managers' rights the person has: all of them for a superuser."""
+    return projects_where(user, Role.MANAGER)
+
+
 def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:
     """The project, for someone whose role in it is at least this. Raises Http404 otherwise."""
-    project = Project.objects.filter(uid=uid).first()
-    if project is None or not role_reaches(role_of(user, project), at_least):
+    project = projects_where(user, at_least).filter(uid=uid).first()
+    if project is None:
         raise Http404("Not found.")
     return project
 
@@ -149,15 +158,16 @@ _FORMS = PreparedObjects(
 
 def question_for(user: Person, uid: str) -> tuple[Question, Membership]:
     """A question, and the person's membership, for reviewers of its project. Raises Http404."""
+    reviewed = projects_where(user, Role.REVIEWER)
     question = (
-        Question.objects.filter(uid=uid)
+        Question.objects.filter(uid=uid, assignment__annotator__project__in=reviewed)
         .select_related("assignment__annotator__project", "assignment__annotator__user")
         .first()
     )
     if question is None:
         raise Http404("Not found.")
     membership = membership_of(user, question.assignment.annotator.project)
-    if membership is None or not role_reaches(membership.role, Role.REVIEWER):
+    if membership is None:  # a superuser who is no member
         raise Http404("Not found.")
     return question, membership
 
@@ -225,13 +235,14 @@ def dataset_for(
 
     With `project_uid`, as in a nested URL, the dataset of another project is not found either.
     """
+    projects = projects_where(user, at_least)
+    if project_uid is not None:
+        projects = projects.filter(uid=project_uid)
     dataset = (
-        PreferenceDataset.objects.filter(uid=uid).select_related("project", "artifact").first()
+        PreferenceDataset.objects.filter(uid=uid, project__in=projects)
+        .select_related("project", "artifact")
+        .first()
     )
-    if (
-        dataset is None
-        or (project_uid is not None and dataset.project.uid != project_uid)
-        or not role_reaches(role_of(user, dataset.project), at_least)
-    ):
+    if dataset is None:
         raise Http404("Not found.")
     return dataset

@@ -98,7 +98,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 60,
         "init_command": (
             "PRAGMA journal_mode=WAL;PRAGMA synchronous=FULL;PRAGMA foreign_keys=ON;"
-            "PRAGMA temp_store=MEMORY;"
+            "PRAGMA temp_store=MEMORY;PRAGMA cache_size=-5000;"
         ),
     }
 else:

@@ -127,7 +127,6 @@ class _Attempt:
         temporary.touch(mode=0o600)
         temporary.write_text(json_canonical(value))
         temporary.replace(self.folder / "config.json")
-        _partial_line_cut(self.folder / "metrics.jsonl")
 
     def _start(self) -> subprocess.Popen[bytes]:
         module = settings.RUN_PROGRAMS[self.run.program]
@@ -431,15 +430,6 @@ def metric_points(line: bytes) -> list[tuple[int, str, float]]:
 def _has_ended(pid: int) -> bool:
     """Whether the child has ended, leaving it to be waited for."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def _partial_line_cut(path: Path) -> None:
-    """Cut off the line a killed program was writing: the next one would be appended to it."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        start = max(0, size - _METRICS_BLOCK_BYTES)
-        file.seek(start)
-        file.truncate(start + file.read().rfind(b"\n") + 1)
 
 
 def _oom_kills() -> int:

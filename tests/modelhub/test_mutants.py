@@ -47,12 +47,6 @@ def test_without_scrubbing_a_program_has_the_secrets(counting, monkeypatch):
         test_runner.test_secrets_do_not_reach_the_program(counting, monkeypatch)
 
 
-def test_without_the_cut_a_torn_line_swallows_the_next(counting, monkeypatch):
-    monkeypatch.setattr(runner, "_partial_line_cut", lambda path: None)
-    with pytest.raises(Caught):
-        test_runner.test_a_line_torn_by_a_kill_does_not_spoil_the_next(counting)
-
-
 @pytest.mark.django_db(transaction=True)
 def test_without_the_reserved_row_simultaneous_requests_act_twice(monkeypatch):
     def look_then_act(*, user, key: str, body: object, act: Callable[[], object]) -> object:
