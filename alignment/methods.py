@@ -19,6 +19,7 @@ from alignment.ml.configs import (
     JudgeConfig,
     KtoConfig,
     MergeAdapterConfig,
+    OrpoConfig,
     PpoConfig,
     RejectionConfig,
     RewardConfig,
@@ -255,6 +256,25 @@ _METHODS = (
                 name="kto",
                 title="KTO (arXiv:2402.01306)",
                 settings={"beta": 0.1, "lr": 5e-6, "examples_per_step": 32, "balance": True},
+            ),
+        ),
+    ),
+    Method(
+        config=OrpoConfig,
+        title="Odds ratio preference optimisation",
+        about="The policy learns to write chosen answers and not the others, in one stage.",
+        docs="algorithms/orpo.md",
+        inputs=(
+            Input(role="base", title="Start from", versions=SAMPLERS),
+            _RANKINGS,
+        ),
+        registers="policy",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="orpo",
+                title="ORPO (arXiv:2403.07691)",
+                settings={"odds_weight": 0.1, "lr": 8e-6},
             ),
         ),
     ),

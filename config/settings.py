@@ -191,6 +191,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "sft": "alignment.ml.sft",
     "dpo": "alignment.ml.dpo",
     "kto": "alignment.ml.kto",
+    "orpo": "alignment.ml.orpo",
     "distill": "alignment.ml.distill",
     "merge_adapter": "alignment.ml.merge_adapter",
     "context_distillation": "alignment.ml.context_distillation",

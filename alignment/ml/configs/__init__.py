@@ -9,6 +9,7 @@ from alignment.ml.configs.ghost_attention import GhostAttentionConfig
 from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.kto import KtoConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
+from alignment.ml.configs.orpo import OrpoConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
@@ -25,6 +26,7 @@ __all__ = [
     "JudgeConfig",
     "KtoConfig",
     "MergeAdapterConfig",
+    "OrpoConfig",
     "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
