@@ -15,7 +15,7 @@ rankings as `chosen_ids` and `rejected_ids`, and takes as many of them in a step
 have, in its own random order; it is run through `RewardTrainer.train()` with micro-batches of
 several sizes and the fastest is taken; ours with rows of several sizes, likewise. A step is what
 its loop takes for one, TRL's collation and our packing included. The process
-keeps freed memory between steps (`alignment.ml.allocator`), for both, except where peaks are taken.
+keeps freed memory between steps (`modelhub.ml.allocator`), for both, except where peaks are taken.
 
 How: after that search TRL's steps and ours alternate, one of theirs and as many of ours as about
 fill its time, so that another job on the machine slows both alike; medians are reported. Peak
@@ -60,9 +60,9 @@ from transformers import (
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
+from modelhub.ml.allocator import memory_keep
 
 STEPS = 7  # of an epoch; the first is not counted, as it allocates
 ROW_TOKENS = (512, 1024, 2048)  # a longer ranking has a row to itself

@@ -56,9 +56,7 @@ from alignment.ml.conversations import (
     taught_places,
 )
 from alignment.ml.data import steps_places
-from alignment.ml.divergence import divergence_stop, rise_reason
 from alignment.ml.dropout import residual_dropout_set
-from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
@@ -77,8 +75,10 @@ from modelhub.ml.checkpoint import (
     training_state_save,
 )
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 

@@ -34,7 +34,6 @@ from transformers import PrinterCallback
 from trl import DPOConfig as TrlDpoConfig
 from trl import DPOTrainer
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import DpoConfig
 from alignment.ml.data import RankedGroup, Ranking
 from alignment.ml.dpo import step_gradients
@@ -42,6 +41,7 @@ from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
 from benchmarks.bench_reward import Stopwatch, smollm2_unpacked, tokenizer_make
 from benchmarks.bench_training.sft import model_make
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.parallel import processes_start
 
 AIMED_AT = 1.5

@@ -35,13 +35,13 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import PpoConfig
 from alignment.ml.ppo.batch import batch_make
 from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
 from alignment.ml.ppo.rewards import ModelReward
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.updates import Learner
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import model_save
 from modelhub.ml.configs import GenerateConfig
 from modelhub.ml.engines.transformers import TransformersEngine

@@ -23,8 +23,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
+from modelhub.ml.allocator import memory_keep
 
 AIMED_AT = 4.0
 PROMPTS, ANSWERS, TURNS = 8, 16, 7

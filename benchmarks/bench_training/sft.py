@@ -36,11 +36,11 @@ from datasets import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.conversations import Lesson
 from alignment.ml.sft import row_loss
 from alignment.ml.shared_prefix import Group, attach, pack
 from benchmarks.bench_reward import Stopwatch, smollm2_unpacked, tokenizer_make
+from modelhub.ml.allocator import memory_keep
 
 AIMED_AT = 1.0
 LENGTHS = (32, 192)

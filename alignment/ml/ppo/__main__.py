@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from alignment.intervals import bootstrap_mean
-from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import PpoConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.ppo.networks import actor_load, critic_load, policy_publish, reference_load
@@ -18,6 +17,7 @@ from alignment.ml.ppo.training import Trained, train
 from alignment.ml.ppo.updates import Learner
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError

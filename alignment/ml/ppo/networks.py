@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.configs import PpoConfig
-from alignment.ml.optimizers import optimizer_make
 from alignment.ml.ppo.losses import entropies
 from alignment.ml.rounding import stochastic_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.optimizers import optimizer_make
 
 _CHUNK_TOKENS = 256  # answer tokens whose logits exist at once
 

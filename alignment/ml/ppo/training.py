@@ -11,13 +11,13 @@ import torch
 
 from alignment.ml.configs import PpoConfig
 from alignment.ml.data import steps_places
-from alignment.ml.divergence import below_reason, divergence_stop, rise_reason
 from alignment.ml.ppo.batch import batch_make
 from alignment.ml.ppo.losses import AdaptiveKl
 from alignment.ml.ppo.rewards import Reward, scores_shape
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.updates import Learner
 from alignment.ml.shared_prefix import Group
+from modelhub.ml.divergence import below_reason, divergence_stop, rise_reason
 from modelhub.ml.rundir import NotFinite, RunDir
 
 

@@ -22,10 +22,8 @@ import torch
 from torch import Tensor
 
 from alignment.ml.adapters import trained_merge
-from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load
-from alignment.ml.divergence import divergence_stop, rise_reason
 from alignment.ml.ensemble import members_combine
 from alignment.ml.losses import (
     centering_loss,
@@ -35,7 +33,6 @@ from alignment.ml.losses import (
     safety_loss,
     soft_ranking_loss,
 )
-from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.reward.baselines import BagOfWords
 from alignment.ml.reward.examples import (
     better_of,
@@ -62,6 +59,7 @@ from alignment.ml.reward.report import (
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group, member_scores, pack
 from annotation.records import DEMONSTRATIONS_NAME, RANKINGS_NAME
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import (
     model_save,
     tokenizer_load,
@@ -69,7 +67,9 @@ from modelhub.ml.checkpoint import (
     training_state_save,
 )
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import lines_read
 from modelhub.ml.rundir import RunDir

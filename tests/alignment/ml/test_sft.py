@@ -11,13 +11,13 @@ from alignment.ml import sft
 from alignment.ml.configs import SftConfig
 from alignment.ml.conversations import Conversation, lessons_make
 from alignment.ml.data import DemonstrationRecord
-from alignment.ml.divergence import Diverged
 from alignment.ml.dropout import residual_dropout_set
 from alignment.ml.shared_prefix import attach, pack
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.chat import prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
+from modelhub.ml.divergence import Diverged
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import (

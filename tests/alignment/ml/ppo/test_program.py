@@ -11,11 +11,11 @@ from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import PpoConfig
 from alignment.ml.configs.ppo import PRESETS
 from alignment.ml.data import DemonstrationRecord
-from alignment.ml.divergence import Diverged
 from alignment.ml.ppo import training, updates
 from alignment.ml.ppo.__main__ import main
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
+from modelhub.ml.divergence import Diverged
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.ppo.runs import PROGRAM, figures_of, ppo_run

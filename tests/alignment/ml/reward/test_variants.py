@@ -10,7 +10,6 @@ pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 from alignment.ml.configs import RewardConfig
 from alignment.ml.data import Ranking, rankings_load
-from alignment.ml.divergence import Diverged
 from alignment.ml.losses import safety_loss
 from alignment.ml.reward import training
 from alignment.ml.reward.model import bootstrap_weights, demonstrations_lay, reward_model_make
@@ -26,6 +25,7 @@ from modelhub.ml.chat import (
 )
 from modelhub.ml.checkpoint import CheckpointError, model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError
+from modelhub.ml.divergence import Diverged
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import RunDir

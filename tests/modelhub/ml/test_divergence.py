@@ -4,14 +4,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml.divergence import (
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import (
     Diverged,
     above_reason,
     below_reason,
     divergence_stop,
     rise_reason,
 )
-from modelhub.ml.configs import RefusedError
 
 pytestmark = pytest.mark.ml
 

@@ -4,10 +4,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml import optimizers
 from alignment.ml.configs.checks import OPTIMIZERS
-from alignment.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml import optimizers
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 
 pytestmark = pytest.mark.ml
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 PROGRAM = """
 import resource, sys
-from alignment.ml.allocator import memory_keep
+from modelhub.ml.allocator import memory_keep
 if sys.argv[1] == "keep" and not memory_keep():
     raise SystemExit("no mallopt here")
 
