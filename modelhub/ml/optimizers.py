@@ -1,9 +1,14 @@
-"""AdamW in the kinds there are: torch's own, and bitsandbytes' with 8-bit or paged moments.
+"""AdamW in the kinds there are: torch's own, and bitsandbytes' with 8-bit or paged moments; Muon.
 
 An 8-bit optimizer keeps Adam's two moments in a byte each, by blocks with a scale of their own
 (Dettmers et al. 2022, arXiv:2110.02861): 2 bytes a weight instead of 8. A paged one lets them move
 to the host's memory when the GPU's is full. Both need an NVIDIA GPU and the package bitsandbytes;
 asked for elsewhere they are refused before anything is computed, never replaced in silence.
+
+Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) moves a matrix by its momentum made
+orthogonal, so that every direction is learnt at one speed. It is for the matrices between embedding
+and head; the others are AdamW's. Both are torch's own steps under one optimizer, so that a
+checkpoint holds one state.
 """
 
 from collections.abc import Sequence
@@ -11,6 +16,10 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim._muon import muon
+from torch.optim.adamw import adamw
 
 from modelhub.ml.configs import RefusedError
 
@@ -61,4 +70,97 @@ def optimizer_check(kind: str) -> None:
         raise RefusedError(
             f"optimizer {kind} needs the package bitsandbytes, which is not installed: "
             "install it, or take adamw"
+        )
+
+
+def mesh_optimizer_make(
+    matrices: Sequence[Tensor],
+    groups: Sequence[dict[str, Any]],
+    *,
+    lr: float,
+    weight_decay: float,
+    betas: tuple[float, float] = (0.9, 0.95),
+) -> torch.optim.Optimizer:
+    """Muon over `matrices`, if any, AdamW over `groups` ({"params", "weight_decay"}), one rate.
+
+    Weights may be whole, or shared over processes in any ways at once: the groups, and so a
+    checkpoint of the optimizer, are the same on any number of them. A Muon matrix's step is scaled to the size that AdamW's has (0.2 · √(larger side), Liu et al. 2025,
+    section 2.2), so a rate found with AdamW may stay.
+    """
+    own = [{"params": list(matrices), "weight_decay": weight_decay, "is_muon": True}]
+    others = [{**group, "is_muon": False} for group in groups]
+    return MuonAdamW([group for group in own + others if group["params"]], lr=lr, betas=betas)
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for groups marked `is_muon`, AdamW for the others; one state dict."""
+
+    def __init__(
+        self, groups: Sequence[dict[str, Any]], *, lr: float, betas: tuple[float, float]
+    ) -> None:
+        super().__init__(list(groups), {"lr": lr, "betas": betas, "is_muon": False})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            trained = [weight for weight in group["params"] if weight.grad is not None]
+            if not trained:
+                continue
+            if group["is_muon"]:
+                self._muon_step(group, trained)
+            else:
+                self._adamw_step(group, trained)
+
+    def _muon_step(self, group: dict[str, Any], trained: list[Tensor]) -> None:
+        if isinstance(trained[0], DTensor):
+            raise RefusedError("muon needs whole matrices on every process: take ddp, or adamw")
+        for weight in trained:
+            if "momentum" not in self.state[weight]:
+                self.state[weight]["momentum"] = torch.zeros_like(weight)
+        muon(
+            trained,
+            [weight.grad for weight in trained],
+            [self.state[weight]["momentum"] for weight in trained],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            momentum=0.95,
+            nesterov=True,
+            ns_coefficients=(3.4445, -4.7750, 2.0315),
+            eps=1e-7,
+            ns_steps=5,
+            adjust_lr_fn="match_rms_adamw",
+            has_complex=False,
+        )
+
+    def _adamw_step(self, group: dict[str, Any], trained: list[Tensor]) -> None:
+        # torch steps weights together that are shared in one way.
+        kinds: dict[Any, list[Tensor]] = {}
+        for weight in trained:
+            kinds.setdefault(getattr(weight, "device_mesh", None), []).append(weight)
+        for own in kinds.values():
+            self._adamw_step_alike(group, own)
+
+    def _adamw_step_alike(self, group: dict[str, Any], trained: list[Tensor]) -> None:
+        for weight in trained:
+            state = self.state[weight]
+            if not state:
+                state["step"] = torch.zeros((), dtype=torch.float32, device=weight.device)
+                state["exp_avg"] = torch.zeros_like(weight)
+                state["exp_avg_sq"] = torch.zeros_like(weight)
+        beta1, beta2 = group["betas"]
+        adamw(
+            trained,
+            [weight.grad for weight in trained],
+            [self.state[weight]["exp_avg"] for weight in trained],
+            [self.state[weight]["exp_avg_sq"] for weight in trained],
+            [],
+            [self.state[weight]["step"] for weight in trained],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=1e-8,
+            maximize=False,
         )

@@ -12,6 +12,9 @@ Two strategies, chosen where the program is launched (docs/launching.md):
     fsdp2   torch's fully_shard, each layer and the root: weights, gradients and optimizer state are
             DTensors, a share on each rank. Every pass is collective, so every rank makes as many.
 
+Either may be crossed with tensor parallelism, where neighbouring ranks share each layer's matrices
+and read the same rows (modelhub/ml/tensor_parallel.py); a group of them counts as one reader.
+
 A training loop takes part with these lines; on one process each is the identity or nothing:
 
     processes = processes_start()                                      # before a model is loaded
@@ -52,6 +55,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.tensor_parallel import degree_check, tensor_parallel_apply
 
 T = TypeVar("T")
 
@@ -63,8 +67,11 @@ _TIMEOUT_S = 1800.0  # a rank that waits longer for another gives up
 class Processes:
     """This process among those that train one model. Made by `processes_start`.
 
-    rank counts from 0, world is how many there are, device is this rank's own.
+    rank counts from 0, world is how many there are, device is this rank's own; of those that share
+    matrices (`tensor_parallel` many, neighbours) each group is one of the `readers`.
     """
+
+    tensor_parallel = 1
 
     def __init__(self, *, rank: int, world: int, device: torch.device, strategy: str) -> None:
         self.rank, self.world, self.device, self.strategy = rank, world, device, strategy
@@ -72,30 +79,55 @@ class Processes:
     @property
     def is_sharded(self) -> bool:
         """Whether every pass is collective: the model is a share on each rank."""
-        return self.world > 1 and self.strategy == "fsdp2"
+        return self.world > 1 and (self.strategy == "fsdp2" or self.tensor_parallel > 1)
 
-    def prepare(self, model: nn.Module) -> None:
+    @property
+    def readers(self) -> int:
+        """How many read rows of their own."""
+        return self.world // self.tensor_parallel
+
+    @property
+    def reader(self) -> int:
+        """Which of them this rank belongs to, from 0."""
+        return self.rank // self.tensor_parallel
+
+    def prepare(
+        self, model: nn.Module, *, tensor_parallel: int = 1, expert_parallel: bool = False
+    ) -> None:
         """Shard the model, or see that every rank has the same one. Before its optimizer is made.
 
         A model that is still on the CPU is moved to the device on the way, layer by layer.
         Raises RefusedError if a weight stayed whole that should be sharded, or replicas differ.
         """
+        if tensor_parallel > 1:
+            degree_check(self.world, self.strategy, tensor_parallel)
         if self.world == 1:
             return
         replicas_check(model)
+        self.tensor_parallel = tensor_parallel
         if not self.is_sharded:
             model.to(self.device)
             return
-        mesh = init_device_mesh(self.device.type, (self.world,))
-        for layer in _layers(model):
-            fully_shard(layer, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        if tensor_parallel > 1:
+            model.to(self.device)
+            tensor_parallel_apply(
+                model,
+                data_parallel=self.readers,
+                tensor_parallel=tensor_parallel,
+                expert_parallel=expert_parallel,
+            )
+        else:
+            mesh = init_device_mesh(self.device.type, (self.world,))
+            for layer in _layers(model):
+                fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 # Summed, not averaged: losses are divided by the whole step's counts.
                 module.set_gradient_divide_factor(1.0)
                 module.set_force_sum_reduction_for_comms(True)  # gloo has no other
-        sharded_check(model)
+        if self.readers > 1:
+            sharded_check(model)
         # Shared rows call the backbone and the head; this is the root's forward for them.
         model.forward_through = MethodType(_forward_through, model)
         register_fsdp_forward_method(model, "forward_through")
@@ -128,15 +160,15 @@ class Processes:
         if self.world == 1:
             return [(item, 1.0) for item in items]
         order = sorted(range(len(items)), key=lambda place: (-cost(items[place]), place))
-        loads = [0.0] * self.world
+        loads = [0.0] * self.readers
         own: list[tuple[T, float]] = []
-        for start in range(0, len(order), self.world):
-            ranks = sorted(range(self.world), key=lambda rank: (loads[rank], rank))
-            dealt = dict(zip(ranks, order[start : start + self.world], strict=False))
-            for rank, place in dealt.items():
-                loads[rank] += cost(items[place])
-            if self.rank in dealt:
-                own.append((items[dealt[self.rank]], 1.0))
+        for start in range(0, len(order), self.readers):
+            readers = sorted(range(self.readers), key=lambda reader: (loads[reader], reader))
+            dealt = dict(zip(readers, order[start : start + self.readers], strict=False))
+            for reader, place in dealt.items():
+                loads[reader] += cost(items[place])
+            if self.reader in dealt:
+                own.append((items[dealt[self.reader]], 1.0))
             elif self.is_sharded:
                 own.append((items[order[-1]], 0.0))
         return own
@@ -171,12 +203,13 @@ class Processes:
         """Scale the gradients down to a total norm of `max_norm`; returns the norm before.
 
         The norm is over all shares of all ranks: the same scalar everywhere. Plain tensors and
-        DTensors may be mixed. NaN and infinity come back as they are, for the caller to refuse.
+        DTensors of any meshes may be mixed. NaN and infinity come back as they are, for the caller
+        to refuse.
         """
-        kinds: dict[bool, list[Tensor]] = {}
+        kinds: dict[Any, list[Tensor]] = {}
         for weight in weights:
             if weight.grad is not None:
-                kinds.setdefault(isinstance(weight.grad, DTensor), []).append(weight)
+                kinds.setdefault(getattr(weight.grad, "device_mesh", None), []).append(weight)
         norms = [
             tensor_whole(nn.utils.get_total_norm([weight.grad for weight in own]))
             for own in kinds.values()
@@ -187,11 +220,12 @@ class Processes:
         return norm
 
     def sum(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """The figures added up over the ranks, in float64; every rank has the same names."""
+        """The figures added up over the readers, in float64; every rank has the same names."""
         if self.world == 1:
             return dict(figures)
         values = torch.tensor([float(value) for value in figures.values()], dtype=torch.float64)
         dist.all_reduce(values)
+        values /= self.tensor_parallel  # a group's ranks have the same figures
         return dict(zip(figures, values.tolist(), strict=True))
 
     def gather(self, model: Any, make: Callable[[], Any]) -> Any | None:

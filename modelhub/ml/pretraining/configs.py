@@ -1,0 +1,177 @@
+"""Settings of pretraining. Standard library only."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from modelhub.ml.configs import require
+from modelhub.ml.pretraining.presets import OBJECTIVES, SIZES
+
+OPTIMIZERS = ("adamw", "muon")
+SCHEDULES = ("cosine", "wsd")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Train a model on tokens, from random weights or, given `base`, from a version's. Reads
+    `tokens`, `tokens_2`, … (a source each), `replay`, `replay_2`, … (general text beside a domain)
+    and `tokenizer` or `base`; writes `model`."""
+
+    PROGRAM: ClassVar[str] = "pretrain"
+    # Published recipes, by the name that `preset` takes; settings beside it win.
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        # Radford et al. 2019's smallest model, with Brown et al. 2020's rates (arXiv:2005.14165).
+        "gpt2-124m": {
+            "architecture": "gpt2",
+            "size": "124m",
+            "block_tokens": 1024,
+            "blocks_per_step": 512,
+            "lr": 6e-4,
+            "warmup_steps": 700,
+            "dtype": "bfloat16",
+        },
+        # Touvron et al. 2023 (arXiv:2302.13971), section 2.3 and table 2.
+        "llama-7b": {
+            "architecture": "llama",
+            "size": "7b",
+            "block_tokens": 2048,
+            "blocks_per_step": 2048,
+            "steps": 250_000,
+            "lr": 3e-4,
+            "warmup_steps": 2000,
+            "dtype": "bfloat16",
+        },
+        # A novel on a laptop, in minutes.
+        "novel": {
+            "architecture": "gpt2",
+            "size": "9m",
+            "block_tokens": 256,
+            "blocks_per_step": 16,
+            "steps": 400,
+            "lr": 1e-3,
+            "warmup_steps": 40,
+            "dtype": "bfloat16",
+        },
+    }
+    architecture: str = "llama"  # llama, gpt2, bloom, mixtral, rwkv, bert or t5
+    size: str = "9m"  # of the architecture's presets; with a base, its own is taken
+    block_tokens: int = 256  # of one sample, and the model's context where it is new
+    context_tokens: int = 0  # positions the new model has; 0: block_tokens
+    # The new model's embedding is rounded up to a multiple: quicker products, and whole parts for
+    # tensor parallelism.
+    vocabulary_multiple: int = 64
+    steps: int = 1000
+    blocks_per_step: int = 16
+    blocks_per_pass: int = 16  # of a step that are computed together; memory depends on it
+    # A token sees its own document only. Off: the whole block, as GPT-3 was trained.
+    document_mask: bool = True
+    # Of the sources, in the order of their roles; none given: by their size, evened out by the
+    # temperature.
+    shares: tuple[float, ...] = ()
+    temperature: float = 1.0
+    epoch_caps: tuple[float, ...] = ()  # times each source is read at most; 0: no cap
+    replay_share: float = 0.1  # of all `replay` sources together, if there are any
+    # Shares from a step on: {"step": 500, "shares": [0.2, 0.8]}.
+    later_shares: tuple[dict[str, Any], ...] = ()
+    optimizer: str = "adamw"  # or "muon" for the matrices between embedding and head
+    lr: float = 6e-4
+    lr_final_share: float = 0.1
+    schedule: str = "cosine"  # or "wsd": warm-up, stable, decay
+    warmup_steps: int = 100
+    decay_share: float = 0.2  # of the steps, at the end; of wsd
+    weight_decay: float = 0.1  # of matrices
+    beta1: float = 0.9
+    beta2: float = 0.95
+    max_grad_norm: float = 1.0
+    dropout: float = 0.0
+    dtype: str = "float32"  # of products; weights are trained in float32
+    compile: bool = False
+    gradient_checkpointing: bool = False
+    masked_share: float = 0.15  # of tokens; of the masked and the span objective
+    span_tokens: float = 3.0  # mean length of a corrupted span
+    tensor_parallel: int = 1  # processes that share each layer's matrices
+    expert_parallel: bool = False  # the same processes have an equal part of the experts each
+    validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
+    evaluate_every_steps: int = 100
+    sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
+    sample_prompts: tuple[str, ...] = ()  # beginnings; none: the first of the validation blocks
+    sample_tokens: int = 48
+    checkpoint_every_steps: int = 100
+    # A spike: the loss of two steps in a row more than so many deviations above the median.
+    spike_deviations: float = 8.0  # 0: none is looked for
+    spike_rewinds: int = 3  # times a run goes back and skips blocks before it stops
+    replica_check_every_steps: int = 100  # 0: at the beginning and the end alone
+    hang_timeout_s: float = 1800.0  # without a step, after which the process ends itself; 0: none
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, wanted: str) -> None:
+            require(ok, self.PROGRAM, field, getattr(self, field), wanted)
+
+        check(self.architecture in SIZES, "architecture", ", ".join(SIZES))
+        sizes = SIZES[self.architecture]
+        check(self.size in sizes, "size", f"a size of {self.architecture}: {', '.join(sizes)}")
+        for field in (
+            "steps",
+            "blocks_per_step",
+            "blocks_per_pass",
+            "lr",
+            "max_grad_norm",
+            "sample_tokens",
+            "checkpoint_every_steps",
+            "tensor_parallel",
+            "vocabulary_multiple",
+            "evaluate_every_steps",
+        ):
+            check(getattr(self, field) > 0, field, "more than 0")
+        for field in (
+            "context_tokens",
+            "warmup_steps",
+            "weight_decay",
+            "validation_blocks",
+            "sample_every_steps",
+            "spike_deviations",
+            "spike_rewinds",
+            "replica_check_every_steps",
+            "hang_timeout_s",
+        ):
+            check(getattr(self, field) >= 0, field, "0 or more")
+        for field in ("lr_final_share", "decay_share", "replay_share"):
+            check(0 <= getattr(self, field) <= 1, field, "0 to 1")
+        for field in ("beta1", "beta2", "dropout", "masked_share"):
+            check(0 <= getattr(self, field) < 1, field, "0 to less than 1")
+        check(self.block_tokens >= 8, "block_tokens", "8 or more")
+        check(
+            self.context_tokens in (0, self.block_tokens)
+            or self.context_tokens > self.block_tokens,
+            "context_tokens",
+            "0, or block_tokens or more",
+        )
+        check(self.temperature >= 1, "temperature", "1 or more")
+        check(self.span_tokens >= 1, "span_tokens", "1 or more")
+        check(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
+        check(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES))
+        check(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16")
+        check(
+            not self.expert_parallel or SIZES[self.architecture][self.size].experts > 0,
+            "expert_parallel",
+            "false for a model without experts",
+        )
+        check(
+            not (self.document_mask and self.architecture == "rwkv"),
+            "document_mask",
+            "false for rwkv, whose state runs on through a block",
+        )
+        for later in self.later_shares:
+            check(
+                later.keys() == {"step", "shares"}
+                and isinstance(later["step"], int)
+                and isinstance(later["shares"], list)
+                and 0 < later["step"] < self.steps,
+                "later_shares",
+                'objects like {"step": 500, "shares": [0.2, 0.8]}, the step within the run',
+            )
+
+    @property
+    def objective(self) -> str:
+        return OBJECTIVES[self.architecture]

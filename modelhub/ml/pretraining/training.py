@@ -1,0 +1,348 @@
+"""The loop: steps over blocks, and what keeps a long run from being lost.
+
+    loss of a step = Σ over its blocks of −log p(learnt tokens) / learnt tokens of the whole step
+
+Everything that decides what happens next is in the checkpoint or a function of the step: the blocks
+(data.py), what is hidden in them, the rate, the skips. So a run that was killed goes on to the same
+losses, bit for bit on the CPU, and on another number of processes to the same but for the order of
+a sum's terms.
+
+Legend: B blocks.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from modelhub.ml.checkpoint import training_state_load, training_state_save
+from modelhub.ml.divergence import Diverged
+from modelhub.ml.mixture import Mixture
+from modelhub.ml.optimizers import mesh_optimizer_make
+from modelhub.ml.parallel import Processes, objects_gather, replicas_check
+from modelhub.ml.pretraining.architectures import Special, batch_make, block_losses
+from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.data import (
+    Sample,
+    Skip,
+    TokenSource,
+    blocks_read,
+    sample_generator,
+    step_samples,
+)
+from modelhub.ml.pretraining.schedules import learning_rate
+from modelhub.ml.pretraining.spikes import (
+    PATIENCE_STEPS,
+    WINDOW_STEPS,
+    Seen,
+    Spike,
+    spike_reason,
+    suspects,
+)
+from modelhub.ml.pretraining.validation import Watch, precision
+from modelhub.ml.pretraining.watchdog import watchdog
+from modelhub.ml.rundir import NotFinite, RunDir
+
+_WARM_STEPS = 2  # of an attempt, whose time is not the usual one: memory, compilation
+
+
+@dataclass
+class Progress:
+    """What a run has seen so far; all of it goes into the checkpoint."""
+
+    step: int = 0  # steps taken
+    losses: list[float] = field(default_factory=list)  # nats a token, of the latest steps
+    seen: list[Seen] = field(default_factory=list)  # blocks of the latest steps
+    skips: list[Skip] = field(default_factory=list)
+    spikes: list[Spike] = field(default_factory=list)
+    tokens: int = 0
+    source_tokens: list[int] = field(default_factory=list)  # by source
+    timed_tokens: int = 0  # of the steps whose time is counted
+    timed_s: float = 0.0
+    curve: list[tuple[int, float]] = field(default_factory=list)  # a hundred points at most
+
+    def state(self) -> dict[str, Any]:
+        return {
+            **asdict(self),
+            "seen": [astuple(one) for one in self.seen],
+            "skips": [astuple(one) for one in self.skips],
+        }
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> "Progress":
+        found = cls(**state)
+        found.seen = [Seen(*one) for one in state["seen"]]
+        found.skips = [Skip(*one) for one in state["skips"]]
+        found.spikes = [Spike(**one) for one in state["spikes"]]
+        found.curve = [(step, loss) for step, loss in state["curve"]]
+        return found
+
+
+def optimizer_of(model: Any, config: PretrainConfig) -> torch.optim.Optimizer:
+    """The configuration's optimizer: matrices decay, norms and biases do not."""
+    embeddings = {id(model.get_input_embeddings().weight)}
+    head = model.get_output_embeddings()
+    if head is not None:
+        embeddings.add(id(head.weight))
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    matrices = [weight for weight in weights if weight.ndim >= 2]
+    vectors = [weight for weight in weights if weight.ndim < 2]
+    of_muon = []
+    if config.optimizer == "muon":
+        of_muon = [one for one in matrices if one.ndim == 2 and id(one) not in embeddings]
+    taken = {id(one) for one in of_muon}
+    return mesh_optimizer_make(
+        of_muon,
+        [
+            {
+                "params": [one for one in matrices if id(one) not in taken],
+                "weight_decay": config.weight_decay,
+            },
+            {"params": vectors, "weight_decay": 0.0},
+        ],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        betas=(config.beta1, config.beta2),
+    )
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step's gradients are in the weights; this is what they were made from."""
+
+    loss: float  # nats per learnt token
+    grad_norm: float  # before it was clipped
+    blocks: list[tuple[int, float]]  # (place in the step, nats per learnt token), of this rank
+
+
+def step_backward(
+    model: Any,
+    sources: Sequence[TokenSource],
+    samples: Sequence[Sample],
+    config: PretrainConfig,
+    special: Special,
+    processes: Processes,
+    losses: Callable[..., tuple[Tensor, Tensor]] = block_losses,
+) -> Stepped:
+    """Forward and backward over a step's blocks, its gradients summed over ranks and clipped."""
+    passes = _passes(samples, config.blocks_per_pass, processes.readers)
+    own = []
+    for part, weight in processes.share(passes, cost=len):
+        blocks = blocks_read(sources, [sample for _, sample in part], special.vocabulary)
+        generators = [sample_generator(config.seed, sample.number) for _, sample in part]
+        batch = batch_make(blocks, generators, config, special)
+        own.append((part, weight, batch))
+    learnt = processes.sum({"learnt": sum(weight * batch.learnt for _, weight, batch in own)})
+    whole = max(1.0, learnt["learnt"])
+    loss_sum, by_block = 0.0, []
+    for part, weight, batch in own:
+        moved = batch.to(processes.device)
+        with precision(config):
+            loss_B, balance = processes.forward(losses, model, moved.inputs, moved.targets_BR)
+        # The experts' loss is a mean over a pass: weighed by the pass's part of the step.
+        (weight * (loss_B.sum() / whole + balance * len(part) / len(samples))).backward()
+        loss_sum += weight * float(loss_B.detach().sum())
+        if weight:
+            learnt_B = (batch.targets_BR >= 0).sum(-1).clamp(min=1)
+            means = (loss_B.detach().cpu() / learnt_B).tolist()
+            by_block += [(place, mean) for (place, _), mean in zip(part, means, strict=True)]
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    processes.gradients_sum(weights)
+    norm = float(processes.gradients_clip(weights, config.max_grad_norm))
+    return Stepped(processes.sum({"loss": loss_sum})["loss"] / whole, norm, by_block)
+
+
+def _passes(
+    samples: Sequence[Sample], blocks_per_pass: int, readers: int
+) -> list[list[tuple[int, Sample]]]:
+    """The step's blocks with their places, in passes small enough that every reader has one."""
+    size = max(1, min(blocks_per_pass, math.ceil(len(samples) / readers)))
+    placed = list(enumerate(samples))
+    return [placed[at : at + size] for at in range(0, len(placed), size)]
+
+
+def train(
+    run: RunDir,
+    config: PretrainConfig,
+    model: Any,
+    sources: Sequence[TokenSource],
+    mixture: Mixture,
+    special: Special,
+    watch: Watch,
+    processes: Processes,
+    *,
+    flops_per_token: float,
+    matmul_per_s: float,
+) -> Progress:
+    """Take every step, from the newest checkpoint on.
+
+    Raises NotFinite for a loss or gradient that is no number, Diverged for a spike, once all
+    rewinds are used up; RefusedError if the replicas have drifted apart.
+    """
+    optimizer = optimizer_of(model, config)
+    progress = Progress(source_tokens=[0] * len(sources))
+    found = run.checkpoint_latest()
+
+    def load(folder: Path) -> Progress:
+        values = training_state_load(folder, model=model, optimizer=optimizer)
+        watch.restore(values["watch"])
+        return Progress.restored(values["progress"])
+
+    def save() -> None:
+        values = {"progress": progress.state(), "watch": watch.state()}
+        run.checkpoint_publish(
+            progress.step,
+            lambda folder: training_state_save(
+                folder, model=model, optimizer=optimizer, values=values
+            ),
+        )
+
+    if found is not None:
+        progress = load(found[1])
+        print(f"going on after step {progress.step}", flush=True)
+    else:
+        watch.look(run, 0, config, model)
+        if config.spike_deviations and config.spike_rewinds:
+            save()  # the first spike needs something to go back to
+    losses = torch.compile(block_losses) if config.compile else block_losses
+    begun = progress.step
+    run.progress(progress.step, config.steps, "steps")
+    with watchdog(config.hang_timeout_s) as dog:
+        while progress.step < config.steps:
+            started = time.monotonic()
+            step = progress.step
+            lr = learning_rate(step, config)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            samples = step_samples(mixture, step, config, progress.skips)
+            stepped = step_backward(model, sources, samples, config, special, processes, losses)
+            lately(progress, step + 1, stepped, samples, sources)
+            reason = spike_reason(progress.losses, deviations=config.spike_deviations)
+            if not math.isfinite(stepped.grad_norm):
+                reason = reason or f"the gradient's norm is {stepped.grad_norm}"
+            if reason is not None:
+                optimizer.zero_grad()
+                progress = rewind(run, config, progress, reason, samples, sources, load)
+                save()
+                dog.beat()
+                continue
+            optimizer.step()
+            optimizer.zero_grad()
+            seconds = time.monotonic() - started
+            tokens = len(samples) * config.block_tokens
+            count(progress, samples, config, tokens=tokens, seconds=seconds, begun=begun)
+            run.metric(
+                progress.step,
+                {
+                    "loss": stepped.loss,
+                    "grad_norm": stepped.grad_norm,
+                    "lr": lr,
+                    "tokens": float(progress.tokens),
+                    "tokens_per_s": tokens / seconds,
+                    "mfu": tokens / seconds * flops_per_token / (matmul_per_s * processes.world),
+                },
+            )
+            every = config.replica_check_every_steps
+            if every and progress.step % every == 0 and not processes.is_sharded:
+                replicas_check(model)
+            dog.beat()
+            watch.look(run, progress.step, config, model)
+            dog.beat()
+            run.progress(progress.step, config.steps, "steps")
+            if progress.step % config.checkpoint_every_steps == 0 and progress.step < config.steps:
+                save()
+                dog.beat()
+    return progress
+
+
+def lately(
+    progress: Progress,
+    step: int,
+    stepped: Stepped,
+    samples: Sequence[Sample],
+    sources: Sequence[TokenSource],
+) -> None:
+    """Keep the step's loss, and its blocks' losses for as long as they may be suspects."""
+    progress.losses = [*progress.losses, stepped.loss][-WINDOW_STEPS - PATIENCE_STEPS :]
+    own = [
+        Seen(step, samples[at].number, sources[samples[at].source].name, samples[at].block, loss)
+        for at, loss in stepped.blocks
+    ]
+    by_rank = objects_gather([list(astuple(one)) for one in own])
+    everyone = {tuple(one) for found in by_rank for one in found}
+    kept = [one for one in progress.seen if one.step > step - PATIENCE_STEPS]
+    progress.seen = [*kept, *sorted(Seen(*one) for one in everyone)]
+
+
+def count(
+    progress: Progress,
+    samples: Sequence[Sample],
+    config: PretrainConfig,
+    *,
+    tokens: int,
+    seconds: float,
+    begun: int,
+) -> None:
+    """A step has been taken: into the sums."""
+    progress.step += 1
+    progress.tokens += tokens
+    for sample in samples:
+        progress.source_tokens[sample.source] += config.block_tokens
+    if progress.step > begun + _WARM_STEPS or config.steps <= _WARM_STEPS:
+        progress.timed_tokens += tokens
+        progress.timed_s += seconds
+    every = max(1, config.steps // 100)
+    if progress.step % every == 0 or progress.step == config.steps:
+        progress.curve.append((progress.step, progress.losses[-1]))
+
+
+def rewind(
+    run: RunDir,
+    config: PretrainConfig,
+    progress: Progress,
+    reason: str,
+    samples: Sequence[Sample],
+    sources: Sequence[TokenSource],
+    load: Callable[[Path], Progress],
+) -> Progress:
+    """Go back to the newest checkpoint, and leave out all samples that were read since.
+
+    Raises Diverged, naming the blocks' documents, if there is nowhere to go back to or all rewinds
+    are used up; NotFinite if what was found is no number.
+    """
+    step = progress.step + 1
+    found = run.checkpoint_latest()
+    by_name = {source.name: source for source in sources}
+    blocks = [
+        {
+            "source": one.source,
+            "block": one.block,
+            "loss": one.loss if math.isfinite(one.loss) else None,
+            "documents": by_name[one.source].documents(one.block)[:16],
+        }
+        for one in suspects(progress.seen, step=step)
+    ]
+    named = "; ".join(
+        f"{one['source']}, block {one['block']}: {one['documents']}" for one in blocks
+    )
+    if found is None or len(progress.spikes) >= config.spike_rewinds:
+        failure = NotFinite if "is nan" in reason or "is inf" in reason else Diverged
+        raise failure(
+            f"training diverged at step {step}: {reason}, after {len(progress.spikes)} rewinds; "
+            f"nothing is published. Blocks: {named}"
+        )
+    back, folder = found
+    skipped = (step - back) * config.blocks_per_step
+    last = samples[-1].number
+    spike = Spike(step, reason, back, last - skipped + 1, last, blocks)
+    spikes = progress.spikes
+    restored = load(folder)
+    restored.skips = [*restored.skips, Skip(back, skipped)]
+    restored.spikes = [*spikes, spike]
+    print(spike.told(), flush=True)
+    return restored

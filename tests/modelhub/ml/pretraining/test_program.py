@@ -1,0 +1,340 @@
+"""Pretraining runs: what is learnt, and that a kill, a spike or a hang loses nothing."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the ml extra is not installed")
+pytest.importorskip("transformers", reason="the ml extra is not installed")
+
+from modelhub.ml.checkpoint import model_load, tokenizer_load
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import Diverged
+from modelhub.ml.mixture import MixtureError
+from modelhub.ml.pretraining import training
+from modelhub.ml.pretraining.__main__ import main
+from modelhub.ml.pretraining.data import Skip, step_samples
+from modelhub.ml.pretraining.watchdog import EXIT_HUNG
+from modelhub.ml.rundir import NotFinite, RunDir
+from tests.alignment.ml.programs import checkpoints_of, lines_of, program_kill, result_of
+from tests.modelhub.ml.pretraining.pretrain_runs import (
+    PROGRAM,
+    cities,
+    pretrain_run,
+    shards_write,
+    sums,
+    tokenizer_write,
+)
+
+pytestmark = pytest.mark.ml
+CLOCK = ("tokens_per_s", "mfu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """The same number of threads in every process: sums in another order are other sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return tokenizer_write(tmp_path_factory.mktemp("tokenizer"))
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory):
+    return shards_write(tmp_path_factory.mktemp("tokens") / "sums", sums(0, 120))
+
+
+@pytest.fixture(scope="module")
+def other_tokens(tmp_path_factory):
+    return shards_write(tmp_path_factory.mktemp("tokens") / "cities", cities(0, 120))
+
+
+def metrics_of(run):
+    """The last values of each step, those that depend on the clock left out."""
+    found = {}
+    for line in lines_of(run / "metrics.jsonl"):
+        kept = {name: value for name, value in line["values"].items() if name not in CLOCK}
+        found.setdefault(line["step"], {}).update(kept)
+    return found
+
+
+def weights_of(run):
+    return (run / "outputs" / "model" / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "given"),
+    [
+        ("llama", {}),
+        ("gpt2", {"optimizer": "muon"}),
+        ("bloom", {"schedule": "wsd", "warmup_steps": 2}),
+        ("mixtral", {}),
+        ("rwkv", {"document_mask": False}),
+        ("bert", {"lr": 5e-3}),
+        ("t5", {"lr": 1e-2}),
+    ],
+)
+def test_every_architecture_learns(tmp_path, tokenizer, tokens, architecture, given):
+    run = pretrain_run(
+        tmp_path / "run",
+        tokenizer,
+        {"tokens": tokens},
+        **{"architecture": architecture, "steps": 25, "evaluate_every_steps": 25, **given},
+    )
+    main(RunDir(run))
+    result = result_of(run)
+    (source,) = result["sources"]
+    assert source["loss_before"] == pytest.approx(math.log(262), abs=1.2)  # an even guess
+    assert source["loss_after"] < source["loss_before"] - 0.7
+    assert result["tokens"] == 25 * 4 * 32
+    assert result["tokens_per_s"] > 0
+    assert 0 < result["mfu"] < 1
+    assert result["flops"] == result["flops_per_token"] * result["tokens"]
+
+
+def test_what_is_published_is_loaded_as_any_model(tmp_path, tokenizer, tokens):
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, architecture="llama")
+    main(RunDir(run))
+    folder = run / "outputs" / "model"
+    model = model_load(folder, dtype="float32")
+    result = result_of(run)
+    assert sum(weight.numel() for weight in model.parameters()) == result["parameters"]
+    assert (result["architecture"], result["dtype"]) == ("LlamaForCausalLM", "bfloat16")
+    assert result["context_tokens"] == 32
+    assert tokenizer_load(folder).eos_token == "<|im_end|>"
+
+
+def test_killed_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, tokenizer, tokens, other_tokens):
+    """A real SIGKILL between checkpoints; what a masked model hides is drawn as before, too."""
+    inputs = {"tokens": tokens, "tokens_2": other_tokens}
+    config = {"architecture": "bert", "dropout": 0.1, "steps": 14}
+    whole = pretrain_run(tmp_path / "whole", tokenizer, inputs, **config)
+    main(RunDir(whole))
+    killed = pretrain_run(tmp_path / "killed", tokenizer, inputs, **config)
+    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) >= 2)
+    main(RunDir(killed))
+    assert metrics_of(killed) == metrics_of(whole)
+    assert weights_of(killed) == weights_of(whole)
+    assert result_of(killed)["validation"] == result_of(whole)["validation"]
+
+
+def test_kept_blocks_are_never_trained_on(tmp_path, tokenizer, tokens, monkeypatch):
+    read = []
+    drawn = training.blocks_read
+    monkeypatch.setattr(
+        training,
+        "blocks_read",
+        lambda sources, samples, vocabulary: (
+            read.extend((sources[0].train_blocks, one.block) for one in samples),
+            drawn(sources, samples, vocabulary),
+        )[1],
+    )
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, steps=80)
+    main(RunDir(run))
+    kept_from = read[0][0]
+    assert len(read) == 320
+    assert max(block for _, block in read) == kept_from - 1
+    assert result_of(run)["planned"][0]["epochs"] == pytest.approx(320 / kept_from)
+
+
+# ── several sources ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_shares_are_read_as_they_were_asked_and_may_change_at_a_step(
+    tmp_path, tokenizer, tokens, other_tokens
+):
+    inputs = {"tokens": tokens, "tokens_2": other_tokens}
+    later = [{"step": 10, "shares": [0.0, 1.0]}]
+    run = pretrain_run(
+        tmp_path / "run", tokenizer, inputs, shares=[1.0, 0.0], later_shares=later, steps=30
+    )
+    main(RunDir(run))
+    assert list(result_of(run)["tokens_of"].values()) == [10 * 4 * 32, 20 * 4 * 32]
+
+
+def test_shares_that_do_not_fit_the_sources_are_refused(tmp_path, tokenizer, tokens):
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, shares=[0.5, 0.5])
+    with pytest.raises(MixtureError, match="1 sources and 2 shares"):
+        main(RunDir(run))
+
+
+def test_a_domain_is_learnt_and_replay_forgets_less(tmp_path, tokenizer, tokens, other_tokens):
+    base = pretrain_run(tmp_path / "base", tokenizer, {"tokens": tokens}, steps=60)
+    main(RunDir(base))
+    forgotten = {}
+    for share in (0.0, 0.5):
+        run = pretrain_run(
+            tmp_path / f"run{share}",
+            tokenizer,
+            {"base": base / "outputs" / "model", "tokens": other_tokens, "replay": tokens},
+            replay_share=share,
+            steps=40,
+            warmup_steps=2,
+        )
+        main(RunDir(run))
+        result = result_of(run)
+        domain, general = result["sources"]
+        assert domain["loss_after"] < domain["loss_before"] - 0.5
+        assert general["loss_before"] == pytest.approx(
+            result_of(base)["sources"][0]["loss_after"], abs=0.01
+        )
+        forgotten[share] = result["forgotten_nats"]
+        assert forgotten[share] == pytest.approx(general["loss_after"] - general["loss_before"])
+    assert forgotten[0.0] > 0.1
+    assert forgotten[0.5] < forgotten[0.0] / 2
+
+
+def test_a_base_of_another_architecture_is_refused(tmp_path, tokenizer, tokens):
+    base = pretrain_run(tmp_path / "base", tokenizer, {"tokens": tokens}, steps=1)
+    main(RunDir(base))
+    inputs = {"base": base / "outputs" / "model", "tokens": tokens}
+    run = pretrain_run(tmp_path / "run", tokenizer, inputs, architecture="llama")
+    with pytest.raises(RefusedError, match="the base is a 'gpt2'"):
+        main(RunDir(run))
+
+
+def test_a_token_that_the_tokenizer_has_not_is_refused(tmp_path, tokenizer, tokens):
+    broken = tmp_path / "broken"
+    shards_write(broken, sums(0, 40))
+    held = np.memmap(broken / "t.ds", dtype=np.uint16, mode="r+")
+    held[5] = 999
+    held.flush()
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": broken}, steps=80)
+    with pytest.raises(RefusedError, match="token 999, and the tokenizer has 259"):
+        main(RunDir(run))
+
+
+# ── what goes wrong ──────────────────────────────────────────────────────────────────────────────
+
+
+def spoiled(monkeypatch, steps, *, factor=40.0):
+    """Losses of these steps (from 0) as a bad meeting of weights and data makes them."""
+    taken = training.step_backward
+    seen = []
+
+    def step_backward(model, sources, samples, config, special, processes, losses):
+        found = taken(model, sources, samples, config, special, processes, losses)
+        first = samples[0].number // config.blocks_per_step
+        seen.append(first)
+        if first in steps:
+            blocks = [(at, loss * factor) for at, loss in found.blocks]
+            return training.Stepped(found.loss * factor, found.grad_norm, blocks)
+        return found
+
+    monkeypatch.setattr(training, "step_backward", step_backward)
+    return seen
+
+
+def test_a_spike_is_gone_back_from_its_blocks_skipped_and_its_documents_named(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    seen = spoiled(monkeypatch, {21, 22})
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, steps=30)
+    main(RunDir(run))
+    # Found at the 23rd step, behind the checkpoint of step 20: 20, 21 and 22 are never read again.
+    assert seen == [*range(23), *range(23, 33)]
+    result = result_of(run)
+    (spike,) = result["spikes"] if isinstance(result["spikes"], list) else [result["spikes"]]
+    assert (spike["step"], spike["back_to_step"]) == (23, 20)
+    assert (spike["first_sample"], spike["last_sample"]) == (80, 91)
+    assert len(result["spike_blocks"]) == 8
+    assert all(block["documents"] for block in result["spike_blocks"])
+    assert result["steps"] == 30
+
+
+def test_a_spiked_run_that_is_killed_skips_the_same(tmp_path, tokenizer, tokens, monkeypatch):
+    spoiled(monkeypatch, {21, 22})
+    whole = pretrain_run(tmp_path / "whole", tokenizer, {"tokens": tokens}, steps=30)
+    main(RunDir(whole))
+    killed = pretrain_run(tmp_path / "killed", tokenizer, {"tokens": tokens}, steps=30)
+    look = training.Watch.look
+
+    def die(watch, run, step, config, model):
+        if step == 27:
+            raise KeyboardInterrupt
+        look(watch, run, step, config, model)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training.Watch, "look", die)
+        with pytest.raises(KeyboardInterrupt):
+            main(RunDir(killed))
+    main(RunDir(killed))
+    assert weights_of(killed) == weights_of(whole)
+    assert result_of(killed)["spikes"] == result_of(whole)["spikes"]
+
+
+def test_spikes_without_end_stop_the_run_and_publish_nothing(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    spoiled(monkeypatch, set(range(21, 90)))
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, steps=30, spike_rewinds=2)
+    with pytest.raises(Diverged, match=r"after 2 rewinds; nothing is published\. Blocks: tokens"):
+        main(RunDir(run))
+    assert not (run / "result.json").exists()
+    assert not list((run / "outputs").iterdir())
+
+
+def test_a_loss_that_is_no_number_stops_before_its_step_is_taken(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    spoiled(monkeypatch, {5}, factor=math.nan)
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, spike_rewinds=0)
+    with pytest.raises(NotFinite, match="at step 6: the loss is nan"):
+        main(RunDir(run))
+    assert max(metrics_of(run)) == 5
+    assert not (run / "result.json").exists()
+
+
+def test_skipped_samples_are_passed_over_from_their_step_on():
+    class Numbers:
+        def draw(self, first, count):
+            numbers = np.arange(first, first + count)
+            return type("Drawn", (), dict.fromkeys(("source_S", "epoch_S", "block_S"), numbers))
+
+    class Config:
+        blocks_per_step = 4
+
+    def numbers(step, skips):
+        return [one.number for one in step_samples(Numbers(), step, Config, skips)]
+
+    assert numbers(3, []) == [12, 13, 14, 15]
+    assert numbers(3, [Skip(4, 8)]) == [12, 13, 14, 15]
+    assert numbers(4, [Skip(4, 8)]) == [24, 25, 26, 27]
+    assert numbers(5, [Skip(4, 8), Skip(5, 4)]) == [32, 33, 34, 35]
+
+
+def test_a_process_that_hangs_ends_itself_and_tells_where(tmp_path):
+    code = (
+        "import time\n"
+        "from modelhub.ml.pretraining.watchdog import watchdog\n"
+        "def stuck_in_a_collective(): time.sleep(60)\n"
+        "with watchdog(0.5) as dog:\n"
+        "    for _ in range(5): time.sleep(0.2); dog.beat()\n"
+        "    print('still alive', flush=True)\n"
+        "    stuck_in_a_collective()\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, env=os.environ
+    )
+    assert found.returncode == EXIT_HUNG
+    assert "still alive" in found.stdout
+    assert "stuck_in_a_collective" in found.stderr
+
+
+def test_the_result_is_plain_json_with_tables(tmp_path, tokenizer, tokens):
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, sample_every_steps=6)
+    main(RunDir(run))
+    result = json.loads((run / "result.json").read_text())["result"]
+    assert [one["step"] for one in result["validation"]] == [0, 5, 10, 12]
+    assert [one["step"] for one in result["samples"]] == [0, 6, 12]
+    assert result["curve"][-1] == {"step": 12, "loss": result["loss"]}
