@@ -84,8 +84,9 @@ def mesh_optimizer_make(
     """Muon over `matrices`, if any, AdamW over `groups` ({"params", "weight_decay"}), one rate.
 
     Weights may be whole, or shared over processes in any ways at once: the groups, and so a
-    checkpoint of the optimizer, are the same on any number of them. A Muon matrix's step is scaled to the size that AdamW's has (0.2 · √(larger side), Liu et al. 2025,
-    section 2.2), so a rate found with AdamW may stay.
+    checkpoint of the optimizer, are the same on any number of them. A step of Muon's is scaled to
+    the size that AdamW's has (0.2 · √(larger side), Liu et al. 2025, section 2.2), so a rate found
+    with AdamW may stay.
     """
     own = [{"params": list(matrices), "weight_decay": weight_decay, "is_muon": True}]
     others = [{**group, "is_muon": False} for group in groups]

@@ -24,11 +24,11 @@ from modelhub.ml.pretraining.data import (
 )
 from modelhub.ml.pretraining.planner import chinchilla_ratio
 from modelhub.ml.pretraining.presets import SIZES, Size, token_flops
+from modelhub.ml.pretraining.shards import MappedShards
 from modelhub.ml.pretraining.throughput import matmul_rate
 from modelhub.ml.pretraining.training import Progress, train
 from modelhub.ml.pretraining.validation import Watch
 from modelhub.ml.rundir import RunDir, program_run
-from modelhub.ml.tokens import TokenShards
 
 
 def sources_open(run: RunDir, config: PretrainConfig) -> list[TokenSource]:
@@ -37,7 +37,7 @@ def sources_open(run: RunDir, config: PretrainConfig) -> list[TokenSource]:
     opened = []
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
-            shards = TokenShards(run.input(role))
+            shards = MappedShards(run.input(role))
             opened.append(source_make(role, shards, config, is_replay=is_replay))
     if not any(not source.is_replay for source in opened):
         raise RefusedError("the run was given no tokens")

@@ -52,7 +52,8 @@ class Special:
 def special_tokens(tokenizer: Any, objective: str, *, multiple: int = 1) -> Special:
     """The tokenizer's special ids; what the objective needs and it lacks is added to it.
 
-    multiple: the embedding's rows are rounded up to a multiple of it. Raises RefusedError for a tokenizer without an end-of-text token.
+    multiple: the embedding's rows are rounded up to a multiple of it. Raises RefusedError for a
+    tokenizer without an end-of-text token.
     """
     if tokenizer.eos_token_id is None:
         raise RefusedError("the tokenizer names no end-of-text token (eos_token)")

@@ -18,7 +18,7 @@ from modelhub.ml.pretraining.objectives import Ints
 
 
 class Shards(Protocol):
-    """What is needed of a token set (modelhub/ml/tokens)."""
+    """What is needed of a token set (shards.py)."""
 
     tokens: int
 
@@ -26,7 +26,7 @@ class Shards(Protocol):
         """`.tokens` and `.positions` of a block, positions restarting with each document."""
 
     def block_documents(self, number: int, block_tokens: int) -> Sequence[Any]:
-        """The documents that stand in a block, with their `id` and `source`."""
+        """The documents that stand in a block, with their `id`."""
 
 
 @dataclass(frozen=True)

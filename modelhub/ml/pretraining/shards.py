@@ -1,0 +1,109 @@
+"""Reads a token set: files of tokens one behind the other, mapped into memory, and where documents
+end.
+
+The layout is datatrove's: NAME.ds holds the tokens as uint16 or uint32, NAME.ds.index the end of
+each document as uint64, counted in tokens of its file. Several files are read as one, in the order
+of their names. Nothing is read but what is asked for.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.pretraining.objectives import Ints
+
+
+class ShardsError(RefusedError):
+    """A token set cannot be read; the message names the file."""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A document of a token set: a name people can find it by."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Block:
+    """A stretch of tokens; positions restart at 0 with each document, and at the block."""
+
+    tokens: Ints
+    positions: Ints
+
+
+class MappedShards:
+    """The token set of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ShardsError naming the file that is missing, cut off or unlike its index."""
+        names = sorted(folder.glob("*.ds"))
+        if not names:
+            raise ShardsError(f"{folder.name} holds no tokens (*.ds)")
+        self._files = [_mapped(path) for path in names]
+        self._ends = [
+            _ends_read(path, len(file)) for path, file in zip(names, self._files, strict=True)
+        ]
+        self._starts = np.cumsum([0, *(len(file) for file in self._files)])
+        self._first_documents = np.cumsum([0, *(len(ends) for ends in self._ends)])
+        self.tokens = int(self._starts[-1])
+        self.documents = int(self._first_documents[-1])
+        self._all_ends = np.concatenate(
+            [ends + start for ends, start in zip(self._ends, self._starts, strict=False)]
+        )
+
+    def block(self, number: int, block_tokens: int) -> Block:
+        """Tokens number · block_tokens … of the set. Raises IndexError beyond the last one."""
+        first = number * block_tokens
+        if not 0 <= first <= self.tokens - block_tokens:
+            raise IndexError(f"block {number} of {self.tokens // block_tokens}")
+        parts = []
+        last = first + block_tokens
+        for file, start in zip(self._files, self._starts, strict=False):
+            own = slice(max(0, first - start), max(0, min(len(file), last - start)))
+            if own.stop > own.start:
+                parts.append(np.asarray(file[own], dtype=np.int64))
+        place_T = np.arange(block_tokens)
+        low, high = np.searchsorted(self._all_ends, [first + 1, last])
+        begun_T = np.zeros(block_tokens, dtype=np.int64)
+        inner = self._all_ends[low:high] - first
+        inner = inner[inner < block_tokens]
+        begun_T[inner] = inner
+        return Block(np.concatenate(parts), place_T - np.maximum.accumulate(begun_T))
+
+    def block_documents(self, number: int, block_tokens: int) -> list[Document]:
+        """The documents of which a part stands in a block."""
+        first = number * block_tokens
+        low = int(np.searchsorted(self._all_ends, first, side="right"))
+        high = int(np.searchsorted(self._all_ends, first + block_tokens, side="left"))
+        return [Document(f"document {at}") for at in range(low, min(high, self.documents - 1) + 1)]
+
+
+def _mapped(path: Path) -> np.ndarray:
+    ends = _index(path)
+    tokens = int(ends[-1]) if len(ends) else 0
+    size = path.stat().st_size
+    if not tokens or size not in (2 * tokens, 4 * tokens):
+        raise ShardsError(
+            f"{path.name} is {size:,} bytes, and its index says {tokens:,} tokens of 2 or 4 bytes"
+        )
+    return np.memmap(path, dtype=np.uint16 if size == 2 * tokens else np.uint32, mode="r")
+
+
+def _index(path: Path) -> Ints:
+    index = path.with_name(f"{path.name}.index")
+    if not index.is_file():
+        raise ShardsError(f"{index.name} is missing")
+    if index.stat().st_size % 8:
+        raise ShardsError(f"{index.name} is cut off at byte {index.stat().st_size}")
+    return np.fromfile(index, dtype=np.uint64).astype(np.int64)
+
+
+def _ends_read(path: Path, tokens: int) -> Ints:
+    ends = _index(path)
+    falls = np.flatnonzero(np.diff(ends, prepend=0) < 0)
+    if len(falls):
+        raise ShardsError(f"{path.name}.index: document {falls[0]} ends before it begins")
+    return ends

@@ -1,0 +1,67 @@
+"""Reading token sets: blocks across files, positions, documents, and what is broken."""
+
+import numpy as np
+import pytest
+
+from modelhub.ml.pretraining.shards import MappedShards, ShardsError
+
+
+def written(folder, files, dtype=np.uint16):
+    folder.mkdir(exist_ok=True)
+    for name, documents in files.items():
+        tokens = [token for document in documents for token in document]
+        np.array(tokens, dtype=dtype).tofile(folder / f"{name}.ds")
+        ends = np.cumsum([len(document) for document in documents])
+        ends.astype(np.uint64).tofile(folder / f"{name}.ds.index")
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
+def test_a_block_runs_over_files_and_its_positions_restart_with_documents(tmp_path, dtype):
+    files = {"00": [[1, 2, 3], [4, 5]], "01": [[6, 7], [8, 9, 10]]}
+    shards = MappedShards(written(tmp_path, files, dtype))
+    assert (shards.tokens, shards.documents) == (10, 4)
+    first, second = (shards.block(number, 4) for number in range(2))
+    assert (first.tokens.tolist(), first.positions.tolist()) == ([1, 2, 3, 4], [0, 1, 2, 0])
+    assert (second.tokens.tolist(), second.positions.tolist()) == ([5, 6, 7, 8], [0, 0, 1, 0])
+    names = [[one.id for one in shards.block_documents(number, 4)] for number in range(2)]
+    assert names == [["document 0", "document 1"], ["document 1", "document 2", "document 3"]]
+    with pytest.raises(IndexError, match="block 2 of 2"):
+        shards.block(2, 4)
+
+
+def test_random_blocks_hold_what_was_written(tmp_path):
+    draw = np.random.default_rng(0)
+    documents = [draw.integers(0, 900, draw.integers(1, 30)).tolist() for _ in range(60)]
+    shards = MappedShards(written(tmp_path, {"a": documents[:13], "b": documents[13:]}))
+    tokens = [token for document in documents for token in document]
+    positions = [place for document in documents for place in range(len(document))]
+    for number in range(shards.tokens // 17):
+        block, own = shards.block(number, 17), slice(17 * number, 17 * number + 17)
+        assert block.tokens.tolist() == tokens[own]
+        # As written, but that the document the block begins in is counted from the block.
+        wanted = np.array(positions[own])
+        head = np.flatnonzero(np.append(wanted[1:], 0) == 0)[0] + 1
+        wanted[:head] = np.arange(head)
+        assert block.positions.tolist() == wanted.tolist()
+
+
+def test_broken_files_are_named(tmp_path):
+    with pytest.raises(ShardsError, match="holds no tokens"):
+        MappedShards(tmp_path)
+    folder = written(tmp_path, {"00": [[1, 2, 3], [4, 5]]})
+    whole = (folder / "00.ds").read_bytes()
+    (folder / "00.ds").write_bytes(whole[:-1])
+    with pytest.raises(ShardsError, match=r"00\.ds is 9 bytes, and its index says 5 tokens"):
+        MappedShards(folder)
+    (folder / "00.ds").write_bytes(whole)
+    index = (folder / "00.ds.index").read_bytes()
+    (folder / "00.ds.index").write_bytes(index[:-3])
+    with pytest.raises(ShardsError, match=r"00\.ds\.index is cut off at byte 13"):
+        MappedShards(folder)
+    np.array([6, 5], dtype=np.uint64).tofile(folder / "00.ds.index")
+    with pytest.raises(ShardsError, match=r"document 1 ends before it begins"):
+        MappedShards(folder)
+    (folder / "00.ds.index").unlink()
+    with pytest.raises(ShardsError, match=r"00\.ds\.index is missing"):
+        MappedShards(folder)
