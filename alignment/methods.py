@@ -28,6 +28,7 @@ from alignment.ml.configs import (
 )
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
+from modelhub.ml.pretraining.configs import PretrainConfig
 
 POLICIES = ("base", "policy")
 SAMPLERS = (*POLICIES, "adapter")  # an adapter is read with its base, which its version names
@@ -95,6 +96,53 @@ _PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
 _RANKINGS = Input(role="rankings", title="Rankings", kinds=("rankings",))
 
 _METHODS = (
+    Method(
+        config=PretrainConfig,
+        title="Pretraining",
+        about="A base model from tokens, or one that goes on with the texts of a domain.",
+        docs="pretraining.md",
+        inputs=(
+            Input(
+                role="base",
+                title="Go on from (a new model needs none)",
+                versions=POLICIES,
+                is_required=False,
+            ),
+            Input(
+                role="tokenizer",
+                title="Tokenizer (of a new model)",
+                kinds=("tokenizer",),
+                is_required=False,
+            ),
+            Input(role="tokens", title="Tokens", kinds=("tokens",), is_many=True),
+            Input(
+                role="replay",
+                title="General tokens beside a domain's",
+                kinds=("tokens",),
+                is_required=False,
+                is_many=True,
+            ),
+        ),
+        registers="base",
+        takes_processes=True,
+        presets=(
+            Preset(
+                name="novel",
+                title="A novel on a laptop, in minutes",
+                settings=PretrainConfig.PRESETS["novel"],
+            ),
+            Preset(
+                name="gpt2",
+                title="GPT-2's smallest (arXiv:2005.14165, table 2.1)",
+                settings=PretrainConfig.PRESETS["gpt2-124m"],
+            ),
+            Preset(
+                name="llama",
+                title="LLaMA 7B (arXiv:2302.13971, 2.3)",
+                settings=PretrainConfig.PRESETS["llama-7b"],
+            ),
+        ),
+    ),
     Method(
         config=SftConfig,
         title="Supervised fine-tuning",

@@ -185,6 +185,7 @@ IMPORT_ROOTS: list[Path] = [
 RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "generate": "modelhub.ml.generate",
+    "pretrain": "modelhub.ml.pretraining",
     "reward": "alignment.ml.reward",
     "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",

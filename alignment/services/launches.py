@@ -63,7 +63,7 @@ def run_launch(*, launch: Launch, requested_by: User) -> Run:
         raise ApplicationError(f"{method.title} runs on one process.", {"field": "processes"})
     intent: dict[str, Any] = {}
     if method.registers:
-        parent = given[method.parent].version
+        parent = given[method.parent].version if method.parent in given else None
         intent = {"model": launch.model_name, "parent": parent.uid if parent else ""}
     run = run_create(
         program=method.name,

@@ -1,7 +1,7 @@
 """Settings of pretraining. Standard library only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from modelhub.ml.configs import require
@@ -71,8 +71,8 @@ class PretrainConfig:
     temperature: float = 1.0
     epoch_caps: tuple[float, ...] = ()  # times each source is read at most; 0: no cap
     replay_share: float = 0.1  # of all `replay` sources together, if there are any
-    # Shares from a step on: {"step": 500, "shares": [0.2, 0.8]}.
-    later_shares: tuple[dict[str, Any], ...] = ()
+    # Other shares from a step on, by that step: {"500": [0.2, 0.8]}.
+    later_shares: dict[str, Any] = field(default_factory=dict)
     optimizer: str = "adamw"  # or "muon" for the matrices between embedding and head
     lr: float = 6e-4
     lr_final_share: float = 0.1
@@ -162,14 +162,11 @@ class PretrainConfig:
             "document_mask",
             "false for rwkv, whose state runs on through a block",
         )
-        for later in self.later_shares:
+        for step, shares in self.later_shares.items():
             check(
-                later.keys() == {"step", "shares"}
-                and isinstance(later["step"], int)
-                and isinstance(later["shares"], list)
-                and 0 < later["step"] < self.steps,
+                step.isdecimal() and 0 < int(step) < self.steps and isinstance(shares, list),
                 "later_shares",
-                'objects like {"step": 500, "shares": [0.2, 0.8]}, the step within the run',
+                'steps of the run, each with its shares: {"500": [0.2, 0.8]}',
             )
 
     @property

@@ -81,9 +81,9 @@ def mixture_make(sources: Sequence[TokenSource], config: PretrainConfig) -> Mixt
     if caps and len(caps) != len(sources):
         raise MixtureError(f"{len(sources)} sources and {len(caps)} epoch caps")
     blends = [_blend(0, samples, _shares(sources, config, config.shares), caps)]
-    for later in sorted(config.later_shares, key=lambda one: one["step"]):
-        shares = _shares(sources, config, tuple(map(float, later["shares"])))
-        blends.append(_blend(later["step"] * config.blocks_per_step, samples, shares, caps))
+    for step, asked in sorted(config.later_shares.items(), key=lambda one: int(one[0])):
+        shares = _shares(sources, config, tuple(map(float, asked)))
+        blends.append(_blend(int(step) * config.blocks_per_step, samples, shares, caps))
     return Mixture(
         [Source(name=source.name, blocks=source.train_blocks) for source in sources],
         blends,

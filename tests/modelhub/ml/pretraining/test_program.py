@@ -154,7 +154,7 @@ def test_shares_are_read_as_they_were_asked_and_may_change_at_a_step(
     tmp_path, tokenizer, tokens, other_tokens
 ):
     inputs = {"tokens": tokens, "tokens_2": other_tokens}
-    later = [{"step": 10, "shares": [0.0, 1.0]}]
+    later = {"10": [0.0, 1.0]}
     run = pretrain_run(
         tmp_path / "run", tokenizer, inputs, shares=[1.0, 0.0], later_shares=later, steps=30
     )
