@@ -37,9 +37,7 @@ from alignment.intervals import bootstrap_ratio
 from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import DistillConfig
 from alignment.ml.conversations import Conversation, Lesson, Lessons, taught_places
-from alignment.ml.divergence import divergence_stop, rise_reason
 from alignment.ml.losses import token_divergence
-from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.rejection import contests_make
 from alignment.ml.sft import (
     Step,
@@ -58,7 +56,9 @@ from annotation.splits import group_hash, split_of
 from modelhub.ml.adapter import ModelInput, model_context, model_input
 from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import CandidateRecord, PromptRecord, records_read
 from modelhub.ml.rundir import RunDir, program_run

@@ -40,8 +40,6 @@ from torch import Tensor
 from alignment.intervals import bootstrap_ratio
 from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import KtoConfig
-from alignment.ml.divergence import PATIENCE_STEPS, above_reason, divergence_stop, rise_reason
-from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.preference import logprobs_of, policy_make, reference_logprobs, row_logprobs
 from alignment.ml.sft import learning_rate, publish
 from alignment.ml.shared_prefix import Group, pack
@@ -57,6 +55,8 @@ from alignment.ml.validation import precision
 from modelhub.ml.adapter import model_context, model_input
 from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import PATIENCE_STEPS, above_reason, divergence_stop, rise_reason
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 

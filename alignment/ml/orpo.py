@@ -35,8 +35,6 @@ from alignment.intervals import bootstrap_ratio
 from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import OrpoConfig
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load, steps_places
-from alignment.ml.divergence import divergence_stop, rise_reason
-from alignment.ml.optimizers import optimizer_check, optimizer_make
 from alignment.ml.preference import logprobs_of, policy_make, ranked_choose, row_logprobs
 from alignment.ml.reward.examples import better_of
 from alignment.ml.sft import learning_rate, publish
@@ -46,6 +44,8 @@ from annotation.records import RANKINGS_NAME
 from modelhub.ml.adapter import model_context, model_input
 from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import divergence_stop, rise_reason
+from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 

@@ -11,12 +11,12 @@ transformers = pytest.importorskip("transformers", reason="the ml extra is not i
 
 from alignment.ml import kto
 from alignment.ml.configs import KtoConfig
-from alignment.ml.divergence import Diverged
 from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
 from alignment.ml.unpaired import UnpairedGroup, mismatched
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import ConfigError, RefusedError
+from modelhub.ml.divergence import Diverged
 from modelhub.ml.parallel import processes_start
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
