@@ -111,7 +111,7 @@ class PretrainConfig:
         check(self.architecture in SIZES, "architecture", ", ".join(SIZES))
         sizes = SIZES[self.architecture]
         check(self.size in sizes, "size", f"a size of {self.architecture}: {', '.join(sizes)}")
-        for field in (
+        for name in (
             "steps",
             "blocks_per_step",
             "blocks_per_pass",
@@ -123,8 +123,8 @@ class PretrainConfig:
             "vocabulary_multiple",
             "evaluate_every_steps",
         ):
-            check(getattr(self, field) > 0, field, "more than 0")
-        for field in (
+            check(getattr(self, name) > 0, name, "more than 0")
+        for name in (
             "context_tokens",
             "warmup_steps",
             "weight_decay",
@@ -135,11 +135,11 @@ class PretrainConfig:
             "replica_check_every_steps",
             "hang_timeout_s",
         ):
-            check(getattr(self, field) >= 0, field, "0 or more")
-        for field in ("lr_final_share", "decay_share", "replay_share"):
-            check(0 <= getattr(self, field) <= 1, field, "0 to 1")
-        for field in ("beta1", "beta2", "dropout", "masked_share"):
-            check(0 <= getattr(self, field) < 1, field, "0 to less than 1")
+            check(getattr(self, name) >= 0, name, "0 or more")
+        for name in ("lr_final_share", "decay_share", "replay_share"):
+            check(0 <= getattr(self, name) <= 1, name, "0 to 1")
+        for name in ("beta1", "beta2", "dropout", "masked_share"):
+            check(0 <= getattr(self, name) < 1, name, "0 to less than 1")
         check(self.block_tokens >= 8, "block_tokens", "8 or more")
         check(
             self.context_tokens in (0, self.block_tokens)
