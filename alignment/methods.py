@@ -16,6 +16,7 @@ from alignment.ml.configs import (
     EnsembleConfig,
     EvaluateConfig,
     GhostAttentionConfig,
+    GrpoConfig,
     JudgeConfig,
     KtoConfig,
     MergeAdapterConfig,
@@ -23,10 +24,13 @@ from alignment.ml.configs import (
     PpoConfig,
     RejectionConfig,
     RewardConfig,
+    RlooConfig,
     SelfInstructConfig,
     SftConfig,
 )
+from alignment.ml.configs.grpo import PRESETS as GRPO_PRESETS
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
+from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 from modelhub.ml.pretraining.configs import PretrainConfig
 
@@ -94,6 +98,26 @@ _BASE = Input(role="base", title="Start from", versions=POLICIES)
 _REWARD = Input(role="reward", title="Reward model", versions=("reward",))
 _PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
 _RANKINGS = Input(role="rankings", title="Rankings", kinds=("rankings",))
+_EVALUATION_PROMPTS = Input(
+    role="evaluation_prompts",
+    title="Prompts to evaluate on",
+    kinds=("prompts",),
+    is_required=False,
+)
+_REFERENCE = Input(
+    role="reference", title="Policy that KL is counted from", versions=POLICIES, is_required=False
+)
+# What scores the answers that a method draws: a model, two of them, or a checker.
+_REWARDED = (
+    Input(role="reward", title="Reward model", versions=("reward",), is_required=False),
+    Input(role="safety", title="Safety reward model", versions=("reward",), is_required=False),
+    Input(
+        role="references",
+        title="Right answers, for a checker",
+        kinds=("references",),
+        is_required=False,
+    ),
+)
 
 _METHODS = (
     Method(
@@ -226,28 +250,15 @@ _METHODS = (
         inputs=(
             _BASE,
             _PROMPTS,
-            _REWARD,
-            Input(
-                role="safety", title="Safety reward model", versions=("reward",), is_required=False
-            ),
-            Input(
-                role="reference",
-                title="Policy that KL is counted from",
-                versions=POLICIES,
-                is_required=False,
-            ),
+            *_REWARDED,
+            _REFERENCE,
             Input(
                 role="pretraining",
                 title="Examples to learn beside",
                 kinds=("demonstrations",),
                 is_required=False,
             ),
-            Input(
-                role="evaluation_prompts",
-                title="Prompts to evaluate on",
-                kinds=("prompts",),
-                is_required=False,
-            ),
+            _EVALUATION_PROMPTS,
         ),
         registers="policy",
         presets=(
@@ -265,6 +276,46 @@ _METHODS = (
                 name="summarize",
                 title="Summarize from feedback (arXiv:2403.17031)",
                 settings=PPO_PRESETS["summarize from feedback"],
+            ),
+        ),
+    ),
+    Method(
+        config=RlooConfig,
+        title="RLOO",
+        about="The policy learns to write what is rewarded above its other answers to the prompt.",
+        docs="algorithms/rloo.md",
+        inputs=(_BASE, _PROMPTS, *_REWARDED, _REFERENCE, _EVALUATION_PROMPTS),
+        registers="policy",
+        presets=(
+            Preset(
+                name="rloo",
+                title="RLOO (arXiv:2402.14740)",
+                settings=RLOO_PRESETS["RLOO"],
+            ),
+        ),
+    ),
+    Method(
+        config=GrpoConfig,
+        title="GRPO",
+        about="As RLOO, token by token and clipped, rewards scaled within the prompt.",
+        docs="algorithms/grpo.md",
+        inputs=(_BASE, _PROMPTS, *_REWARDED, _REFERENCE, _EVALUATION_PROMPTS),
+        registers="policy",
+        presets=(
+            Preset(
+                name="grpo",
+                title="GRPO (arXiv:2402.03300, 4.2)",
+                settings=GRPO_PRESETS["GRPO"],
+            ),
+            Preset(
+                name="dr_grpo",
+                title="Dr. GRPO (arXiv:2503.20783)",
+                settings=GRPO_PRESETS["Dr. GRPO"],
+            ),
+            Preset(
+                name="dapo",
+                title="DAPO (arXiv:2503.14476)",
+                settings=GRPO_PRESETS["DAPO"],
             ),
         ),
     ),

@@ -198,6 +198,8 @@ RUN_PROGRAMS: dict[str, str] = {
     "context_distillation": "alignment.ml.context_distillation",
     "ghost_attention": "alignment.ml.ghost_attention",
     "ppo": "alignment.ml.ppo",
+    "rloo": "alignment.ml.online.rloo",
+    "grpo": "alignment.ml.online.grpo",
     "evaluate": "alignment.ml.evaluate",
     "judge": "alignment.ml.judge",
     "self_instruct": "alignment.ml.self_instruct",

@@ -6,13 +6,16 @@ from alignment.ml.configs.dpo import DpoConfig
 from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
+from alignment.ml.configs.grpo import GrpoConfig
 from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.kto import KtoConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
+from alignment.ml.configs.online import GroupSettings, OnlineSettings
 from alignment.ml.configs.orpo import OrpoConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
+from alignment.ml.configs.rloo import RlooConfig
 from alignment.ml.configs.self_instruct import SelfInstructConfig
 from alignment.ml.configs.sft import SftConfig
 
@@ -23,13 +26,17 @@ __all__ = [
     "EnsembleConfig",
     "EvaluateConfig",
     "GhostAttentionConfig",
+    "GroupSettings",
+    "GrpoConfig",
     "JudgeConfig",
     "KtoConfig",
     "MergeAdapterConfig",
+    "OnlineSettings",
     "OrpoConfig",
     "PpoConfig",
     "RejectionConfig",
     "RewardConfig",
+    "RlooConfig",
     "SelfInstructConfig",
     "SftConfig",
 ]

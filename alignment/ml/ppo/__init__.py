@@ -9,9 +9,11 @@ Ziegler et al. 2019 (arXiv:1909.08593), Ouyang et al. 2022 (arXiv:2203.02155), T
     networks   actor, critic and reference, and what they say of the tokens of a row
     rewards    what scores an answer: a reward model, two of them, or a checker
     sampling   answers from an engine that takes the actor's weights, and the canary that watches it
+    inputs     prompts to train on and held out, and the checks of what reads them
     batch      what a step learns from: log-probabilities, values, rewards, advantages
     updates    minibatches, their gradients, and the two networks that learn
     training   all steps of a run; checkpoints and tripwires
+    outcome    held-out scores before and after, and the policy published
     __main__   the run
 
 A prompt is paid once for all its answers, in every forward and backward pass (`shared_prefix`).

@@ -1,31 +1,27 @@
 """The run: inputs in, an improved policy out."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
-from alignment.intervals import bootstrap_mean
 from alignment.ml.configs import PpoConfig
 from alignment.ml.data import DemonstrationRecord
-from alignment.ml.ppo.networks import actor_load, critic_load, policy_publish, reference_load
-from alignment.ml.ppo.rewards import Reward, reward_make, vocabulary_check
-from alignment.ml.ppo.sampling import Drawing, LaidPrompt, prompts_lay, room_tokens
-from alignment.ml.ppo.training import Trained, train
+from alignment.ml.ppo.inputs import prompts_load, rewards_check
+from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
+from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_publish
+from alignment.ml.ppo.rewards import reward_make
+from alignment.ml.ppo.sampling import Drawing
+from alignment.ml.ppo.training import train
 from alignment.ml.ppo.updates import Learner
-from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.chat import answer_encode, prompt_render
-from modelhub.ml.checkpoint import model_save, tokenizer_load
+from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import RecordError, lines_read, records_read
 from modelhub.ml.rundir import RunDir, program_run
-
-_LAST_STEPS = 10  # whose means the result gives
 
 
 def pretraining_load(folder: Path, tokenizer: Any, *, max_tokens: int) -> list[Group]:
@@ -62,44 +58,6 @@ def inputs_check(run: RunDir, config: PpoConfig) -> None:
         raise RefusedError("ppo.ptx_coef mixes in pretraining examples: give the input pretraining")
     if run.has_input("pretraining") and not config.ptx_coef:
         raise RefusedError("the input pretraining is used with ptx_coef more than 0 alone")
-    if config.checker and run.has_input("reward"):
-        raise RefusedError("a checker rewards the answers: the input reward would go unread")
-
-
-def held_out_scores(
-    drawing: Drawing, reward: Reward, prompts: Sequence[LaidPrompt], config: PpoConfig
-) -> list[list[float]]:
-    """Each prompt's answers' scores, before any shaping; the same draws' numbers every time."""
-    if not prompts:
-        return []
-    answers = drawing.draw(prompts, samples=config.evaluation_samples, salt="held-out")
-    parts = reward.scores(answers).split([len(group.answers) for group in answers.groups])
-    return [part.tolist() for part in parts]
-
-
-def held_out_report(
-    before: Sequence[Sequence[float]], after: Sequence[Sequence[float]], config: PpoConfig
-) -> dict[str, Any] | None:
-    """Mean scores before and after, and the paired difference with its interval over prompts.
-
-    None for fewer than two prompts, whose spread nothing tells.
-    """
-    if len(before) < 2:
-        return None
-    found = bootstrap_mean(
-        [fmean(late) - fmean(early) for early, late in zip(before, after, strict=True)],
-        samples=config.bootstrap_samples,
-        seed=config.seed,
-    )
-    return {
-        "prompts": len(before),
-        "answers": sum(map(len, after)),
-        "before": fmean(fmean(own) for own in before),
-        "after": fmean(fmean(own) for own in after),
-        "difference": found.mean,
-        "difference_low": found.low,
-        "difference_high": found.high,
-    }
 
 
 def main(run: RunDir) -> None:
@@ -108,18 +66,8 @@ def main(run: RunDir) -> None:
     inputs_check(run, config)
     base = run.input("base")
     tokenizer = tokenizer_load(base)
-    room = room_tokens(base, config)
-    prompts = prompts_lay(run.input("prompts") / "prompts.jsonl", tokenizer, room_tokens=room)
-    held_out: list[LaidPrompt] = []
-    if run.has_input("evaluation_prompts"):
-        path = run.input("evaluation_prompts") / "prompts.jsonl"
-        held_out = prompts_lay(path, tokenizer, room_tokens=room)
-        both = {one.prompt_id for one in prompts} & {one.prompt_id for one in held_out}
-        if both:
-            raise RefusedError(f"evaluation_prompts: {sorted(both)[0]} is trained on too")
-    for role in ("reward", "safety", "reference"):
-        if run.has_input(role):
-            vocabulary_check(tokenizer, run.input(role), role)
+    rewards_check(run, tokenizer, config)
+    prompts, held_out = prompts_load(run, tokenizer, config)
     examples: list[Group] = []
     if config.ptx_coef:
         limit = min(config.max_context_tokens, model_directory_check(base).context_tokens)
@@ -160,49 +108,7 @@ def main(run: RunDir) -> None:
         drawing.refresh(actor, step=trained.steps + 1)
         after = evaluate()
     report = held_out_report(trained.before, after, config)
-    _publish(run, actor, base, tokenizer, config, trained, report)
-
-
-def _publish(
-    run: RunDir,
-    actor: Any,
-    base: Path,
-    tokenizer: Any,
-    config: PpoConfig,
-    trained: Trained,
-    report: dict[str, Any] | None,
-) -> None:
-    model = policy_publish(actor, base)
-    weights_check(model)
-    weights_round(model, seed=config.seed)
-    folder = run.output("model")
-    model_save(model, tokenizer, folder)
-    facts = model_directory_check(folder)
-    last = {
-        name: fmean(values[-_LAST_STEPS:])
-        for name, values in trained.history.items()
-        if name.startswith(("objective/", "policy/", "loss/", "val/", "canary/"))
-    }
-    run.succeed(
-        outputs={"model": "model"},
-        result={
-            "architecture": facts.architecture,
-            "parameters": facts.parameters,
-            "dtype": facts.dtype,
-            "context_tokens": facts.context_tokens,
-            "chat_template": facts.chat_template,
-            "steps": trained.steps,
-            "steps_planned": trained.planned,
-            "stopped_early": trained.stopped,
-            "held_out": report,
-            "last_steps": last,
-            "kl": trained.history.get("objective/kl", []),
-            "scores": trained.history.get("objective/scores", []),
-            "losses": trained.history.get("loss/policy_avg", []),
-            "tokens": trained.tokens,
-            "seconds": trained.seconds,
-        },
-    )
+    outcome_publish(run, actor, base, tokenizer, config, trained, report)
 
 
 if __name__ == "__main__":

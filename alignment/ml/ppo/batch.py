@@ -42,14 +42,22 @@ class Batch:
 
     def row(self, row: Row, places: Sequence[int], values: Sequence[Tensor]) -> Tensor:
         """Values of the answers in a row, in the row's order, (S,). places: of the row's groups."""
-        first = _firsts(self.groups)
-        return torch.cat(
-            [
-                values[first[places[index]] + number]
-                for index in row.indices
-                for number in range(len(self.groups[places[index]].answers))
-            ]
-        )
+        return torch.cat(row_values(self.groups, row, places, values))
+
+
+def row_values(
+    groups: Sequence[Group], row: Row, places: Sequence[int], values: Sequence[Tensor]
+) -> list[Tensor]:
+    """What belongs to the answers in a row, in the row's order, of one an answer of all groups.
+
+    places: of the row's groups among `groups`.
+    """
+    first = _firsts(groups)
+    return [
+        values[first[places[index]] + number]
+        for index in row.indices
+        for number in range(len(groups[places[index]].answers))
+    ]
 
 
 def _firsts(groups: Sequence[Group]) -> list[int]:
@@ -61,7 +69,7 @@ def _firsts(groups: Sequence[Group]) -> list[int]:
     return firsts
 
 
-def _by_answer(
+def by_answer_lay(
     groups: Sequence[Group], rows: Sequence[Row], found: Iterable[Tensor]
 ) -> list[Tensor]:
     """Flat values of rows, (S,) each, as one (T,) an answer, groups and answers in their order."""
@@ -103,13 +111,13 @@ def batch_make(
             spread.append(entropy_S)
             theirs.append(reference_logprobs(reference, actor, row, config.temperature))
             worth.append(token_values(critic, row))
-    logprobs = _by_answer(groups, rows, ours)
-    values = _by_answer(groups, rows, worth)
+    logprobs = by_answer_lay(groups, rows, ours)
+    values = by_answer_lay(groups, rows, worth)
     lengths_B = torch.tensor([len(one) for one in logprobs])
     mask_BT = (torch.arange(int(lengths_B.max())) < lengths_B[:, None]).to(logprobs[0].device)
     logprobs_BT, values_BT, theirs_BT = (
         pad_sequence(one, batch_first=True)
-        for one in (logprobs, values, _by_answer(groups, rows, theirs))
+        for one in (logprobs, values, by_answer_lay(groups, rows, theirs))
     )
     kl_BT = kl_estimates(logprobs_BT, theirs_BT, config.kl_estimator).masked_fill(~mask_BT, 0.0)
     rewards_BT = token_rewards(kl_BT, scores_B.to(kl_BT.device), mask_BT, kl_coef)

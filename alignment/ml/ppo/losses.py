@@ -42,13 +42,17 @@ def kl_estimates(logprobs: Tensor, reference_logprobs: Tensor, estimator: str) -
 
     "k1": the log-ratio, unbiased, of either sign. "k3": ratio − 1 − log-ratio of the reference to
     the policy, unbiased too and never negative (Schulman 2020, "Approximating KL divergence").
+    "k2": half the log-ratio's square, biased and never negative; of the three it is the one whose
+    own gradient is the KL's, on average over the policy's tokens.
     """
     gap = reference_logprobs - logprobs
     if estimator == "k1":
         return -gap
+    if estimator == "k2":
+        return 0.5 * gap.square()
     if estimator == "k3":
         return torch.expm1(gap) - gap
-    raise ValueError(f"estimator: wanted k1 or k3, got {estimator!r}")
+    raise ValueError(f"estimator: wanted k1, k2 or k3, got {estimator!r}")
 
 
 def token_rewards(kl_BT: Tensor, scores_B: Tensor, mask_BT: Tensor, kl_coef: float) -> Tensor:
@@ -91,17 +95,23 @@ def advantages_estimate(
 
 
 def policy_losses(
-    logprobs_S: Tensor, old_logprobs_S: Tensor, advantages_S: Tensor, *, cliprange: float
+    logprobs_S: Tensor,
+    old_logprobs_S: Tensor,
+    advantages_S: Tensor,
+    *,
+    cliprange: float,
+    cliprange_high: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(loss of each token, whether the clip held it back), each (S,).
 
-        max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε))        ρ = π(token) / π_old(token)
+        max(−A·ρ, −A·clip(ρ, 1 − ε, 1 + ε'))        ρ = π(token) / π_old(token)
 
-    Schulman et al. 2017 (arXiv:1707.06347), eq. 7.
+    Schulman et al. 2017 (arXiv:1707.06347), eq. 7. cliprange_high: ε', ε unless given.
     """
+    high = cliprange if cliprange_high is None else cliprange_high
     ratio_S = torch.exp(logprobs_S - old_logprobs_S)
     free_S = -advantages_S * ratio_S
-    held_S = -advantages_S * ratio_S.clamp(1.0 - cliprange, 1.0 + cliprange)
+    held_S = -advantages_S * ratio_S.clamp(1.0 - cliprange, 1.0 + high)
     return torch.maximum(free_S, held_S), held_S > free_S
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignment.ml.configs import PpoConfig
+from alignment.ml.configs import OnlineSettings
 from alignment.ml.ppo.losses import entropies
 from alignment.ml.rounding import stochastic_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states
@@ -37,7 +37,7 @@ def autocast(dtype: str) -> AbstractContextManager[Any]:
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def actor_load(folder: Path, config: PpoConfig) -> Any:
+def actor_load(folder: Path, config: OnlineSettings) -> Any:
     """The policy to improve: every weight, or an adapter around it (Hu et al. 2021)."""
     model = model_load(folder, dtype="float32")
     return _ready(_adapter_add(model, config, "CAUSAL_LM"), config)
@@ -51,7 +51,7 @@ def reference_load(folder: Path) -> Any:
     return model.to(device_choose())
 
 
-def critic_load(reward: Path | None, base: Path, config: PpoConfig) -> Any:
+def critic_load(reward: Path | None, base: Path, config: OnlineSettings) -> Any:
     """The model of an answer's worth while it is being written.
 
     Started from the reward model, head included, so that it knows from its first step what an
@@ -79,7 +79,7 @@ def critic_load(reward: Path | None, base: Path, config: PpoConfig) -> Any:
     return _ready(model, config)
 
 
-def _adapter_add(model: Any, config: PpoConfig, task: str) -> Any:
+def _adapter_add(model: Any, config: OnlineSettings, task: str) -> Any:
     if not config.lora_rank:
         return model
     adapter = peft.LoraConfig(
@@ -92,7 +92,7 @@ def _adapter_add(model: Any, config: PpoConfig, task: str) -> Any:
     return peft.get_peft_model(model, adapter)
 
 
-def _ready(model: Any, config: PpoConfig) -> Any:
+def _ready(model: Any, config: OnlineSettings) -> Any:
     # The ratio of an update to the draw must be 1 where nothing was learnt: no dropout.
     _dropout_off(model)
     attach(model)
@@ -109,7 +109,7 @@ def _dropout_off(model: nn.Module) -> None:
             module.attention_dropout = 0.0
 
 
-def optimizer_of(model: Any, lr: float, config: PpoConfig) -> torch.optim.Optimizer:
+def optimizer_of(model: Any, lr: float, config: OnlineSettings) -> torch.optim.Optimizer:
     """AdamW over what is trained; decay on matrices alone."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return optimizer_make(

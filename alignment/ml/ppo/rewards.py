@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignment.ml.checkers import REFERENCES_NAME, checker_get, references_check, references_load
 from alignment.ml.combined_reward import combined_score, safety_share, whiten
-from alignment.ml.configs import PpoConfig
+from alignment.ml.configs import OnlineSettings
 from alignment.ml.scoring import Scorer
 from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.chat import reward_token_id
@@ -51,7 +51,7 @@ class Reward(Protocol):
 class ModelReward:
     """A reward model's score, read at an answer's last token or at a token behind it."""
 
-    def __init__(self, folder: Path, config: PpoConfig) -> None:
+    def __init__(self, folder: Path, config: OnlineSettings) -> None:
         self.figures: dict[str, float] = {}
         reading = reward_token_id(tokenizer_load(folder))
         self._reading = [] if reading is None else [reading]
@@ -121,7 +121,7 @@ class CheckerReward:
         )
 
 
-def reward_make(run: RunDir, config: PpoConfig, prompt_ids: Sequence[str]) -> Reward:
+def reward_make(run: RunDir, config: OnlineSettings, prompt_ids: Sequence[str]) -> Reward:
     """The reward that the run's inputs and settings ask for. Raises RefusedError if they do not
     fit each other."""
     references = run.input("references") / REFERENCES_NAME if run.has_input("references") else None
@@ -163,7 +163,7 @@ def vocabulary_check(policy_tokenizer: Any, folder: Path, role: str) -> None:
             )
 
 
-def scores_shape(scores_B: Tensor, ended_B: Tensor, config: PpoConfig) -> Tensor:
+def scores_shape(scores_B: Tensor, ended_B: Tensor, config: OnlineSettings) -> Tensor:
     """Scores as PPO sees them, (B,): whitened, scaled and shifted, clipped, less the penalty of
     answers that did not end."""
     shaped_B = whiten(scores_B) if config.whiten_scores else scores_B

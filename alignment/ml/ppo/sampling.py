@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from alignment.ml.configs import PpoConfig
+from alignment.ml.configs import OnlineSettings
 from alignment.ml.ppo.networks import autocast, plain_weights, rounded_weights, token_logprobs
 from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, pack
@@ -83,7 +83,7 @@ class Canary:
         self._groups = [Group(prompt, [answer]) for prompt, answer in sequences]
         self._before: tuple[list[float], list[float]] | None = None  # (trainer's, engine's)
 
-    def check(self, sampler: Sampler, actor: Any, config: PpoConfig, *, step: int) -> float:
+    def check(self, sampler: Sampler, actor: Any, config: OnlineSettings, *, step: int) -> float:
         """How far engine and trainer are apart, mean nats a token.
 
         Raises CanaryError if that is more than the tolerance, or if the trainer's log-probabilities
@@ -115,7 +115,7 @@ class Canary:
         return apart
 
 
-def canary_make(prompts: Sequence[LaidPrompt], tokenizer: Any, config: PpoConfig) -> Canary:
+def canary_make(prompts: Sequence[LaidPrompt], tokenizer: Any, config: OnlineSettings) -> Canary:
     """A canary on the first prompts, each "answered" with its own words."""
     length = min(_CANARY_TOKENS, config.max_tokens)
     sequences = []
@@ -136,7 +136,7 @@ class Drawing:
         folder: Path,
         tokenizer: Any,
         prompts: Sequence[LaidPrompt],
-        config: PpoConfig,
+        config: OnlineSettings,
         sampler: Sampler | None = None,
     ) -> None:
         """prompts: all that will be asked, for the room they need. sampler: given in tests."""
@@ -237,7 +237,7 @@ class Drawing:
         return answer_decode(self._tokenizer, written)
 
 
-def room_tokens(folder: Path, config: PpoConfig) -> int:
+def room_tokens(folder: Path, config: OnlineSettings) -> int:
     """Tokens a prompt may have, so that an answer fits behind it."""
     context = min(config.max_context_tokens, model_directory_check(folder).context_tokens - 1)
     return context - config.max_tokens

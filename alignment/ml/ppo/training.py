@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alignment.ml.configs import PpoConfig
+from alignment.ml.configs import OnlineSettings, PpoConfig
 from alignment.ml.data import steps_places
 from alignment.ml.ppo.batch import batch_make
 from alignment.ml.ppo.losses import AdaptiveKl
@@ -40,7 +40,7 @@ class Pretraining:
         return found
 
 
-def steps_plan(prompts: int, config: PpoConfig) -> list[list[int]]:
+def steps_plan(prompts: int, config: OnlineSettings) -> list[list[int]]:
     """The prompts of every step, as places: each epoch takes each prompt once, in its own order."""
     epochs = steps_places(
         [1] * prompts, epochs=config.epochs, per_step=config.prompts_per_step, seed=config.seed

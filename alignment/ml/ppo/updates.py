@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from alignment.ml.configs import PpoConfig
+from alignment.ml.configs import OnlineSettings, PpoConfig
 from alignment.ml.ppo.batch import Batch
 from alignment.ml.ppo.losses import policy_losses, value_losses
 from alignment.ml.ppo.networks import autocast, optimizer_of, token_logprobs, token_values
@@ -105,7 +105,7 @@ def norm_clip(weights: Sequence[Tensor], limit: float) -> float:
     return float(nn.utils.clip_grad_norm_(weights, limit if limit else math.inf))
 
 
-def learning_rate_share(step: int, config: PpoConfig) -> float:
+def learning_rate_share(step: int, config: OnlineSettings) -> float:
     """The share of the rates at step 0, 1, …: from a tenth, in a line, constant behind the warm-up
     (Ouyang et al. 2022, appendix C.4)."""
     if step >= config.warmup_steps:

@@ -1,0 +1,73 @@
+"""Settings of group relative policy optimisation. Standard library only."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from alignment.ml.configs.checks import positive_check
+from alignment.ml.configs.online import GroupSettings
+from modelhub.ml.configs import require
+
+GRPO_LOSSES = ("grpo", "dapo", "dr_grpo")
+REWARD_SCALES = ("group", "batch", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GrpoConfig(GroupSettings):
+    """Improve a policy by clipped updates of its tokens, an answer's advantage its score among the
+    others to its prompt. Reads `base` (the policy), `prompts`, and what rewards it: `reward`, or
+    `reward` and `safety` (reward models), or `references` for a checker. May read `reference` (the
+    policy that KL is counted from; else `base`) and `evaluation_prompts`, never trained on. Writes
+    output `model`."""
+
+    PROGRAM: ClassVar[str] = "grpo"
+    samples: int = 8  # answers to each prompt, two at least: each is weighed against the others
+    # How tokens count: "grpo" each answer alike, "dapo" each token alike, "dr_grpo" each token
+    # alike and by max_tokens, so that no length is favoured
+    loss: str = "dapo"
+    scale_rewards: str = "group"  # divided by the deviation of the "group", the "batch", or "none"
+    cliprange: float = 0.2  # of a token's ratio, downwards
+    cliprange_high: float = 0.2  # upwards; DAPO's clip-higher takes 0.28
+    kl_coef: float = 0.0  # β, of the KL from the reference; 0: it is counted, and does nothing
+    kl_in: str = "loss"  # or "reward"
+    kl_estimator: str = "k3"  # in the loss "k2" or "k3"; in the reward "k1" (log-ratio) or "k3"
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, wanted: str) -> None:
+            require(ok, self.PROGRAM, field, getattr(self, field), wanted)
+
+        self.group_check()
+        positive_check(self, "cliprange", "cliprange_high")
+        check(self.loss in GRPO_LOSSES, "loss", " or ".join(GRPO_LOSSES))
+        check(self.scale_rewards in REWARD_SCALES, "scale_rewards", " or ".join(REWARD_SCALES))
+
+
+# Named after who published them; what their papers leave to the size of the model is left out.
+PRESETS: dict[str, dict[str, Any]] = {
+    # Shao et al. 2024 (arXiv:2402.03300), section 4.2: 64 answers a prompt, β 0.04, one update.
+    "GRPO": {
+        "samples": 64,
+        "prompts_per_step": 16,
+        "max_tokens": 1024,
+        "loss": "grpo",
+        "scale_rewards": "group",
+        "kl_in": "loss",
+        "kl_estimator": "k3",
+        "kl_coef": 0.04,
+        "iterations": 1,
+        "lr": 1e-6,
+    },
+    # Liu et al. 2025 (arXiv:2503.20783): no deviation, no length, no KL.
+    "Dr. GRPO": {"loss": "dr_grpo", "scale_rewards": "none", "kl_coef": 0.0, "lr": 1e-6},
+    # Yu et al. 2025 (arXiv:2503.14476): tokens alike, clip-higher, no KL; prompts that tell nothing
+    # are dropped, not drawn again.
+    "DAPO": {
+        "samples": 16,
+        "loss": "dapo",
+        "scale_rewards": "group",
+        "cliprange": 0.2,
+        "cliprange_high": 0.28,
+        "equal_groups": "drop",
+        "kl_coef": 0.0,
+        "lr": 1e-6,
+    },
+}
