@@ -20,6 +20,7 @@ from alignment.ml.configs import (
     JudgeConfig,
     KtoConfig,
     MergeAdapterConfig,
+    OnlineDpoConfig,
     OrpoConfig,
     PpoConfig,
     RejectionConfig,
@@ -29,6 +30,7 @@ from alignment.ml.configs import (
     SftConfig,
 )
 from alignment.ml.configs.grpo import PRESETS as GRPO_PRESETS
+from alignment.ml.configs.online_dpo import PRESETS as ONLINE_DPO_PRESETS
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
 from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
@@ -316,6 +318,26 @@ _METHODS = (
                 name="dapo",
                 title="DAPO (arXiv:2503.14476)",
                 settings=GRPO_PRESETS["DAPO"],
+            ),
+        ),
+    ),
+    Method(
+        config=OnlineDpoConfig,
+        title="Online DPO",
+        about="DPO on pairs of the policy's own answers, judged as it trains.",
+        docs="algorithms/online-dpo.md",
+        inputs=(_BASE, _PROMPTS, *_REWARDED, _REFERENCE, _EVALUATION_PROMPTS),
+        registers="policy",
+        presets=(
+            Preset(
+                name="oaif",
+                title="Online AI feedback (arXiv:2402.04792)",
+                settings=ONLINE_DPO_PRESETS["OAIF"],
+            ),
+            Preset(
+                name="best_worst",
+                title="Best and worst of eight (arXiv:2405.07863)",
+                settings=ONLINE_DPO_PRESETS["best and worst of eight"],
             ),
         ),
     ),

@@ -200,6 +200,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "ppo": "alignment.ml.ppo",
     "rloo": "alignment.ml.online.rloo",
     "grpo": "alignment.ml.online.grpo",
+    "online_dpo": "alignment.ml.online.dpo",
     "evaluate": "alignment.ml.evaluate",
     "judge": "alignment.ml.judge",
     "self_instruct": "alignment.ml.self_instruct",

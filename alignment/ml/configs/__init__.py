@@ -11,6 +11,7 @@ from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.kto import KtoConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
 from alignment.ml.configs.online import GroupSettings, OnlineSettings
+from alignment.ml.configs.online_dpo import OnlineDpoConfig
 from alignment.ml.configs.orpo import OrpoConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.rejection import RejectionConfig
@@ -31,6 +32,7 @@ __all__ = [
     "JudgeConfig",
     "KtoConfig",
     "MergeAdapterConfig",
+    "OnlineDpoConfig",
     "OnlineSettings",
     "OrpoConfig",
     "PpoConfig",

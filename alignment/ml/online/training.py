@@ -8,7 +8,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from alignment.ml.allocator import memory_keep
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.divergence import below_reason, divergence_stop, rise_reason
 from alignment.ml.online.batch import Batch, batch_make
@@ -20,6 +19,7 @@ from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_p
 from alignment.ml.ppo.rewards import Reward, reward_make, scores_shape
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.training import Trained, steps_plan
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.rundir import NotFinite, RunDir

@@ -34,3 +34,12 @@ def references_write(folder: Path) -> Path:
         folder / "references.jsonl", [ReferenceRecord(prompt_id=one, answer="A") for one in ids]
     )
     return folder
+
+
+def plain_logprobs(model: Any, prompt: list[int], answer: list[int]) -> Any:
+    """log p of each token of an answer behind its prompt, by transformers alone, (T,)."""
+    import torch
+
+    logits_TV = model(input_ids=torch.tensor([prompt + answer])).logits[0].float()
+    logs_TV = torch.log_softmax(logits_TV[len(prompt) - 1 : -1], -1)
+    return logs_TV.gather(1, torch.tensor(answer)[:, None])[:, 0]

@@ -159,6 +159,7 @@ def test_grpo_is_trl_s(base, tmp_path, loss, scale, high):
         loss_type=loss,
         scale_rewards=scale,
         epsilon_high=high,
+        use_bias_correction_kl=False,  # the paper's; ours has k2 for an unbiased gradient
     )
     if loss == "dapo":  # the KL's mean over tokens is the figure that is logged
         ours += BETA * figures["loss/kl_avg"]
