@@ -186,6 +186,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "generate": "modelhub.ml.generate",
     "pretrain": "modelhub.ml.pretraining",
+    "playground": "modelhub.ml.playground",
     "reward": "alignment.ml.reward",
     "reward_ensemble": "alignment.ml.reward_ensemble",
     "rejection": "alignment.ml.rejection",

@@ -149,6 +149,15 @@ def run_log_tail(run: Run, *, max_bytes: int = 16_384) -> str:
     return "".join(c for c in "\n".join(lines) if c in "\n\t" or c.isprintable())
 
 
+def run_told(run: Run, name: str) -> Any:
+    """What a JSON file in the run's directory says, which its program replaces as it works; None
+    where there is none yet, or the directory lies on another machine."""
+    try:
+        return json.loads((run_folder(run) / name).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def _folder_make(folder: Path | str) -> Path:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import views
+from modelhub import playground_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
@@ -11,6 +11,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("versions/<str:version_uid>/", views.version_detail, name="version_detail"),
     path("versions/<str:version_uid>/verify/", views.version_verify, name="version_verify"),
     path("versions/<str:version_uid>/alias/", views.version_alias, name="version_alias"),
+    path("playground/", playground_views.playground, name="playground"),
+    path("playground/<str:run_uid>/", playground_views.trial, name="playground_trial"),
     path("runs/", views.run_list, name="run_list"),
     path("compare/", views.run_compare, name="run_compare"),
     path("runs/<str:run_uid>/", views.run_detail, name="run_detail"),

@@ -1,0 +1,40 @@
+"""Trials of the playground are runs like any other: queued here, worked off by a worker."""
+
+from collections.abc import Sequence
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.utils.translation import gettext
+
+from modelhub.errors import ApplicationError
+from modelhub.ml.trials import PlaygroundConfig
+from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.playground import WRITES
+from modelhub.selectors.versions import version_inputs
+from modelhub.services.runs import run_create
+
+
+@transaction.atomic
+def playground_trial_request(
+    *, config: PlaygroundConfig, versions: Sequence[ModelVersion], requested_by: User | None
+) -> Run:
+    """Queue a trial of these versions, which `config.models` names in their order.
+
+    Raises ApplicationError for a version that writes no text, or an adapter without its base.
+    """
+    inputs: dict[str, Artifact] = {}
+    for place, version in enumerate(versions):
+        if version.role not in WRITES:
+            raise ApplicationError(
+                gettext("%(version)s is a %(role)s model: it writes no text.")
+                % {"version": version, "role": version.get_role_display()},
+                {"field": "versions"},
+            )
+        inputs |= version_inputs(version=version, role=f"model_{place}")
+    return run_create(
+        program=config.PROGRAM,
+        config=config,
+        inputs=inputs,
+        label=" ".join(config.prompt.split())[:120],
+        requested_by=requested_by,
+    )
