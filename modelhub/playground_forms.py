@@ -1,4 +1,4 @@
-"""The playground's form: a prompt, the versions to ask, and the ways to decode, each with its knobs."""
+"""The playground's form: a prompt, the versions to ask, and ways to decode, with their knobs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +46,13 @@ class Way:
 
 
 WAYS = (
-    Way(name="greedy", kind="greedy", label=_("Greedy"), about=_("always the likeliest token"), knobs={}),
+    Way(
+        name="greedy",
+        kind="greedy",
+        label=_("Greedy"),
+        about=_("always the likeliest token"),
+        knobs={},
+    ),
     Way(
         name="temperature",
         kind="sample",
@@ -187,15 +193,14 @@ class PlaygroundForm(forms.Form):
         given = super().clean() or {}
         chosen = [self._versions[uid] for uid in given.get("versions", ())]
         if len(chosen) > MOST_MODELS:
-            self.add_error(
-                "versions", gettext("Choose %(most)s at most.") % {"most": MOST_MODELS}
-            )
+            self.add_error("versions", gettext("Choose %(most)s at most.") % {"most": MOST_MODELS})
         strategies = []
         for way in WAYS:
             if not given.get(f"use_{way.name}"):
                 continue
             knobs = {
-                knob: default if given.get(f"{way.name}_{knob}") is None
+                knob: default
+                if given.get(f"{way.name}_{knob}") is None
                 else given[f"{way.name}_{knob}"]
                 for knob, default in way.knobs.items()
             }
@@ -249,5 +254,3 @@ def _way_of(strategy: Mapping[str, Any]) -> Way | None:
 def _version_words(version: ModelVersion) -> str:
     aliases = ", ".join(alias.name for alias in version.aliases.all())
     return f"{version} ({aliases})" if aliases else str(version)
-
-

@@ -50,10 +50,10 @@ def playground(request: HttpRequest) -> HttpResponse:
 
 @require_safe
 @hub_page
-def trial(request: HttpRequest, run_uid: str) -> HttpResponse:
+def trial(request: HttpRequest, trial_uid: str) -> HttpResponse:
     """A trial and, beside it, the form with its settings; to htmx its answers so far, or nothing
     (204) if they are as the page has them."""
-    run = run_get(uid=run_uid)
+    run = run_get(uid=trial_uid)
     config = trials.trial_config(run) if run is not None else None
     if run is None or config is None:
         raise Http404("Not found.")

@@ -45,6 +45,7 @@ class Side:
     round: Round
     version: ModelVersion
     run: Run
+    trial: Run
     token: ProjectToken
 
     def uids(self) -> dict[str, str]:
@@ -66,6 +67,7 @@ class Side:
             "model_name": self.version.model.name,
             "name": self.version.model.name,
             "run_uid": self.run.uid,
+            "trial_uid": self.trial.uid,
             "number": str(self.version.number),
             "sha256": self.version.artifact.sha256,
             "token_uid": self.token.uid,
@@ -131,6 +133,10 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
         round=round,
         version=version,
         run=run,
+        trial=Run.objects.create(
+            program="playground",
+            config={"prompt": "Why?", "models": ["policy v1"], "strategies": [{"kind": "greedy"}]},
+        ),
         token=project_token_create(project=project, name=f"{name} product")[0],
     )
 

@@ -1,5 +1,6 @@
 """Reading the playground: what may be tried, what was tried, and a trial's answers so far."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,13 @@ class TokenShown:
     others: Sequence[Sequence[Any]]  # (text, p, q), likeliest first
     is_over: bool  # an ending token, or behind a stop word
     level: int  # 0: expected … 5: a surprise
+
+    @property
+    def label(self) -> str:
+        """A name for what cannot be seen: spaces and line ends as signs; "" for a word."""
+        if self.text.strip():
+            return ""
+        return self.text.replace("\n", "⏎").replace("\t", "⇥").replace(" ", "␣")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +157,7 @@ def _cell(
     # A probability that rounds to nothing is not the end of the logarithm.
     nats = math.fsum(-math.log(max(one.p, 1e-30)) for one in tokens) / len(tokens)
     ids = [one.text for one in tokens if not one.is_over]
-    pairs = list(zip(ids, ids[1:], strict=False))
+    pairs = list(itertools.pairwise(ids))
     return CellShown(
         uid=uid,
         model=model,

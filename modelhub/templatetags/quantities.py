@@ -1,5 +1,6 @@
 """How the hub's pages write numbers, times and facts."""
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -92,3 +93,21 @@ def _transposed(value: Any) -> Any:
         if all(item.keys() == names for item in value):
             return {name: [item[name] for item in value] for name in names}
     return value
+
+
+@register.filter(name="json")
+def json_attribute(value: Any) -> str:
+    """JSON values as text for a data attribute, which the template escapes."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+@register.filter
+def percent(share: float | None) -> str:
+    """A share as "43 %"; "–" where there is none."""
+    return "–" if share is None else f"{100 * share:.0f} %"
+
+
+@register.filter
+def visible(text: str) -> str:
+    """A token's text on one line: line ends and tabs as signs."""
+    return text.replace("\n", "⏎").replace("\t", "⇥")

@@ -20,10 +20,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.ml
 
-from modelhub.ml.adapter import ModelInput  # noqa: E402
-from modelhub.ml.checkpoint import model_load  # noqa: E402
-from modelhub.ml.playground import Token, Writer, logits_shaper, prompt_lay  # noqa: E402
-from tests.tiny_model import tiny_model_write, tiny_tokenizer  # noqa: E402
+from modelhub.ml.adapter import ModelInput
+from modelhub.ml.checkpoint import model_load
+from modelhub.ml.playground import Token, Writer, logits_shaper, prompt_lay
+from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 PROGRAM = "modelhub.ml.playground"
 GREEDY = {"kind": "greedy"}
