@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from alignment.ml.configs import OnlineSettings
-from alignment.ml.divergence import below_reason, divergence_stop, rise_reason
 from alignment.ml.online.batch import Batch, batch_make
 from alignment.ml.online.losses import equal_prompts
 from alignment.ml.online.updates import Learner
@@ -22,6 +21,7 @@ from alignment.ml.ppo.training import Trained, steps_plan
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.divergence import below_reason, divergence_stop, rise_reason
 from modelhub.ml.rundir import NotFinite, RunDir
 
 

@@ -7,8 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml.divergence import Diverged
-
 from alignment.ml import checkers
 from alignment.ml.configs import GrpoConfig, RlooConfig
 from alignment.ml.configs.grpo import PRESETS as GRPO_PRESETS
@@ -20,6 +18,7 @@ from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, attach
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
+from modelhub.ml.divergence import Diverged
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.online.runs import online_run_make, plain_logprobs, references_write
 from tests.alignment.ml.ppo.runs import figures_of
