@@ -40,15 +40,15 @@ class AnnotatorProgress:
 def annotator_progress(*, membership: Membership) -> AnnotatorProgress:
     """Three queries, of which only the count of all submissions grows with what was done."""
     return AnnotatorProgress(
-        submitted=Submission.objects.filter(annotator=membership).count(),
+        submitted=_standing().filter(annotator=membership).count(),
         submitted_today=submitted_today(membership=membership),
         open=open_count(membership=membership),
     )
 
 
 def submitted_today(*, membership: Membership) -> int:
-    """The person's submissions since midnight, UTC. One query, over those alone."""
-    return Submission.objects.filter(annotator=membership, created_at__gte=_midnight()).count()
+    """What the person sent since midnight, UTC, and did not take back. One query, over a day's."""
+    return _standing().filter(annotator=membership, created_at__gte=_midnight()).count()
 
 
 def open_count(*, membership: Membership) -> int:
@@ -82,13 +82,18 @@ def _desk(qualification: bool, order: Project.Order) -> Prepared:
         member.project = Project(pk=project, queue_order=order)
         queue = QUALIFICATION if qualification else WORK
         first = tasks_in_front(membership=member, queue=queue, window=OPEN_AT_MOST)
-        today = Submission.objects.filter(annotator=annotator, created_at__gte=midnight)
+        today = _standing().filter(annotator=annotator, created_at__gte=midnight)
         unread = Notification.objects.filter(recipient=annotator, read_at=None)
         return Membership.objects.filter(pk=annotator).values_list(
             Counted(today), first, Counted(unread)
         )
 
     return Prepared(build, numbers=("annotator", "project"), times=("midnight",))
+
+
+def _standing() -> QuerySet[Submission]:
+    """Submissions that were not taken back: the work that was done."""
+    return Submission.objects.exclude(status=Submission.Status.WITHDRAWN)
 
 
 def _midnight() -> datetime:

@@ -9,6 +9,7 @@ from annotation import selectors
 from annotation.models import Membership, Project, Submission
 from annotation.services.assignments import assignment_next, assignment_skip
 from annotation.services.projects import membership_remove
+from annotation.services.submissions import submission_reopen
 from annotation.shown_order import order_shuffled
 from annotation.tasks import expire_assignments
 from tests.annotation.judged import make_answered_batch, rank_all
@@ -62,6 +63,12 @@ def test_progress_counts_ones_own_work_and_what_is_open(project: Project, ann: M
     assert selectors.annotator_progress(membership=ann) == selectors.AnnotatorProgress(
         submitted=4, submitted_today=3, open=0
     )
+    taken_back = Submission.objects.filter(annotator=ann).last()
+    submission_reopen(submission=taken_back)
+    assert selectors.annotator_progress(membership=ann) == selectors.AnnotatorProgress(
+        submitted=3, submitted_today=2, open=0
+    )
+    assert selectors.desk_counts(membership=ann)["submitted_today"] == 2
 
 
 def test_a_batch_is_complete_when_every_slot_holds_a_submission(

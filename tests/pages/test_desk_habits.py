@@ -394,3 +394,28 @@ def test_at_200_percent_what_has_the_focus_is_not_hidden_by_what_sticks(
         page.wait_for_timeout(20)
         hidden.add(page.evaluate(HIDDEN_FOCUS))
     assert hidden <= {""}, "\n".join(sorted(hidden))
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_what_is_pointed_at_is_covered_by_nothing(open_page, project, alice, wide) -> None:
+    """Magnified to 200 %, and on a phone, where it has a line of the bar to itself."""
+    builders.make_task(project, "pair", ("One answer. " * 60, "Another answer. " * 60))
+    page = open_page(alice, annotate_path(project), wide=wide)
+    if wide:
+        page.set_viewport_size({"width": 720, "height": 450})
+    task_wait(page)
+    press(page, "1")  # before anybody could have read them
+    saved_wait(page)
+    page.reload()
+    task_wait(page)
+    hint = page.locator("[data-hint]")
+    expect(hint).to_contain_text("Your first choice came after")
+    notice = page.locator("[data-notices] li")
+    expect(notice).to_contain_text("Your draft is back.")
+    top = hint.bounding_box()["y"]
+    below = [notice] if wide else [notice, page.locator(".degrees")]
+    for one in below:
+        box = one.bounding_box()
+        assert box["y"] + box["height"] <= top
+    bar = page.locator(".desk-bar").bounding_box()
+    assert bar["y"] <= top and bar["height"] <= 112
