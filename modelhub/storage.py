@@ -115,6 +115,45 @@ def orphans_sweep(*, older_than_s: float = 3600) -> int:
     return removed
 
 
+def contents_unnamed(*, older_than_s: float = 3600) -> list[tuple[str, int]]:
+    """(name, bytes) of what lies in the store and no artifact names, largest first.
+
+    What is younger may be about to be registered. One query.
+    """
+    names = {path.name for path in Path(settings.ARTIFACTS_DIR).glob("*") if _is_sha256(path.name)}
+    names -= set(Artifact.objects.filter(sha256__in=names).values_list("sha256", flat=True))
+    found = []
+    for name in names:
+        folder = Path(settings.ARTIFACTS_DIR) / name
+        try:
+            # The manifest is written last but for the folder's own renaming.
+            if time.time() - max(folder.stat().st_mtime, folder.stat().st_ctime) <= older_than_s:
+                continue
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        except FileNotFoundError:
+            continue  # another collection has just removed it
+        found.append((name, size))
+    return sorted(found, key=lambda one: (-one[1], one[0]))
+
+
+def content_remove(sha256: str) -> bool:
+    """Remove stored files that no artifact names: out of sight at once, then file by file.
+
+    Returns whether there were any; files that an artifact names again stay.
+    """
+    folder = Path(settings.ARTIFACTS_DIR) / sha256
+    aside = folder.with_name(f"{_TEMPORARY_PREFIX}removed-{uuid.uuid4().hex}")
+    if not _is_sha256(sha256) or Artifact.objects.filter(sha256=sha256).exists():
+        return False
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return False
+    path_sync(folder.parent)
+    shutil.rmtree(aside, ignore_errors=True)
+    return True
+
+
 def run_folder(run: Run) -> Path:
     """The run's directory. It may not exist yet, or lie on another machine."""
     return Path(settings.RUNS_DIR) / run.uid

@@ -41,6 +41,13 @@ def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
             "size_bytes": content.size_bytes,
         },
     )
+    if not storage.artifact_folder(artifact).is_dir():
+        # A collection of garbage took the files between their storing and this row.
+        artifact.delete()
+        raise ConflictError(
+            gettext("The files were removed as unused just now. Store them again."),
+            {"sha256": artifact.sha256},
+        )
     if artifact.kind != kind:
         raise ConflictError(
             gettext("These files are already stored as %(kept)s, not as %(kind)s.")
