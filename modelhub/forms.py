@@ -7,6 +7,8 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from modelhub.ml.configs import ConfigError, ImportModelConfig
+from modelhub.ml.pretraining.planner import Ask, Plan, PlanError, plan
+from modelhub.ml.pretraining.presets import SIZES
 from modelhub.models import ModelVersion, uid_new
 from modelhub.packaged import packaged_models
 
@@ -117,3 +119,101 @@ class AliasForm(forms.Form):
         widget=forms.TextInput(attrs={"autocomplete": "off"}),
     )
     reason = forms.CharField(label=_("Reason"), max_length=300, required=False)
+
+
+class PlannerForm(forms.Form):
+    """What a pretraining run is planned to be. `plan` is set once the form is valid."""
+
+    model = forms.ChoiceField(
+        label=_("Model"),
+        choices=[
+            (name, [(f"{name}/{size}", f"{name} {size}") for size in sizes])
+            for name, sizes in SIZES.items()
+        ],
+        initial="llama/7b",
+    )
+    tokens_billions = forms.FloatField(
+        label=_("Tokens, in billions"), min_value=0.000001, max_value=1e9, initial=140
+    )
+    vocabulary = forms.IntegerField(
+        label=_("Vocabulary"), min_value=2, max_value=10_000_000, initial=32_000
+    )
+    block_tokens = forms.IntegerField(
+        label=_("Tokens of a block"), min_value=8, max_value=10_000_000, initial=2048
+    )
+    blocks_per_pass = forms.IntegerField(
+        label=_("Blocks of a pass"),
+        min_value=1,
+        max_value=100_000,
+        initial=4,
+        help_text=_("On one device at once."),
+    )
+    dtype = forms.ChoiceField(
+        label=_("Products in"),
+        choices=[("bfloat16", "bfloat16"), ("float32", "float32")],
+        initial="bfloat16",
+    )
+    optimizer = forms.ChoiceField(
+        label=_("Optimizer"), choices=[("adamw", "AdamW"), ("muon", "Muon")], initial="adamw"
+    )
+    devices = forms.IntegerField(label=_("Devices"), min_value=1, max_value=100_000, initial=64)
+    tensor_parallel = forms.IntegerField(
+        label=_("Tensor parallel"),
+        min_value=1,
+        max_value=1024,
+        initial=1,
+        help_text=_("Devices that share each layer’s matrices."),
+    )
+    device_memory_gib = forms.FloatField(
+        label=_("Memory of a device, GiB"), min_value=0.01, max_value=100_000, initial=80
+    )
+    device_tflops = forms.FloatField(
+        label=_("Its products, TFLOP/s"),
+        min_value=0.000001,
+        max_value=1e6,
+        initial=400,
+        help_text=_("A run measures its own: matmul_flops_per_s of its result."),
+    )
+    mfu_percent = forms.FloatField(
+        label=_("Share of it that training reaches, %"), min_value=0.1, max_value=100, initial=40
+    )
+
+    plan: Plan
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or {}
+        if self.errors:
+            return cleaned
+        architecture, _slash, size = cleaned["model"].partition("/")
+        try:
+            self.plan = plan(
+                Ask(
+                    architecture=architecture,
+                    size=size,
+                    tokens=cleaned["tokens_billions"] * 1e9,
+                    device_flops_per_s=cleaned["device_tflops"] * 1e12,
+                    mfu=cleaned["mfu_percent"] / 100,
+                    **{
+                        name: cleaned[name]
+                        for name in (
+                            "vocabulary",
+                            "block_tokens",
+                            "blocks_per_pass",
+                            "dtype",
+                            "optimizer",
+                            "devices",
+                            "tensor_parallel",
+                            "device_memory_gib",
+                        )
+                    },
+                )
+            )
+        except PlanError as error:
+            field, _colon, reason = str(error).partition(": ")
+            self.add_error(field if field in self.fields else None, reason)
+        return cleaned
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """What the form holds when nothing was asked yet."""
+        return {name: field.initial for name, field in cls.base_fields.items()}

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 
 from modelhub import storage, tasks
 from modelhub.errors import ApplicationError
-from modelhub.forms import AliasForm, ImportModelForm
+from modelhub.forms import AliasForm, ImportModelForm, PlannerForm
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
 from modelhub.result_tables import result_split
@@ -73,6 +73,16 @@ def model_import(request: HttpRequest) -> HttpResponse:
     context = {"form": form, "roots": settings.IMPORT_ROOTS}
     status = 422 if form.errors else 200
     return render(request, "modelhub/model_import.html", context, status=status)
+
+
+@require_safe
+@hub_page
+def planner(request: HttpRequest) -> HttpResponse:
+    """What a pretraining run would take, told anew whenever a field changes."""
+    form = PlannerForm(request.GET if "model" in request.GET else PlannerForm.defaults())
+    context = {"form": form, "plan": form.plan if form.is_valid() else None}
+    template, is_htmx = "modelhub/planner.html", bool(request.headers.get("HX-Request"))
+    return render(request, f"{template}#told" if is_htmx else template, context)
 
 
 @require_safe

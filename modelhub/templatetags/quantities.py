@@ -19,10 +19,28 @@ def count(value: int | None) -> str:
     """A large count in words: 134515008 → "134.5 M", 950 → "950"."""
     if value is None:
         return "–"
-    for size, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
         if abs(value) >= size:
             return f"{value / size:.1f} {letter}"
     return str(value)
+
+
+@register.filter
+def gibibytes(value: float) -> str:
+    """Bytes as GiB: 1610612736 → "1.5"."""
+    return f"{value / 2**30:,.1f}"
+
+
+@register.filter
+def long_time(seconds: float) -> str:
+    """A long time in one unit: 90 → "1.5 min", 200000 → "2.3 days"."""
+    if seconds < 60:
+        return gettext("%(seconds)s s") % {"seconds": round(seconds)}
+    if seconds < 3600:
+        return gettext("%(minutes)s min") % {"minutes": f"{seconds / 60:.1f}"}
+    if seconds < 48 * 3600:
+        return gettext("%(hours)s h") % {"hours": f"{seconds / 3600:.1f}"}
+    return gettext("%(days)s days") % {"days": f"{seconds / 86400:,.1f}"}
 
 
 @register.filter

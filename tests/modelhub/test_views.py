@@ -23,6 +23,7 @@ def pages(counting):
         ("get", "model_list", []),
         ("get", "model_import", []),
         ("post", "model_import", []),
+        ("get", "planner", []),
         ("get", "model_detail", ["model_uid"]),
         ("get", "version_detail", ["version_uid"]),
         ("post", "version_verify", ["version_uid"]),
@@ -325,3 +326,52 @@ def test_points_without_a_run_of_theirs_are_not_shown(staff, counting):
     mine, other = counting(), counting()
     RunMetric.objects.create(run=other, step=1, name="loss", value=1.0)
     assert staff.get(reverse("run_metrics", args=[mine.uid])).json()["series"] == {}
+
+
+# ── the planner ──────────────────────────────────────────────────────────────────────────────────
+
+ASKED = {
+    "model": "llama/7b",
+    "tokens_billions": "1000",
+    "vocabulary": "32000",
+    "block_tokens": "2048",
+    "blocks_per_pass": "4",
+    "dtype": "bfloat16",
+    "optimizer": "adamw",
+    "devices": "256",
+    "tensor_parallel": "1",
+    "device_memory_gib": "40",
+    "device_tflops": "400",
+    "mfu_percent": "40",
+}
+
+
+def test_the_planner_tells_memory_and_time_before_anything_is_asked(staff):
+    page = page_of(staff, "planner")
+    assert "6.7 G" in page and "tokens to a weight" in page and "Launched as" in page
+
+
+def test_a_plan_is_told_by_itself_where_a_field_changed(staff):
+    url = reverse("planner")
+    told = staff.get(url, ASKED, headers={"HX-Request": "true"}).content.decode()
+    assert "<html" not in told
+    assert "12.1 days" in told
+    # 6,738,415,616 weights: 4 bytes each on every device, 4 / 256 where they are shared.
+    assert re.search(r"and weights \(ZeRO 3\).*?computed again.*?fits.*?fsdp2", told, re.S)
+    whole = staff.get(url, {**ASKED, "devices": "1"}).content.decode()
+    assert "No way fits into a device" in whole
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("tensor_parallel", "3", "a divisor of 256 devices"),
+        ("devices", "0", "greater than or equal to 1"),
+        ("model", "llama/8b", "not one of the available choices"),
+        ("tokens_billions", "nan", "number"),
+    ],
+)
+def test_a_figure_that_makes_no_plan_is_named(staff, field, value, said):
+    page = staff.get(reverse("planner"), {**ASKED, field: value}).content.decode()
+    assert said in page
+    assert "tokens to a weight" not in page
