@@ -4,7 +4,8 @@
     python -m benchmarks.pretrain_sanguo --then 红楼梦    and then that novel, replaying the first
 
 Reads ../shared/data. The tokenizer is byte-level BPE of 8,192 tokens; a chapter is a document. The
-runs are those of the hub, in a folder that is kept (--folder). JSON lines on standard output: what
+runs are those of the hub, in a folder that is kept (--folder): killed and started again on it, they
+go on. JSON lines on standard output: what
 each run says of itself, and what the model writes behind 话说天下大势.
 """
 
@@ -26,6 +27,7 @@ from transformers import PreTrainedTokenizerFast
 
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.manifest import manifest_write
+from modelhub.ml.pretraining.shards import MappedShards
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOVELS = {"三国演义": "sanguo", "西游记": "xiyouji", "红楼梦": "hongloumeng", "水浒传": "shuihu"}
@@ -42,6 +44,8 @@ def chapters_read(name: str) -> list[str]:
 
 
 def tokenizer_make(texts: list[str], folder: Path) -> Any:
+    if folder.exists():
+        return tokenizer_load(folder)
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
@@ -60,6 +64,8 @@ def tokenizer_make(texts: list[str], folder: Path) -> Any:
 
 
 def tokens_write(tokenizer: Any, texts: list[str], folder: Path) -> int:
+    if folder.exists():
+        return MappedShards(folder).tokens
     folder.mkdir()
     documents = [[*tokenizer.encode(text), tokenizer.eos_token_id] for text in texts]
     np.concatenate(documents).astype(np.uint16).tofile(folder / "00000.ds")
@@ -69,7 +75,7 @@ def tokens_write(tokenizer: Any, texts: list[str], folder: Path) -> int:
 
 
 def run(folder: Path, inputs: dict[str, Path], **config: Any) -> dict[str, Any]:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     described = {
         role: {"path": str(path), "sha256": manifest_write(path)} for role, path in inputs.items()
     }
@@ -128,6 +134,7 @@ def told(name: str, result: dict[str, Any], seconds: float, text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--blocks", type=int, default=16, help="of 256 tokens, in a step")
     parser.add_argument("--then", choices=[name for name in NOVELS if name != "三国演义"])
     parser.add_argument("--then-steps", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=None)
@@ -147,8 +154,10 @@ def main() -> None:
     recipe = {
         "preset": "novel",
         "steps": asked.steps,
+        "blocks_per_step": asked.blocks,
         "validation_blocks": 64,
-        "evaluate_every_steps": 50,
+        "evaluate_every_steps": 25,
+        "checkpoint_every_steps": 10,
         "sample_every_steps": 100,
         "sample_prompts": [BEGINNING],
     }

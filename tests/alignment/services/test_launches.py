@@ -197,3 +197,22 @@ def test_a_method_that_trains_in_one_process_is_not_started_on_two(base, eve):
     )
     with pytest.raises(ApplicationError, match="Sampling runs on one process"):
         run_launch(launch=launch, requested_by=eve)
+
+
+def test_a_new_model_comes_from_none_and_a_continued_one_from_its_base(base, eve):
+    tokens = finished_run("tokens", Artifact.Kind.TOKENS)
+    tokenizer = finished_run("tokenizer", Artifact.Kind.TOKENIZER)
+    given = {"tokens": [f"run/{tokens.uid}/tokens"]}
+    of_new = {**given, "tokenizer": f"run/{tokenizer.uid}/tokenizer"}
+    parents = {}
+    for name, inputs in (("new", of_new), ("more", {**given, "base": f"version/{base.uid}"})):
+        launch = Launch(
+            method="pretrain", settings={"preset": "novel"}, inputs=inputs, model_name=name
+        )
+        run = run_launch(launch=launch, requested_by=eve)
+        assert run.config["architecture"] == "gpt2" and run.config["steps"] == 400
+        finish(run, model=builders.make_artifact())
+        version = run.versions.get()
+        assert version.role == ModelVersion.Role.BASE
+        parents[name] = version.parent
+    assert parents == {"new": None, "more": base}

@@ -338,3 +338,36 @@ def test_the_result_is_plain_json_with_tables(tmp_path, tokenizer, tokens):
     assert [one["step"] for one in result["validation"]] == [0, 5, 10, 12]
     assert [one["step"] for one in result["samples"]] == [0, 6, 12]
     assert result["curve"][-1] == {"step": 12, "loss": result["loss"]}
+
+
+def test_what_was_pretrained_is_fine_tuned_as_any_base(tmp_path, tokenizer, tokens):
+    from alignment.ml import sft
+    from alignment.ml.data import DemonstrationRecord
+    from modelhub.ml.records import records_write
+    from tests.alignment.ml.programs import run_make
+
+    run = pretrain_run(
+        tmp_path / "run", tokenizer, {"tokens": tokens}, architecture="llama", context_tokens=256
+    )
+    main(RunDir(run))
+    (tmp_path / "demonstrations").mkdir()
+    talks = [
+        DemonstrationRecord(
+            prompt_id=f"p{number}",
+            messages=[{"role": "user", "content": f"{number} and {number}?"}],
+            text=f"{2 * number}.",
+            finish_reason="stop",
+            score=1.0,
+            batch="first",
+        )
+        for number in range(6)
+    ]
+    records_write(tmp_path / "demonstrations" / "demonstrations.jsonl", talks)
+    inputs = {
+        "base": run / "outputs" / "model",
+        "demonstrations": tmp_path / "demonstrations",
+    }
+    tuned = run_make(tmp_path / "sft", "sft", inputs, {"epochs": 4, "lr": 3e-3})
+    sft.main(RunDir(tuned))
+    epochs = result_of(tuned)["epochs"]
+    assert epochs[-1]["loss"] < epochs[0]["loss"]
