@@ -1,0 +1,100 @@
+"""Where texts lie: files and folders of this machine, web addresses, object storage → sources."""
+
+import os
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+from urllib.parse import unquote, urlsplit
+
+from modelhub.ml.corpora.readers import Source, SourceError
+
+WEB = ("http", "https")
+# fsspec's names. Not `file` and its kin: what of this machine may be read is the importer's to say.
+STORES = ("s3", "gs", "gcs", "az", "abfs", "memory")
+_TIMEOUT_S = 60
+
+
+def location_scheme(location: str) -> str:
+    """ "https" of an address; "" of a path."""
+    scheme, colon, _ = location.partition("://")
+    return scheme.lower() if colon else ""
+
+
+def location_sources(locations: Sequence[str]) -> list[Source]:
+    """Every file of the locations, folders walked in the order of their names.
+
+    Raises SourceError for a location that is not there, holds no file, or has a scheme that is not
+    allowed.
+    """
+    found: list[Source] = []
+    for location in locations:
+        scheme = location_scheme(location)
+        if scheme in WEB:
+            of_location = [_web_source(location)]
+        elif scheme in STORES:
+            of_location = list(_store_sources(location))
+        elif scheme:
+            raise SourceError(f"{location}: no {scheme}:// is read here")
+        else:
+            of_location = list(_local_sources(Path(location)))
+        if not of_location:
+            raise SourceError(f"{location}: holds no file")
+        found += of_location
+    return found
+
+
+def _local_sources(path: Path) -> Iterator[Source]:
+    if path.is_file():
+        yield _local_source(path, path.name)
+    elif path.is_dir():
+        for inner in sorted(path.rglob("*")):
+            name = inner.relative_to(path)
+            hidden = any(part.startswith(".") for part in name.parts)
+            if inner.is_file() and not inner.is_symlink() and not hidden:
+                yield _local_source(inner, name.as_posix())
+    else:
+        raise SourceError(f"{path.name}: no such file or folder")
+
+
+def _local_source(path: Path, name: str) -> Source:
+    def opened() -> IO[bytes]:
+        # Without following a link: the file may have been swapped since it was looked at.
+        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
+
+    return Source(name=name, open=opened)
+
+
+def _web_source(address: str) -> Source:
+    name = Path(unquote(urlsplit(address).path)).name or urlsplit(address).netloc
+
+    def opened() -> IO[bytes]:
+        try:
+            reply: IO[bytes] = urllib.request.urlopen(address, timeout=_TIMEOUT_S)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            raise SourceError(f"{address}: {error.code} {error.reason}") from error
+        except OSError as error:
+            raise ConnectionError(f"{address} cannot be reached: {error}") from error
+        return reply
+
+    return Source(name=name, open=opened)
+
+
+def _store_sources(location: str) -> Iterator[Source]:
+    try:
+        import fsspec
+    except ImportError as error:
+        raise SourceError(f"{location}: install the s3 extra to read object storage") from error
+    try:
+        files, root = fsspec.core.url_to_fs(location)
+    except ImportError as error:
+        raise SourceError(f"{location}: {error}") from error
+    paths = [root] if files.isfile(root) else sorted(files.find(root))
+    for path in paths:
+        name = path.removeprefix(root).lstrip("/") or Path(path).name
+
+        def opened(path: str = path) -> IO[bytes]:
+            file: IO[bytes] = files.open(path, "rb")
+            return file
+
+        yield Source(name=name, open=opened)

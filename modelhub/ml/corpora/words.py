@@ -1,0 +1,56 @@
+"""Words: what every rule counts. Versioned, for a threshold means nothing without its splitter.
+
+datatrove's spaCy splitter and this one agree on nine verdicts of ten (docs/pretraining.md). A run
+of letters and digits with inner marks ("don't", "3.14", "re-use") is a word, a run of other marks
+is one, and of scripts that are written without spaces (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese) every character is.
+"""
+
+import re
+
+VERSION = "words-1"
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff"  # Japanese
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Han
+)
+_HAN = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]+")
+_KANA = re.compile("[\u3040-\u30ff]")
+_ANY_UNSPACED = re.compile(f"[{_UNSPACED}]")
+_SPACED_WORD = re.compile(r"\w+(?:['’.-]\w+)*|[^\w\s]+")
+_LETTER = rf"(?:(?![{_UNSPACED}])\w)"
+_MIXED_WORD = re.compile(rf"[{_UNSPACED}]|{_LETTER}+(?:['’.-]{_LETTER}+)*|[^\w\s]+")
+
+
+def words_split(text: str) -> list[str]:
+    """The words and runs of marks of a text, in order: "I’m 16岁!" → I’m, 16, 岁, !"""
+    return _pattern(text).findall(text)
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where each of `words_split` lies: (first character, one past the last)."""
+    return [match.span() for match in _pattern(text).finditer(text)]
+
+
+def han_share(text: str) -> float:
+    """Chinese characters among all that are no space, 0 to 1."""
+    solid = len(text) - sum(map(len, re.findall(r"\s+", text)))
+    return sum(map(len, _HAN.findall(text))) / solid if solid else 0.0
+
+
+def has_kana(text: str) -> bool:
+    """Whether there is any Japanese syllable: what tells its Han characters from Chinese."""
+    return _KANA.search(text) is not None
+
+
+def is_word(word: str) -> bool:
+    """Whether it is letters or digits, not a run of marks."""
+    return word[0].isalnum() or any(map(str.isalnum, word))
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    # The pattern that knows unspaced scripts looks at every letter twice.
+    if text.isascii() or not _ANY_UNSPACED.search(text):
+        return _SPACED_WORD
+    return _MIXED_WORD
