@@ -106,8 +106,9 @@ def signals_measure(text: str) -> dict[str, Any]:
 def _language_signals(text: str) -> dict[str, Any]:
     code, score = language_identify(text)
     han = words.han_share(text)
-    if code != CHINESE and han > _HAN_CHINESE and not words.has_kana(text):
-        code, score = CHINESE, han  # a line of classical verse is taken for Japanese
+    if han > _HAN_CHINESE and not words.has_kana(text):
+        # Verse is taken for Japanese, and classical prose is half Wu to fastText.
+        code, score = CHINESE, max(han, score if code == CHINESE else 0.0)
     return {"language": code, "language_score": score, "han": han}
 
 

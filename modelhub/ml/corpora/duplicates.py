@@ -1,0 +1,118 @@
+"""Texts that are the same, and texts that are nearly so: MinHash (Broder 1997) in bands.
+
+Near-duplicates share words in a row. Each text's set of n words in a row is kept as H hashes, whose
+share of agreement estimates the sets' Jaccard similarity; two texts are compared if all R hashes of
+one of B bands agree (H = B·R), which finds a pair of similarity s with probability
+1 − (1 − s^R)^B. Bands are found by sorting, not by a table of buckets: a band of N texts takes
+16·N bytes, and one after another is looked at.
+
+Shapes: N texts, H hashes.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import rensa
+import xxhash
+
+from modelhub.ml.corpora import words
+from modelhub.ml.corpora.signals import grams_hash, hashes_of
+
+_COMPARED_PAIRS = 1 << 16  # at a time: their signatures are in memory
+
+
+def exact_hash(text: str) -> bytes:
+    """128 bits of a text, the same for texts that differ in case and white space alone."""
+    return xxhash.xxh3_128_digest(" ".join(text.casefold().split()).encode())
+
+
+def content_hashes(text: str) -> np.ndarray:
+    """The hash of each word of a text in lower case, marks left out."""
+    found = [word for word in words.words_split(text.casefold()) if words.is_word(word)]
+    places = {word: place for place, word in enumerate(dict.fromkeys(found))}
+    return hashes_of(places)[np.fromiter(map(places.__getitem__, found), np.int64, len(found))]
+
+
+def signatures_make(
+    hashes: Sequence[np.ndarray], *, gram_words: int, count: int, seed: int
+) -> np.ndarray:
+    """MinHash signatures of texts given by `content_hashes`, shape (N, `count`), uint32.
+
+    A text shorter than `gram_words` is one shingle, of all it has; an empty one has no similar.
+    """
+    shingles = [grams_hash(one, min(gram_words, max(1, len(one)))) for one in hashes]
+    offsets = np.cumsum([0, *map(len, shingles)]).astype(np.uint64)
+    flat = np.concatenate(shingles) if shingles else np.empty(0, np.uint64)
+    matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(flat, offsets, count, seed)
+    return np.array(matrix.to_rows(), np.uint32).reshape(len(hashes), count)
+
+
+def near_duplicates(
+    signatures_NH: np.ndarray, *, bands: int, rows: int, similarity_min: float
+) -> np.ndarray:
+    """The first text of each one's group, shape (N,): of what is like nothing before, itself.
+
+    In a band, every text is compared with the first of those it agrees with, and with the one
+    before it. Groups are what such pairs, of `similarity_min` or more, connect.
+    """
+    count = len(signatures_NH)
+    firsts_N = np.arange(count)
+    is_empty_N = (signatures_NH == np.uint32(0xFFFFFFFF)).all(axis=1) if count else firsts_N > 0
+    for band in range(bands):
+        keys_N = grams_hash_columns(signatures_NH[:, band * rows : (band + 1) * rows])
+        order_N = np.argsort(keys_N, kind="stable")
+        sorted_N = keys_N[order_N]
+        is_same = np.empty(count, bool)
+        is_same[:1] = False
+        is_same[1:] = sorted_N[1:] == sorted_N[:-1]
+        members = np.flatnonzero(is_same)
+        if not len(members):
+            continue
+        starts = np.maximum.accumulate(np.where(is_same, 0, np.arange(count)))
+        pairs = np.concatenate(
+            [
+                np.stack([order_N[starts[members]], order_N[members]], 1),
+                np.stack([order_N[members - 1], order_N[members]], 1),
+            ]
+        )
+        pairs = pairs[~is_empty_N[pairs].any(axis=1)]
+        pairs = np.unique(pairs, axis=0)
+        roots = _roots(firsts_N, pairs)
+        pairs = pairs[roots[:, 0] != roots[:, 1]]  # not those that another band has joined
+        for start in range(0, len(pairs), _COMPARED_PAIRS):
+            some = pairs[start : start + _COMPARED_PAIRS]
+            alike = (signatures_NH[some[:, 0]] == signatures_NH[some[:, 1]]).mean(axis=1)
+            for left, right in some[alike >= similarity_min].tolist():
+                _join(firsts_N, left, right)
+    for place in range(count):
+        firsts_N[place] = firsts_N[firsts_N[place]]  # what is before it is settled
+    return firsts_N
+
+
+def grams_hash_columns(columns_NR: np.ndarray) -> np.ndarray:
+    """One 64-bit hash a row."""
+    keys_N = np.zeros(len(columns_NR), np.uint64)
+    for column in range(columns_NR.shape[1]):
+        keys_N *= np.uint64(0x9E3779B97F4A7C15)
+        keys_N ^= keys_N >> np.uint64(29)
+        keys_N += columns_NR[:, column].astype(np.uint64)
+    return keys_N
+
+
+def _roots(firsts_N: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    roots = firsts_N[pairs]
+    while not np.array_equal(above := firsts_N[roots], roots):
+        roots = above
+    return roots
+
+
+def _root(firsts_N: np.ndarray, place: int) -> int:
+    while firsts_N[place] != place:
+        firsts_N[place] = place = int(firsts_N[firsts_N[place]])
+    return place
+
+
+def _join(firsts_N: np.ndarray, left: int, right: int) -> None:
+    """Connect two groups; the earlier first is the first of both."""
+    left, right = sorted((_root(firsts_N, left), _root(firsts_N, right)))
+    firsts_N[right] = left

@@ -1,0 +1,28 @@
+"""Corpora for tests, every signal measured."""
+
+import json
+from pathlib import Path
+
+from modelhub.ml.corpora.documents import CorpusWriter, Document
+from modelhub.ml.corpora.signals import documents_measure, signals_schema
+
+
+def corpus_write(folder: Path, texts: list[str], *, source: str = "test") -> Path:
+    """A corpus of texts, as an import makes it: ids d0, d1, …"""
+    folder.mkdir(parents=True)
+    documents = [Document(id=f"d{i}", text=text, source=source) for i, text in enumerate(texts)]
+    with CorpusWriter(folder, signals_schema()) as writer:
+        for document, signals in documents_measure(documents):
+            writer.add(document, signals)
+    return folder
+
+
+def evaluation_write(folder: Path, texts: list[str]) -> Path:
+    """Prompts to evaluate on: e0, e1, …"""
+    folder.mkdir(parents=True)
+    lines = [
+        json.dumps({"prompt_id": f"e{i}", "messages": [{"role": "user", "content": text}]})
+        for i, text in enumerate(texts)
+    ]
+    (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
