@@ -34,6 +34,7 @@ from alignment.ml.configs.online_dpo import PRESETS as ONLINE_DPO_PRESETS
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
 from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
+from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.pretraining.configs import PretrainConfig
 
 POLICIES = ("base", "policy")
@@ -122,6 +123,48 @@ _REWARDED = (
 )
 
 _METHODS = (
+    Method(
+        config=CleanCorpusConfig,
+        title="Cleaning a corpus",
+        about="Rules, duplicates, contamination and personal data: what is left, and a report.",
+        docs="pretraining.md",
+        inputs=(
+            Input(role="corpus", title="Corpus", kinds=("corpus",)),
+            Input(
+                role="known",
+                title="Corpora already had: what repeats them goes",
+                kinds=("corpus",),
+                is_required=False,
+                is_many=True,
+            ),
+            Input(
+                role="evaluation",
+                title="Evaluation sets: what shares words with them goes",
+                kinds=("prompts", "corpus", "references"),
+                is_required=False,
+                is_many=True,
+            ),
+            Input(
+                role="held_out",
+                title="Held-out prompts of projects",
+                of_project=("held_out",),
+                is_required=False,
+                is_many=True,
+            ),
+        ),
+        presets=(
+            Preset(
+                name="gopher",
+                title="Gopher (arXiv:2112.11446, A.1.1)",
+                settings={"families": ["gopher"], "near_similarity_min": 0.8},
+            ),
+            Preset(
+                name="duplicates",
+                title="Duplicates and contamination alone",
+                settings={"families": [], "scrub_pii": False},
+            ),
+        ),
+    ),
     Method(
         config=PretrainConfig,
         title="Pretraining",

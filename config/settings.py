@@ -184,6 +184,8 @@ IMPORT_ROOTS: list[Path] = [
 # name → module; a run names a program, never a module, path or command.
 RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
+    "import_corpus": "modelhub.ml.corpora.import_corpus",
+    "clean_corpus": "modelhub.ml.corpora.clean_corpus",
     "generate": "modelhub.ml.generate",
     "pretrain": "modelhub.ml.pretraining",
     "playground": "modelhub.ml.playground",

@@ -164,6 +164,95 @@ def bars_draw(values: Sequence[tuple[str, float]]) -> Bars | None:
     return Bars(bars=bars, top=top)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HistogramBar:
+    """One bar: its rectangle, what it counts, and whether a rule drops what it counts."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    count: int
+    low: float
+    high: float
+    is_dropped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram:
+    """Counts over equal parts of a range, and where a threshold cuts it."""
+
+    bars: list[HistogramBar]
+    low: float
+    high: float
+    threshold_x: float | None
+
+
+def histogram_draw(
+    counts: Sequence[int], low: float, high: float, threshold: float | None, *, is_minimum: bool
+) -> Histogram | None:
+    """Scale counts of equal parts of low to high into WIDTH × HEIGHT; None where all are zero.
+
+    Heights go by the square root: a tail of a few documents is what one looks for. A rule drops
+    below a minimum, above a maximum; the part that holds the threshold counts as kept.
+    """
+    top = max(counts, default=0)
+    if top <= 0 or not high > low:
+        return None
+    step, width = (high - low) / len(counts), WIDTH / len(counts)
+    bars = []
+    for i, count in enumerate(counts):
+        start, end = low + i * step, low + (i + 1) * step
+        is_dropped = threshold is not None and (
+            end <= threshold if is_minimum else start >= threshold
+        )
+        height = round((HEIGHT - _PAD) * math.sqrt(count / top), 1)
+        bars.append(
+            HistogramBar(
+                x=round(i * width, 1),
+                y=round(HEIGHT - height, 1),
+                width=round(width * (1 - _GAP_SHARE), 1),
+                height=height,
+                count=count,
+                low=start,
+                high=end,
+                is_dropped=is_dropped,
+            )
+        )
+    at = None
+    if threshold is not None and low <= threshold <= high:
+        at = round((threshold - low) / (high - low) * WIDTH, 1)
+    return Histogram(bars=bars, low=low, high=high, threshold_x=at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunnelStep:
+    """One step: what it dropped, what is left, and both as widths."""
+
+    label: str
+    dropped: int
+    left: int
+    left_width: float
+    dropped_width: float
+
+
+def funnel_draw(before: int, steps: Sequence[tuple[str, int]]) -> list[FunnelStep]:
+    """Steps that drop (label, count) one after another of `before`, scaled into WIDTH."""
+    drawn, left = [], before
+    for label, dropped in steps:
+        left -= dropped
+        drawn.append(
+            FunnelStep(
+                label=label,
+                dropped=dropped,
+                left=left,
+                left_width=round(WIDTH * left / before, 2) if before else 0.0,
+                dropped_width=round(WIDTH * dropped / before, 2) if before else 0.0,
+            )
+        )
+    return drawn
+
+
 def _fitted(label: str, width: float) -> str:
     """The label, cut to what stands in so much width."""
     room = max(2, int((width - _LABEL_GAP) / _CHARACTER))

@@ -281,6 +281,27 @@ class RunMetric(models.Model):
         return f"{self.name} at {self.step}"
 
 
+class RuleSet(Identified):
+    """Thresholds of the cleaning rules, numbered: a changed set is a new number, never an edit."""
+
+    name = models.SlugField(max_length=80)
+    number = models.PositiveIntegerField()
+    thresholds = models.JSONField(help_text="rule, or rule@zh for Chinese → threshold")
+    note = models.CharField(max_length=300, blank=True)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["name", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "number"], name="rule_set_number_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+
 class IdempotentRequest(models.Model):
     """The reply once given under an Idempotency-Key, so that a retry changes nothing."""
 

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import playground_views, views
+from modelhub import corpus_views, playground_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
@@ -14,6 +14,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("versions/<str:version_uid>/alias/", views.version_alias, name="version_alias"),
     path("playground/", playground_views.playground, name="playground"),
     path("playground/<str:trial_uid>/", playground_views.trial, name="playground_trial"),
+    path("corpora/", corpus_views.corpus_list, name="corpus_list"),
+    path("corpora/import/", corpus_views.corpus_import, name="corpus_import"),
+    path("corpora/<str:run_uid>/", corpus_views.corpus_detail, name="corpus_detail"),
+    path("corpora/<str:run_uid>/rules/", corpus_views.corpus_rules, name="corpus_rules"),
+    path("corpora/<str:run_uid>/clean/", corpus_views.corpus_clean, name="corpus_clean"),
+    path("corpora/<str:run_uid>/removed/", corpus_views.corpus_removed, name="corpus_removed"),
     path("runs/", views.run_list, name="run_list"),
     path("compare/", views.run_compare, name="run_compare"),
     path("runs/<str:run_uid>/", views.run_detail, name="run_detail"),

@@ -17,6 +17,7 @@ _ROWS = {
     "open": "open tasks",
     "judged": "tasks that people have judged",
     "prompts": "its prompts to train on",
+    "held_out": "its held-out prompts",
 }
 _OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z]+)")
 _REFERENCE = re.compile(

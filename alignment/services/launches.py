@@ -12,7 +12,8 @@ from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
 from alignment.services.judging import judge_tasks_store
 from alignment.services.self_instruct import seeds_store
-from annotation.models import Project
+from annotation.models import Project, Prompt, Split
+from annotation.services.batches import prompts_store
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
@@ -143,7 +144,20 @@ def _inputs_resolve(
 def _rows_store(project: Project, which: str) -> Artifact:
     if which == "prompts":
         return seeds_store(project=project)
+    if which == "held_out":
+        return held_out_store(project=project)
     return judge_tasks_store(project=project, which=which)
+
+
+def held_out_store(*, project: Project) -> Artifact:
+    """Write down a project's held-out prompts: what may not stand in a corpus.
+
+    Raises ApplicationError if there is none.
+    """
+    prompts = Prompt.objects.filter(project=project, split=Split.HELD_OUT).order_by("pk")
+    if not prompts.exists():
+        raise ApplicationError(f"{project} has no held-out prompts.", {"field": "inputs.held_out"})
+    return prompts_store(prompts=prompts)
 
 
 def _version_check(method: Method, name: str) -> None:

@@ -40,7 +40,7 @@ def model_import_request(*, config: ImportModelConfig, requested_by: User | None
                 {"field": "location"},
             )
     else:
-        location = str(_local_path(location, wants_folder=config.source == "directory"))
+        location = str(import_path(location, wants_folder=config.source == "directory"))
     return run_create(
         program=config.PROGRAM,
         config=replace(config, location=location),
@@ -73,7 +73,12 @@ def model_import_finish(*, run: Run) -> None:
     )
 
 
-def _local_path(location: str, *, wants_folder: bool) -> Path:
+def import_path(location: str, *, wants_folder: bool | None = None) -> Path:
+    """The file or folder below an import root that a location names, every link followed.
+
+    Raises ApplicationError for what is elsewhere, or is not the one that is wanted.
+    """
+
     def refused(reason: str) -> ApplicationError:
         return ApplicationError(f"{location!r} {reason}.", {"field": "location"})
 
@@ -89,9 +94,9 @@ def _local_path(location: str, *, wants_folder: bool) -> Path:
     else:
         # The same answer for what is elsewhere and for what does not exist: no probing of the disk.
         raise refused("is not there, or not below an import folder")
-    if path.is_dir() != wants_folder:
+    if wants_folder is not None and path.is_dir() != wants_folder:
         raise refused("is a folder" if path.is_dir() else "is no folder")
-    if wants_folder:
+    if path.is_dir():
         for inner in path.rglob("*"):
             target = inner.resolve()
             if inner.is_symlink() and not any(target.is_relative_to(root) for root in roots):

@@ -1,6 +1,13 @@
 """Chart geometry against places worked out by hand: 320 wide, 96 high, 6 kept free at the edges."""
 
-from modelhub.charts import bars_draw, chart_draw, curve_draw, reliability_draw
+from modelhub.charts import (
+    bars_draw,
+    chart_draw,
+    curve_draw,
+    funnel_draw,
+    histogram_draw,
+    reliability_draw,
+)
 
 
 def test_a_curve_runs_from_edge_to_edge_with_large_values_at_the_top() -> None:
@@ -82,3 +89,22 @@ def test_labels_have_room_under_their_marks_and_stay_within_the_chart() -> None:
     last = bars.bars[-1]
     assert last.is_named
     assert last.middle + len(last.label) * 5.4 / 2 <= 320
+
+
+def test_a_histogram_marks_what_a_rule_drops() -> None:
+    """Ten parts of 0 to 10: below a minimum of 3 three parts go, above a maximum of 3 seven."""
+    drawn = histogram_draw([4, 1] + [0] * 7 + [16], 0.0, 10.0, 3.0, is_minimum=True)
+    assert drawn is not None
+    assert [bar.is_dropped for bar in drawn.bars] == [True] * 3 + [False] * 7
+    assert drawn.threshold_x == 96.0
+    assert [bar.height for bar in drawn.bars[:2]] == [45.0, 22.5]  # square roots of shares of 16
+    most = histogram_draw([1] * 10, 0.0, 10.0, 3.0, is_minimum=False)
+    assert most is not None
+    assert [bar.is_dropped for bar in most.bars] == [False] * 3 + [True] * 7
+    assert histogram_draw([0, 0], 0.0, 1.0, None, is_minimum=True) is None
+
+
+def test_a_funnel_narrows_step_by_step() -> None:
+    first, second = funnel_draw(100, [("a", 25), ("b", 50)])
+    assert (first.left, first.left_width, first.dropped_width) == (75, 240.0, 80.0)
+    assert (second.left, second.left_width) == (25, 80.0)

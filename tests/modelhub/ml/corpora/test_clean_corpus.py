@@ -54,7 +54,13 @@ def clean(tmp_path: Path, texts: list[str], settings: dict[str, Any], **inputs: 
 
 
 def test_rules_drop_what_their_thresholds_say(tmp_path: Path) -> None:
-    texts = [STORY, "Too short to be of use.", "buy now " * 60, CHINESE, OTHER.replace("It is hard", "It is {hard}")]
+    texts = [
+        STORY,
+        "Too short to be of use.",
+        "buy now " * 60,
+        CHINESE,
+        OTHER.replace("It is hard", "It is {hard}"),
+    ]
     kept, removed, result = clean(tmp_path, texts, {"workers": 1})
     assert kept == ["d0", "d3"]
     assert removed[1]["step"] == "gopher.words_min"

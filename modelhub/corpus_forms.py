@@ -1,0 +1,153 @@
+"""Forms of the corpus pages."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from modelhub.ml.configs import ConfigError
+from modelhub.ml.corpora.configs import ImportCorpusConfig
+from modelhub.ml.corpora.rules import CHINESE, FAMILIES, RULES, thresholds_of
+from modelhub.models import uid_new
+from modelhub.selectors.corpora import DocumentFilter
+
+THRESHOLD = "threshold-"
+
+
+class ImportCorpusForm(forms.Form):
+    """Texts to bring in. `config` is set once the form is valid."""
+
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
+    locations = forms.CharField(
+        label=_("Where they are"),
+        widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"}),
+        max_length=20_000,
+        help_text=_(
+            "One a line: a file or folder below an import folder, a web address, or s3://bucket/key."
+        ),
+    )
+    source = forms.CharField(
+        label=_("Name of the source"),
+        max_length=80,
+        help_text=_("What mixtures and reports call it: letters, digits, - . and _."),
+    )
+    format = forms.ChoiceField(
+        label=_("Format"),
+        choices=[
+            ("auto", _("By the name: .txt, .md, .jsonl, .parquet; .gz and .zst are unpacked")),
+            ("text", _("Plain text")),
+            ("jsonl", _("JSON Lines")),
+            ("parquet", _("Parquet")),
+        ],
+    )
+    split = forms.ChoiceField(
+        label=_("A document of a text file is"),
+        choices=[
+            ("file", _("the whole file")),
+            ("blank_lines", _("what stands between blank lines")),
+            ("pattern", _("what begins with a line of a pattern: a chapter")),
+        ],
+    )
+    pattern = forms.CharField(
+        label=_("Pattern of a document’s first line"),
+        max_length=200,
+        required=False,
+        help_text=_("A regular expression, such as ^第.{1,6}回 or ^CHAPTER. For chapters alone."),
+    )
+    text_field = forms.CharField(
+        label=_("Field that holds the text"),
+        max_length=80,
+        initial="text",
+        help_text=_("Of JSON Lines and Parquet."),
+    )
+    licence = forms.CharField(
+        label=_("Licence"),
+        max_length=80,
+        required=False,
+        help_text=_("An SPDX name where there is one: CC0-1.0, MIT. A record’s own goes before."),
+    )
+    language = forms.RegexField(
+        regex=r"^[a-z]{0,8}$",
+        label=_("Language"),
+        required=False,
+        help_text=_("A code such as en or zh. Empty: each document’s, as identified."),
+    )
+
+    config: ImportCorpusConfig
+
+    def clean(self) -> dict[str, Any]:
+        given = super().clean() or {}
+        if self.errors:
+            return given
+        locations = [line.strip() for line in given["locations"].splitlines() if line.strip()]
+        try:
+            self.config = ImportCorpusConfig(
+                locations=tuple(locations),
+                **{
+                    name: given[name]
+                    for name in (
+                        "format",
+                        "split",
+                        "pattern",
+                        "text_field",
+                        "source",
+                        "licence",
+                        "language",
+                    )
+                },
+            )
+        except ConfigError as error:
+            field, _colon, reason = str(error).partition(": ")
+            name = field.rpartition(".")[2]
+            self.add_error(name if name in self.fields else None, reason)
+        return given
+
+
+class DocumentForm(forms.Form):
+    """What documents are looked for. An invalid field is as an empty one."""
+
+    text = forms.CharField(required=False, max_length=200)
+    language = forms.CharField(required=False, max_length=8)
+    signal = forms.CharField(required=False, max_length=60)
+    least = forms.FloatField(required=False)
+    most = forms.FloatField(required=False)
+
+    def wanted(self) -> DocumentFilter:
+        self.is_valid()
+        given = self.cleaned_data
+        return DocumentFilter(
+            text=given.get("text", ""),
+            language=given.get("language", ""),
+            signal=given.get("signal", ""),
+            least=given.get("least"),
+            most=given.get("most"),
+        )
+
+
+class RuleSetForm(forms.Form):
+    """A name to keep thresholds under."""
+
+    name = forms.SlugField(max_length=80)
+    note = forms.CharField(max_length=300, required=False)
+
+
+def thresholds_given(values: Mapping[str, str]) -> dict[str, float]:
+    """Thresholds from a form's fields; a field that is not there is as published, an empty one off.
+
+    Raises ConfigError naming the rule whose value is no number.
+    """
+    changed: dict[str, float | None] = {}
+    for name, rule in RULES.items():
+        for key in (name, f"{name}@{CHINESE}") if rule.chinese is not None else (name,):
+            text = values.get(THRESHOLD + key)
+            if text is None:
+                continue
+            try:
+                changed[key] = float(text) if text.strip() else None
+            except ValueError as error:
+                raise ConfigError(
+                    gettext("%(rule)s: %(text)s is no number.") % {"rule": key, "text": text[:40]}
+                ) from error
+    return thresholds_of(FAMILIES, changed)

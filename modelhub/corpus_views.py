@@ -1,0 +1,186 @@
+"""Pages of corpora: what they hold, what rules would drop of them, what a cleaning dropped."""
+
+from dataclasses import asdict
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib import messages
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext
+from django.views.decorators.http import require_http_methods, require_POST, require_safe
+
+from modelhub import tasks
+from modelhub.charts import funnel_draw
+from modelhub.corpus_forms import (
+    DocumentForm,
+    ImportCorpusForm,
+    RuleSetForm,
+    thresholds_given,
+)
+from modelhub.errors import ApplicationError
+from modelhub.ml.configs import ConfigError
+from modelhub.ml.corpora.documents import has_signals
+from modelhub.ml.corpora.rules import FAMILIES, RULES, threshold_for, thresholds_of
+from modelhub.models import RunOutput
+from modelhub.policy import hub_page
+from modelhub.selectors import corpora as selectors
+from modelhub.serializers import user_of
+from modelhub.services.corpora import corpus_clean_request, corpus_import_request, rule_set_save
+from modelhub.services.idempotency import idempotent
+from modelhub.storage import artifact_folder
+
+CORPORA_PER_PAGE = 50
+
+
+@require_safe
+@hub_page
+def corpus_list(request: HttpRequest) -> HttpResponse:
+    page = Paginator(selectors.corpora_list(), CORPORA_PER_PAGE).get_page(request.GET.get("page"))
+    return render(request, "modelhub/corpus_list.html", {"page": page})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@hub_page
+def corpus_import(request: HttpRequest) -> HttpResponse:
+    """The one form that brings texts in. Sent twice, it starts one run."""
+    form = ImportCorpusForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        user, config = user_of(request), form.config
+
+        def act() -> str:
+            return corpus_import_request(config=config, requested_by=user).uid
+
+        try:
+            key = f"corpus:{form.cleaned_data['key']}"
+            uid = idempotent(user=user, key=key, body=asdict(config), act=act)
+        except ApplicationError as error:
+            field = error.extra.get("field")
+            form.add_error(field if field in form.fields else None, error.message)
+        else:
+            tasks.ring_queued_runs.delay_on_commit()
+            return redirect("run_detail", uid)
+    context = {"form": form, "roots": settings.IMPORT_ROOTS}
+    status = 422 if form.errors else 200
+    return render(request, "modelhub/corpus_import.html", context, status=status)
+
+
+@require_safe
+@hub_page
+def corpus_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """What a corpus is, and its documents: searched, filtered, from a place on."""
+    corpus = _corpus_of(run_uid)
+    form = DocumentForm(request.GET)
+    wanted = form.wanted()
+    start = request.GET.get("from", "")
+    page = selectors.documents_find(
+        corpus=corpus.artifact,
+        wanted=wanted,
+        start=int(start) if start.isascii() and start.isdecimal() and len(start) < 12 else 0,
+    )
+    query = {name: value for name, value in asdict(wanted).items() if value not in ("", None)}
+    context = {
+        "corpus": corpus,
+        "page": page,
+        "wanted": wanted,
+        "query": urlencode(query),
+        "signals": selectors.signal_names(corpus=corpus.artifact),
+        "languages": [one["language"] for one in corpus.run.result.get("languages", [])]
+        if corpus.run.result
+        else [],
+    }
+    return render(request, "modelhub/corpus_detail.html", context)
+
+
+@require_safe
+@hub_page
+def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """What thresholds would drop of a corpus, and twenty of it, before anything is dropped."""
+    corpus = _corpus_of(run_uid)
+    if not has_signals(artifact_folder(corpus.artifact)):
+        messages.warning(request, gettext("Nothing was measured of this corpus: import it again."))
+        return redirect("corpus_detail", run_uid)
+    rule_set = selectors.rule_set_named(name=request.GET.get("rule_set", ""))
+    refusal = ""
+    try:
+        thresholds = rule_set.thresholds if rule_set else thresholds_given(request.GET)
+    except ConfigError as error:
+        thresholds, refusal = thresholds_of(FAMILIES), str(error)
+    survey = selectors.rules_survey(corpus=corpus.artifact, thresholds=thresholds)
+    rule = RULES.get(request.GET.get("rule", "")) or next(iter(RULES.values()))
+    is_chinese = survey.has_chinese and (
+        not survey.has_other or request.GET.get("language") == "zh"
+    )
+    context = {
+        "corpus": corpus,
+        "survey": survey,
+        "view": selectors.rule_view(
+            corpus=corpus.artifact,
+            rule=rule,
+            threshold=threshold_for(thresholds, rule.name, is_chinese=is_chinese),
+            is_chinese=is_chinese,
+        ),
+        "rule_sets": selectors.rule_sets_list(),
+        "rule_set": rule_set,
+        "refusal": refusal,
+    }
+    status = 422 if refusal else 200
+    return render(request, "modelhub/corpus_rules.html", context, status=status)
+
+
+@require_POST
+@hub_page
+def corpus_clean(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """Keep the thresholds under a name, and clean the corpus by them."""
+    corpus = _corpus_of(run_uid)
+    form = RuleSetForm(request.POST)
+    if not form.is_valid():
+        messages.error(request, gettext("Give the thresholds a name: letters, digits, - and _."))
+        return redirect("corpus_rules", run_uid)
+    user = user_of(request)
+    try:
+        thresholds = thresholds_given(request.POST)
+        saved = rule_set_save(thresholds=thresholds, author=user, **form.cleaned_data)
+        run = corpus_clean_request(
+            corpus=corpus.artifact,
+            rule_set=saved,
+            source=str((corpus.run.result or {}).get("source", "")) or corpus.run.label,
+            requested_by=user,
+        )
+    except (ApplicationError, ConfigError) as error:
+        messages.error(request, str(error))
+        return redirect("corpus_rules", run_uid)
+    tasks.ring_queued_runs.delay_on_commit()
+    return redirect("run_detail", run.uid)
+
+
+@require_safe
+@hub_page
+def corpus_removed(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """What a cleaning dropped, step by step, with twenty of each."""
+    corpus = _corpus_of(run_uid)
+    result = corpus.run.result or {}
+    steps = result.get("funnel")
+    if not steps:
+        raise Http404("Not found.")
+    dropping = [one["step"] for one in steps if one["dropped"]]
+    step = request.GET.get("step", "")
+    step = step if step in dropping else (dropping or [""])[0]
+    context = {
+        "corpus": corpus,
+        "before": result["documents_before"],
+        "funnel": funnel_draw(
+            result["documents_before"], [(one["step"], one["dropped"]) for one in steps]
+        ),
+        "removed": selectors.removed_view(cleaned=corpus, step=step),
+        "step": step,
+    }
+    return render(request, "modelhub/corpus_removed.html", context)
+
+
+def _corpus_of(run_uid: str) -> RunOutput:
+    corpus = selectors.corpus_get(run_uid=run_uid)
+    if corpus is None:
+        raise Http404("Not found.")
+    return corpus

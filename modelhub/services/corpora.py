@@ -1,0 +1,92 @@
+"""Corpora come in and are cleaned by runs; the thresholds of a cleaning are kept, numbered."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Max
+from django.utils.translation import gettext
+
+from modelhub.errors import ApplicationError
+from modelhub.ml.configs import ConfigError
+from modelhub.ml.corpora.configs import CleanCorpusConfig, ImportCorpusConfig
+from modelhub.ml.corpora.rules import thresholds_of
+from modelhub.models import Artifact, RuleSet, Run
+from modelhub.services.imports import import_path
+from modelhub.services.runs import run_create
+
+# What the server reads of other machines; a path is below an import folder.
+ADDRESSES = ("http://", "https://", "s3://", "gs://", "gcs://", "az://", "abfs://")
+
+
+@transaction.atomic
+def corpus_import_request(*, config: ImportCorpusConfig, requested_by: User | None) -> Run:
+    """Queue the import of texts. Files and folders are taken from below settings.IMPORT_ROOTS.
+
+    Raises ApplicationError naming the location it refuses.
+    """
+    locations = tuple(
+        location if location.startswith(ADDRESSES) else str(_path(location))
+        for location in config.locations
+    )
+    return run_create(
+        program=config.PROGRAM,
+        config=replace(config, locations=locations),
+        inputs={},
+        label=f"import corpus {config.source}",
+        requested_by=requested_by,
+    )
+
+
+def _path(location: str) -> str:
+    try:
+        return str(import_path(location))
+    except ApplicationError as error:
+        raise ApplicationError(error.message, {"field": "locations"}) from error
+
+
+@transaction.atomic
+def rule_set_save(
+    *, name: str, thresholds: Mapping[str, float], author: User, note: str = ""
+) -> RuleSet:
+    """Keep thresholds under the next number of a name; the same as its newest is that one.
+
+    Raises ApplicationError for a rule that is not.
+    """
+    try:
+        checked = thresholds_of((), thresholds)
+    except ConfigError as error:
+        raise ApplicationError(str(error), {"field": "thresholds"}) from error
+    newest = RuleSet.objects.select_for_update().filter(name=name).order_by("-number").first()
+    if newest is not None and newest.thresholds == checked:
+        return newest
+    highest = RuleSet.objects.filter(name=name).aggregate(Max("number"))["number__max"] or 0
+    return RuleSet.objects.create(
+        name=name, number=highest + 1, thresholds=checked, author=author, note=note[:300]
+    )
+
+
+@transaction.atomic
+def corpus_clean_request(
+    *, corpus: Artifact, rule_set: RuleSet, source: str, requested_by: User
+) -> Run:
+    """Queue the cleaning of a corpus by saved thresholds; all else as CleanCorpusConfig has it.
+
+    Raises ApplicationError for an artifact that is no corpus.
+    """
+    if corpus.kind != Artifact.Kind.CORPUS:
+        raise ApplicationError(
+            gettext("Only a corpus can be cleaned, this is %(kind)s.")
+            % {"kind": corpus.get_kind_display()}
+        )
+    config = CleanCorpusConfig(
+        families=(), thresholds=dict(rule_set.thresholds), rule_set=str(rule_set)
+    )
+    return run_create(
+        program=config.PROGRAM,
+        config=config,
+        inputs={"corpus": corpus},
+        label=f"clean {source} by {rule_set}",
+        requested_by=requested_by,
+    )

@@ -1,0 +1,171 @@
+"""The corpus pages: who sees them, what they show, and that what they ask starts one run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rensa", reason="the pretrain extra is not installed")
+
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from modelhub.models import RuleSet, Run, RunOutput
+from tests.modelhub.corpora import make_cleaned, make_corpus
+
+pytestmark = pytest.mark.django_db
+
+PROSE = (
+    "The river had been low since {0}, and the people of the valley walked along the bed of it "
+    "with baskets. They gathered the smooth stones that the masons wanted for the new wall. Nobody "
+    "spoke of rain. An old woman sat under the bridge and counted them as they passed, {0} in "
+    "all. She wrote the number on a slate that she kept with her. When it was dark she went home."
+)
+SHORT = "Only a few words <script>alert(1)</script> here."
+CHINESE = "话说天下大势，分久必合，合久必分。周末七国分争，并入于秦。是的，这是我们的书。" * 4
+
+
+@pytest.fixture
+def staff(eve: User, signed_in: Any) -> Client:
+    return signed_in(eve)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> RunOutput:
+    return make_corpus(tmp_path, [PROSE.format("April"), SHORT, CHINESE], licence="CC0-1.0")
+
+
+def shown(client: Client, name: str, corpus: RunOutput | None = None, **query: Any) -> str:
+    where = reverse(name, args=[corpus.run.uid] if corpus else [])
+    response = client.get(where, query)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_corpora_do_not_exist_for_members_and_outsiders(
+    corpus: RunOutput, alice: User, charlie: User, signed_in: Any
+) -> None:
+    for user in (alice, charlie):
+        client = signed_in(user)
+        for name in ("corpus_detail", "corpus_rules", "corpus_removed"):
+            assert client.get(reverse(name, args=[corpus.run.uid])).status_code == 404
+        assert client.get(reverse("corpus_list")).status_code == 404
+        assert client.post(reverse("corpus_import"), {}).status_code == 404
+        assert client.post(reverse("corpus_clean", args=[corpus.run.uid])).status_code == 404
+
+
+def test_the_list_says_what_there_is(staff: Client, corpus: RunOutput) -> None:
+    page = shown(staff, "corpus_list")
+    assert "CC0-1.0" in page and "zh" in page
+
+
+def test_documents_are_searched_and_escaped(staff: Client, corpus: RunOutput) -> None:
+    page = shown(staff, "corpus_detail", corpus)
+    assert "&lt;script&gt;alert(1)" in page and "<script>alert(1)" not in page
+    found = shown(staff, "corpus_detail", corpus, text="BRIDGE")
+    assert "d0" in found and "d1<" not in found
+    chinese = shown(staff, "corpus_detail", corpus, language="zh")
+    assert "话说" in chinese and "river" not in chinese
+    few = shown(staff, "corpus_detail", corpus, signal="words", most="20")
+    assert "d1" in few and "river" not in few and "话说" not in few
+
+
+def test_documents_go_on_from_a_place(staff: Client, tmp_path: Path) -> None:
+    corpus = make_corpus(tmp_path, [f"document number {i}" for i in range(60)])
+    first = shown(staff, "corpus_detail", corpus)
+    assert "document number 24<" in first and "document number 25<" not in first
+    assert "from=25" in first
+    last = shown(staff, "corpus_detail", corpus, **{"from": "50"})
+    assert "document number 59<" in last and "from=" not in last
+
+
+def test_a_threshold_shows_what_would_go(staff: Client, corpus: RunOutput) -> None:
+    page = shown(staff, "corpus_rules", corpus, rule="gopher.words_min")
+    assert "1 of 2 would go" in page
+    assert "Only a few words" in page
+    off = shown(
+        staff,
+        "corpus_rules",
+        corpus,
+        rule="gopher.words_min",
+        **{"threshold-gopher.words_min": "3"},
+    )
+    assert "0 of 2 would go" in off
+    chinese = shown(staff, "corpus_rules", corpus, rule="gopher.words_min", language="zh")
+    assert "0 of 1 would go" in chinese
+
+
+def test_a_threshold_that_is_no_number_is_named(staff: Client, corpus: RunOutput) -> None:
+    where = reverse("corpus_rules", args=[corpus.run.uid])
+    response = staff.get(where, {"threshold-gopher.words_min": "many"})
+    assert response.status_code == 422
+    assert "gopher.words_min: many is no number." in response.content.decode()
+
+
+def test_thresholds_are_kept_by_number_and_cleaned_by(staff: Client, corpus: RunOutput) -> None:
+    where = reverse("corpus_clean", args=[corpus.run.uid])
+    asked = {"name": "strict", "threshold-gopher.words_min": "60"}
+    first = staff.post(where, asked)
+    again = staff.post(where, asked)
+    other = staff.post(where, asked | {"threshold-gopher.words_min": "70"})
+    assert {response.status_code for response in (first, again, other)} == {302}
+    assert [str(one) for one in RuleSet.objects.order_by("number")] == ["strict@1", "strict@2"]
+    run = Run.objects.filter(program="clean_corpus").first()
+    assert run is not None
+    assert run.config["rule_set"] == "strict@2"
+    assert run.config["thresholds"]["gopher.words_min"] == 70.0
+    assert run.inputs.get().artifact == corpus.artifact
+
+
+def test_what_was_dropped_is_shown_step_by_step(
+    staff: Client, corpus: RunOutput, tmp_path: Path
+) -> None:
+    cleaned = make_cleaned(tmp_path, corpus)
+    page = shown(staff, "corpus_removed", cleaned)
+    assert "1 by gopher · words min" in page
+    assert "Only a few words" in page
+    assert "clean_corpus" in shown(staff, "run_list")
+
+
+@pytest.mark.parametrize(
+    ("location", "field"),
+    [("/etc/passwd", "import folder"), ("file:///etc/passwd", "no path"), ("~/x", "no path")],
+)
+def test_what_is_elsewhere_is_not_read(staff: Client, location: str, field: str) -> None:
+    response = staff.post(
+        reverse("corpus_import"),
+        {
+            "key": "k",
+            "locations": location,
+            "source": "s",
+            "format": "auto",
+            "split": "file",
+            "text_field": "text",
+        },
+    )
+    assert response.status_code == 422
+    assert field in response.content.decode()
+    assert not Run.objects.exists()
+
+
+def test_an_import_sent_twice_starts_one_run(staff: Client, tmp_path: Path, settings: Any) -> None:
+    (tmp_path / "import").mkdir()
+    (tmp_path / "import" / "book.txt").write_text("text")
+    asked = {
+        "key": "k",
+        "locations": "book.txt\nhttps://example.org/rows.jsonl",
+        "source": "book",
+        "format": "auto",
+        "split": "pattern",
+        "pattern": "^CHAPTER",
+        "text_field": "text",
+    }
+    for _ in range(2):
+        assert staff.post(reverse("corpus_import"), asked).status_code == 302
+    run = Run.objects.get()
+    assert run.config["locations"] == [
+        str(tmp_path / "import" / "book.txt"),
+        "https://example.org/rows.jsonl",
+    ]
+    assert staff.get(reverse("run_detail", args=[run.uid])).status_code == 200
