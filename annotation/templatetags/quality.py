@@ -88,7 +88,7 @@ def sources_named(sources: Any) -> str:
 
 def _judges(source: str) -> str:
     """Who judges, of a kind of member; the word itself for a kind that there is no more."""
-    words = {
+    words: dict[str, str] = {
         Membership.Source.PERSON: gettext("people"),
         Membership.Source.SIMULATED: gettext("simulated annotators"),
         Membership.Source.MODEL: gettext("judge models"),
