@@ -45,7 +45,6 @@ FILE = "hh_harmless_pairs"
 SHARES = (0.6, 0.0, 0.4)  # train, validation, held-out
 ROLES = {"Human": "user", "Assistant": "assistant"}
 SHARED: dict[str, Any] = {
-    "epochs": 2,
     "adapter": "lora",
     "budget_tokens": 1024,
     "max_tokens": 128,
@@ -55,9 +54,9 @@ SHARED: dict[str, Any] = {
 }
 # An adapter wants a higher rate than the papers' for every weight.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "dpo": {"lr": 2e-4, "beta": 0.1, "rankings_per_step": 8},
-    "kto": {"lr": 2e-4, "beta": 0.1, "examples_per_step": 16},
-    "orpo": {"lr": 2e-4, "odds_weight": 0.25, "rankings_per_step": 8},
+    "dpo": {"epochs": 2, "lr": 2e-4, "beta": 0.1, "rankings_per_step": 8},
+    "kto": {"epochs": 1, "lr": 2e-4, "beta": 0.1, "examples_per_step": 8},
+    "orpo": {"epochs": 2, "lr": 2e-4, "odds_weight": 0.25, "rankings_per_step": 8},
 }
 
 

@@ -468,7 +468,7 @@ def main(run: RunDir) -> None:
         lambda asked: reference_logprobs(model, given, asked, config, processes),
         processes,
     )
-    reports = {}
+    reports: dict[str, Any] = {}
     for split in ("validation", "held_out"):
         if split not in groups:
             continue

@@ -401,7 +401,7 @@ def main(run: RunDir) -> None:
     processes.prepare(model)
     model.to(processes.device)
     taken, before = train(run, config, model, groups, processes)
-    reports = {
+    reports: dict[str, Any] = {
         split: held_out_report(
             before[split],
             groups_see(model, groups[split], config, processes),

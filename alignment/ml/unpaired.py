@@ -238,15 +238,17 @@ def weights_balance(
     if ratio < low:
         name, weight = "desirable_weight", config.desirable_weight
         least, most = weight * low / ratio, weight * high / ratio
+        taken = replace(config, desirable_weight=least)
     else:
         name, weight = "undesirable_weight", config.undesirable_weight
         least, most = weight * ratio / high, weight * ratio / low
+        taken = replace(config, undesirable_weight=least)
     told = (
         f"{desirable} desirable and {undesirable} undesirable answers: λ_D·n_D / (λ_U·n_U) is "
         f"{ratio:.3g}, outside {low:g} to {high:g}; {name} "
     )
     if config.balance:
-        return replace(config, **{name: least}), f"{told}is taken as {least:.4g}"
+        return taken, f"{told}is taken as {least:.4g}"
     return config, f"{told}from {least:.4g} to {most:.4g} would do (or balance)"
 
 
