@@ -186,6 +186,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "import_corpus": "modelhub.ml.corpora.import_corpus",
     "clean_corpus": "modelhub.ml.corpora.clean_corpus",
+    "import_questions": "alignment.ml.import_questions",
     "generate": "modelhub.ml.generate",
     "pretrain": "modelhub.ml.pretraining",
     "playground": "modelhub.ml.playground",

@@ -7,6 +7,7 @@ from alignment.ml.configs.ensemble import EnsembleConfig
 from alignment.ml.configs.evaluate import EvaluateConfig
 from alignment.ml.configs.ghost_attention import GhostAttentionConfig
 from alignment.ml.configs.grpo import GrpoConfig
+from alignment.ml.configs.import_questions import ImportQuestionsConfig
 from alignment.ml.configs.judge import JudgeConfig
 from alignment.ml.configs.kto import KtoConfig
 from alignment.ml.configs.merge_adapter import MergeAdapterConfig
@@ -29,6 +30,7 @@ __all__ = [
     "GhostAttentionConfig",
     "GroupSettings",
     "GrpoConfig",
+    "ImportQuestionsConfig",
     "JudgeConfig",
     "KtoConfig",
     "MergeAdapterConfig",

@@ -1,0 +1,85 @@
+"""Questions with right answers come in: prompts to train on, prompts held out, and references.
+
+A question's side, train or held-out, is the site's own function of its words (`annotation.splits`),
+so that none is trained on here and evaluated on elsewhere; the validation side is held out too. A
+question that is there twice with one answer is taken once; with two answers the import is refused,
+as it is for an answer that the checker does not count as right for itself.
+
+By hand: `python -m alignment.ml.import_questions RUN_DIR`.
+"""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from alignment.ml.checkers import (
+    REFERENCES_NAME,
+    ReferenceRecord,
+    checker_get,
+    references_check,
+)
+from alignment.ml.configs import ImportQuestionsConfig
+from annotation.splits import content_hash, group_hash, split_of
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.records import PromptRecord, RecordError, records_write
+from modelhub.ml.rundir import RunDir, program_run
+
+
+def questions_read(path: Path, config: ImportQuestionsConfig) -> Iterator[tuple[str, str]]:
+    """Yield (question, answer) of each line. Raises RecordError naming line and field."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rt", encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                value = json.loads(line)
+            except ValueError as error:
+                raise RecordError(path.name, number, "", f"no JSON: {error}") from error
+            found = []
+            for field in (config.question_field, config.answer_field):
+                text = value.get(field) if isinstance(value, dict) else None
+                if not isinstance(text, str) or not text.strip():
+                    raise RecordError(path.name, number, field, "wanted a text")
+                found.append(text)
+            yield found[0], found[1]
+
+
+def main(run: RunDir) -> None:
+    config = run.config(ImportQuestionsConfig)
+    checker = checker_get(config.checker)
+    path = Path(config.location)
+    prompts: dict[str, list[PromptRecord]] = {"train": [], "held_out": []}
+    references: dict[str, ReferenceRecord] = {}
+    repeated = 0
+    for question, answer in questions_read(path, config):
+        messages = [{"role": "user", "content": question}]
+        prompt_id = content_hash(messages)[:32]
+        known = references.get(prompt_id)
+        if known is not None:
+            if known.answer != answer:
+                raise RefusedError(f"{path.name}: two answers to one question, {question!r:.80}")
+            repeated += 1
+            continue
+        references[prompt_id] = ReferenceRecord(prompt_id=prompt_id, answer=answer)
+        side = "train" if split_of(group_hash(messages)) == "train" else "held_out"
+        prompts[side].append(PromptRecord(prompt_id=prompt_id, messages=messages))
+    references_check(references, checker)
+    if not prompts["train"]:
+        raise RefusedError(f"{path.name}: no question to train on")
+    records_write(run.output("references") / REFERENCES_NAME, references.values())
+    records_write(run.output("prompts") / "prompts.jsonl", prompts["train"])
+    outputs = {"references": "references", "prompts": "prompts"}
+    if prompts["held_out"]:
+        records_write(run.output("evaluation_prompts") / "prompts.jsonl", prompts["held_out"])
+        outputs["evaluation_prompts"] = "prompts"
+    counts = {
+        "train": len(prompts["train"]),
+        "held_out": len(prompts["held_out"]),
+        "repeated": repeated,
+    }
+    print(counts, flush=True)
+    run.succeed(outputs=outputs, result=counts)
+
+
+if __name__ == "__main__":
+    program_run(main)

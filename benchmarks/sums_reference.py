@@ -1,0 +1,219 @@
+"""PPO, RLOO, GRPO and online DPO by a checker: the sums marked in GSM8K's answers, a small model.
+
+    python -m benchmarks.sums_reference --method rloo
+    python -m benchmarks.sums_reference --method ppo --set kl_coef 0.01
+
+A Llama of a million weights, one token a byte, is first fine-tuned on some of the sums that
+GSM8K's answers mark ("<<48/2=24>>"), as questions and answers, until it is right at times. Then the
+method improves it on other sums, rewarded by the checker `gsm8k` alone. Of a third part, never
+trained on, the share of answers that are right is given before and after, and the difference with
+its 95 % interval over prompts. All three parts are of different sums, in an order of the seed's.
+
+The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
+../shared/data). The fine-tuned model is kept for the next method; killed and started again with the
+same folder, a run goes on. One JSON line on standard output.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
+from alignment.ml.data import DemonstrationRecord
+from benchmarks.ppo_reference import prompts_write
+from config.settings import RUN_PROGRAMS
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from modelhub.ml.records import json_canonical, records_write
+
+METHODS = ("ppo", "rloo", "grpo", "online_dpo")
+FINE_TUNING: dict[str, Any] = {
+    "epochs": 12,
+    "lr": 2e-3,
+    "examples_per_step": 64,
+    "budget_tokens": 4096,
+    "max_tokens": 64,
+    "checkpoint_every_steps": 200,
+    "evaluate_every_steps": 0,
+    "seed": 0,
+}
+CONFIG: dict[str, Any] = {
+    "engine": "transformers",
+    "checker": "gsm8k",
+    "epochs": 1,
+    "prompts_per_step": 32,
+    "samples": 8,
+    "max_tokens": 6,
+    "lr": 1e-4,
+    "evaluation_samples": 8,
+    "checkpoint_every_steps": 10,
+    "seed": 0,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "ppo": {"critic_lr": 3e-4, "kl_coef": 0.01, "ppo_epochs": 2, "critic_warmup_steps": 2},
+    "rloo": {"kl_coef": 0.01},
+    "grpo": {"equal_groups": "drop"},
+    "online_dpo": {"beta": 0.1, "lr": 5e-5},
+}
+_SUM = re.compile(r"<<(\d{1,3}[-+*/]\d{1,3})=(\d{1,3})>>")
+
+
+def sums_read(path: Path, *, seed: int) -> list[tuple[str, str]]:
+    """(question, answer) of each sum of two numbers that the file marks, none twice."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        found = {one for line in file for one in _SUM.findall(json.loads(line)["answer"])}
+    ordered = sorted(found)
+    random.Random(seed).shuffle(ordered)
+    return ordered
+
+
+def model_write(folder: Path, *, seed: int) -> None:
+    """A Llama of a million random weights that knows bytes."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from modelhub.ml.checkpoint import model_save
+    from tests.tiny_model import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    model_save(model, tokenizer, folder, dtype="float32")
+
+
+def program_run(
+    folder: Path, program: str, config: dict[str, Any], inputs: dict[str, Path]
+) -> dict[str, Any]:
+    """Run a program on a folder, unless it has already ended there; its result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "result.json").exists():
+        described = {
+            "program": program,
+            "config": config,
+            "inputs": {
+                role: {"path": str(path.resolve()), "sha256": _sha256(path)}
+                for role, path in inputs.items()
+            },
+        }
+        (folder / "config.json").write_text(json_canonical(described))
+        subprocess.run(
+            [sys.executable, "-m", RUN_PROGRAMS[program], str(folder)],
+            check=True,
+            stdout=sys.stderr,
+        )
+    return dict(json.loads((folder / "result.json").read_text())["result"])
+
+
+def _sha256(folder: Path) -> str:
+    """Of the folder's manifest; one that is there says how the files were made, and stays."""
+    path = folder / MANIFEST_NAME
+    return (
+        manifest_sha256(json.loads(path.read_text())) if path.exists() else manifest_write(folder)
+    )
+
+
+def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
+    """The policy to start from, fine-tuned on the sums; the folder of its weights."""
+    base = folder / "base"
+    if not (base / MANIFEST_NAME).exists():
+        model_write(base, seed=0)
+    demonstrations = folder / "demonstrations"
+    if not demonstrations.exists():
+        demonstrations.mkdir()
+        records_write(
+            demonstrations / "demonstrations.jsonl",
+            [
+                DemonstrationRecord(
+                    prompt_id=f"sft-{number}",
+                    messages=[{"role": "user", "content": question}],
+                    text=answer,
+                    finish_reason="stop",
+                    score=None,
+                    batch="",
+                )
+                for number, (question, answer) in enumerate(sums)
+            ],
+        )
+    inputs = {"base": base, "demonstrations": demonstrations}
+    program_run(folder / "sft", "sft", FINE_TUNING, inputs)
+    return folder / "sft" / "outputs" / "model"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--method", choices=METHODS, default="rloo")
+    parser.add_argument("--prompts", type=int, default=1280)
+    parser.add_argument("--held-out", type=int, default=300)
+    parser.add_argument(
+        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
+    )
+    parser.add_argument("--folder", type=Path, default=Path("var/sums-reference"))
+    parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
+    given = parser.parse_args()
+    config = CONFIG | OWN[given.method]
+    for name, value in given.set:
+        try:
+            config[name] = json.loads(value)
+        except ValueError:
+            config[name] = value
+    given.folder.mkdir(parents=True, exist_ok=True)
+    sums = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
+    parts = {
+        "evaluation_prompts": sums[: given.held_out],
+        "prompts": sums[given.held_out : given.held_out + given.prompts],
+    }
+    policy = policy_make(given.folder, sums[given.held_out + given.prompts :])
+    inputs = {"base": policy, "references": given.folder / "references"}
+    references = []
+    for name, own in parts.items():
+        inputs[name] = given.folder / name
+        prompts_write(inputs[name], [question for question, _ in own], name)
+        references += [
+            ReferenceRecord(prompt_id=f"{name}-{number}", answer=answer)
+            for number, (_, answer) in enumerate(own)
+        ]
+    inputs["references"].mkdir(exist_ok=True)
+    records_write(inputs["references"] / REFERENCES_NAME, references)
+    started = time.monotonic()
+    result = program_run(given.folder / given.method, given.method, config, inputs)
+    print(
+        json_canonical(
+            {
+                "method": given.method,
+                "prompts": given.prompts,
+                "steps": result["steps"],
+                "held_out": result["held_out"],
+                "kl": result["kl"][-1],
+                "scores": [round(one, 3) for one in result["scores"]],
+                "equal_prompts_share": result.get("equal_prompts_share"),
+                "minutes": round((time.monotonic() - started) / 60, 1),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Questions with right answers come in: sides, repeats, and what is refused."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from alignment.ml.checkers import references_load
+from alignment.ml.import_questions import main
+from annotation.splits import group_hash, split_of
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.records import PromptRecord, RecordError, records_read
+from modelhub.ml.rundir import RunDir
+from modelhub.models import Run
+from tests.alignment.ml.programs import result_of, run_make
+
+DATA = Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
+
+
+def questions_write(path, rows):
+    with gzip.open(path, "wt") as file:
+        file.writelines(json.dumps({"question": a, "answer": b}) + "\n" for a, b in rows)
+    return path
+
+
+def imported(tmp_path, path, **config):
+    run = run_make(tmp_path / "run", "import_questions", {}, {"location": str(path), **config})
+    main(RunDir(run))
+    return run
+
+
+def prompts_of(run, role):
+    return list(records_read(run / "outputs" / role / "prompts.jsonl", PromptRecord))
+
+
+def test_questions_are_on_their_own_side_and_have_their_answers(tmp_path):
+    rows = [(f"What is {n} and 1?", f"It is so.\n#### {n + 1}") for n in range(40)]
+    run = imported(tmp_path, questions_write(tmp_path / "q.jsonl.gz", [*rows, rows[3]]))
+    train, held_out = prompts_of(run, "prompts"), prompts_of(run, "evaluation_prompts")
+    assert result_of(run) == {"train": len(train), "held_out": len(held_out), "repeated": 1}
+    assert len(train) + len(held_out) == 40 and held_out
+    for prompt in train:
+        assert split_of(group_hash(prompt.messages)) == "train"
+    for prompt in held_out:
+        assert split_of(group_hash(prompt.messages)) != "train"
+    ids = [one.prompt_id for one in (*train, *held_out)]
+    references = references_load(run / "outputs" / "references" / "references.jsonl", ids)
+    answers = {one.messages[0]["content"]: references[one.prompt_id].answer for one in train}
+    assert answers.items() <= dict(rows).items()
+
+
+def test_two_answers_to_a_question_and_answers_without_a_number_are_refused(tmp_path):
+    path = questions_write(tmp_path / "two.gz", [("a?", "#### 1"), ("a?", "#### 2")])
+    with pytest.raises(RefusedError, match="two answers to one question, 'a\\?'"):
+        imported(tmp_path / "a", path)
+    path = questions_write(tmp_path / "none.gz", [("a?", "I know not")])
+    with pytest.raises(RefusedError, match="no number in the reference"):
+        imported(tmp_path / "b", path)
+
+
+def test_a_line_that_is_none_is_named(tmp_path):
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question": "a?", "answer": "1"}\n{"question": "b?"}\n')
+    with pytest.raises(RecordError, match=r"q\.jsonl.*2.*answer"):
+        imported(tmp_path / "a", path)
+    path.write_text("no\n")
+    with pytest.raises(RecordError, match="no JSON"):
+        imported(tmp_path / "b", path)
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the folder of shared data")
+def test_gsm8k_comes_in_whole(tmp_path):
+    result = result_of(imported(tmp_path, DATA / "gsm8k_train.jsonl.gz"))
+    assert result["train"] + result["held_out"] + result["repeated"] == 7473
+    assert 0.7 < result["train"] / 7473 < 0.8
+
+
+@pytest.mark.django_db
+def test_the_command_queues_a_run(tmp_path, capsys):
+    path = questions_write(tmp_path / "q.gz", [("a?", "1")])
+    call_command("import_questions", str(path), "--checker", "exact")
+    run = Run.objects.get()
+    assert run.uid in capsys.readouterr().out
+    assert run.config["location"] == str(path) and run.config["checker"] == "exact"
+    with pytest.raises(CommandError, match="There is no file"):
+        call_command("import_questions", str(tmp_path / "none"))
