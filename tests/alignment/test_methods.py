@@ -14,10 +14,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_program_is_launched_the_same_way():
-    # A model and a trial come in by forms of their own, questions by a command.
-    assert set(METHODS) | {"import_model", "playground", "import_questions"} == set(
-        settings.RUN_PROGRAMS
-    )
+    # Models, trials, corpora and questions come in by forms and commands of their own.
+    others = {"import_model", "import_corpus", "import_questions", "playground"}
+    assert set(METHODS) | others == set(settings.RUN_PROGRAMS)
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
