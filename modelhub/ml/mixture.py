@@ -13,7 +13,8 @@ and two samples can be compared by their number alone. There is no state to save
   number of slots, its share rounded by the largest remainder; a keyed permutation of each period
   scatters them.
 - Within an epoch of a source every block comes once, in an order of the epoch's own (another keyed
-  permutation): no block is read twice before all were read once.
+  permutation): no block is read twice before all were read once. A source's samples are counted in
+  the order of time, so this holds for a run shorter than a period too.
 - An **epoch cap** bounds how often a source is repeated within the run that a blend was made for.
   What a capped source may not give is spread over the others in proportion ("water-filling").
 
@@ -37,6 +38,7 @@ from modelhub.ml.configs import RefusedError
 
 PERIOD = 2048  # slots; a share is exact to half a slot in so many
 _ROUNDS = 4
+_KEPT_PERIODS = 64  # 32 KB each
 Int64 = NDArray[np.int64]
 
 # Touvron et al. 2023 (arXiv:2302.13971), table 1: the share of each source in LLaMA's training.
@@ -126,6 +128,7 @@ class Mixture:
             raise MixtureError("the last blend begins behind the end of the run")
         self.blocks_M: Int64 = np.array([source.blocks for source in sources], dtype=np.int64)
         self._segments: list[_Segment] = []
+        self._periods: dict[tuple[int, int], tuple[Int64, Int64]] = {}
         for blend in blends:
             self._segments.append(self._segment(blend))
 
@@ -179,19 +182,16 @@ class Mixture:
             segment = self._segments[place]
             own_S = place_S == place
             period_S, slot_S = np.divmod(sample_S[own_S] - segment.first_sample, PERIOD)
-            scattered_S = np.zeros_like(slot_S)
+            found_S = np.zeros_like(slot_S)
+            place_in_period_S = np.zeros_like(slot_S)
             for period in np.unique(period_S):
                 in_period_S = period_S == period
-                keys = _keys(self.seed, "period", segment.first_sample, int(period))
-                scattered_S[in_period_S] = permuted(slot_S[in_period_S], PERIOD, keys)
-            # A source without slots starts where the next one does: the last of them is meant.
-            found_S = np.searchsorted(segment.starts_M, scattered_S, side="right") - 1
+                source_by_slot, place_by_slot = self._period(int(place), int(period))
+                found_S[in_period_S] = source_by_slot[slot_S[in_period_S]]
+                place_in_period_S[in_period_S] = place_by_slot[slot_S[in_period_S]]
             source_S[own_S] = found_S
             ordinal_S[own_S] = (
-                segment.before_M[found_S]
-                + period_S * segment.slots_M[found_S]
-                + scattered_S
-                - segment.starts_M[found_S]
+                segment.before_M[found_S] + period_S * segment.slots_M[found_S] + place_in_period_S
             )
         epoch_S, position_S = np.divmod(ordinal_S, np.maximum(1, self.blocks_M)[source_S])
         block_S = np.zeros_like(sample_S)
@@ -201,6 +201,26 @@ class Mixture:
                 keys = _keys(self.seed, self.sources[source].name, int(epoch))
                 block_S[own_S] = permuted(position_S[own_S], int(self.blocks_M[source]), keys)
         return Drawn(source_S=source_S, epoch_S=epoch_S, block_S=block_S)
+
+    def _period(self, place: int, period: int) -> tuple[Int64, Int64]:
+        """Of each slot of a period: its source, and how many slots of that source are before it.
+
+        So a source is read in the order of time, and an epoch of it ends before the next begins.
+        """
+        key = (place, period)
+        if key not in self._periods:
+            if len(self._periods) >= _KEPT_PERIODS:
+                self._periods.clear()
+            segment = self._segments[place]
+            keys = _keys(self.seed, "period", segment.first_sample, period)
+            scattered = permuted(np.arange(PERIOD, dtype=np.int64), PERIOD, keys)
+            # A source without slots starts where the next one does: the last of them is meant.
+            source = np.searchsorted(segment.starts_M, scattered, side="right") - 1
+            order = np.argsort(source, kind="stable")
+            before = np.empty_like(order)
+            before[order] = np.arange(PERIOD) - segment.starts_M[source[order]]
+            self._periods[key] = (source.astype(np.int64), before.astype(np.int64))
+        return self._periods[key]
 
     def shares(self, blend: int = -1) -> tuple[float, ...]:
         """The shares as they are sampled in a blend: rounded to slots, with the caps kept."""
