@@ -8,7 +8,8 @@ a step), forward, backward, clipping, AdamW. Each side is a process of its own a
 program does: ours the step of modelhub.ml.pretraining, theirs `Trainer` and the loop of litgpt's
 pretrain.py under Fabric. Steps alternate, one side at a time while the others wait and use no
 processor, so that another job on the machine slows all alike. Medians; the first steps are left
-out. MFU: of the rate of square products measured between the steps. One JSON line a dtype.
+out. On a machine that others use too, `--cpu` counts the processor's seconds instead of the
+clock's (then with OMP_NUM_THREADS=1). MFU: of the rate of square products measured between the steps. One JSON line a dtype.
 
 litgpt has pins of its own: give the folder it was installed to as LITGPT_SITE
 (`uv pip install --no-deps --target FOLDER litgpt==0.5.13 lightning lightning-utilities torchmetrics
@@ -52,8 +53,16 @@ def turns() -> Iterator[None]:
         yield
 
 
-def told(seconds: float, loss: float) -> None:
-    print(json.dumps({"seconds": seconds, "loss": loss}), flush=True)
+class Clock:
+    """Seconds since it was made: the clock's, and this process's of the processor."""
+
+    def __init__(self) -> None:
+        self.started, self.cpu_started = time.perf_counter(), time.process_time()
+
+    def tell(self, loss: float) -> None:
+        seconds = time.perf_counter() - self.started
+        cpu_s = time.process_time() - self.cpu_started
+        print(json.dumps({"seconds": seconds, "cpu_s": cpu_s, "loss": loss}), flush=True)
 
 
 # ── the sides ────────────────────────────────────────────────────────────────────────────────────
@@ -93,11 +102,11 @@ def ours(dtype: str, compiled: bool, steps: int) -> None:
     processes = processes_start()
     for step, _ in enumerate(turns()):
         samples = [Sample(0, 0, 0, step * BLOCKS + row) for row in range(BLOCKS)]
-        started = time.perf_counter()
+        clock = Clock()
         found = step_backward(model, [Source()], samples, config, special, processes, losses)
         optimizer.step()
         optimizer.zero_grad()
-        told(time.perf_counter() - started, found.loss)
+        clock.tell(found.loss)
 
 
 def trainer(dtype: str, compiled: bool, steps: int) -> None:
@@ -111,10 +120,10 @@ def trainer(dtype: str, compiled: bool, steps: int) -> None:
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if next(self.turn, "over") == "over":
                 control.should_training_stop = True
-            self.started = time.perf_counter()
+            self.clock = Clock()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            told(time.perf_counter() - self.started, 0.0)
+            self.clock.tell(0.0)
 
     model, _ = llama_make()
     rows = blocks_draw(steps)[:, :, :BLOCK_TOKENS].reshape(-1, BLOCK_TOKENS)
@@ -178,7 +187,7 @@ def litgpt(dtype: str, compiled: bool, steps: int) -> None:
     )
     data = torch.from_numpy(blocks_draw(steps))
     for step, _ in enumerate(turns()):
-        started = time.perf_counter()
+        clock = Clock()
         row = data[step]
         tokens = row[:, :BLOCK_TOKENS].contiguous().long()
         targets = row[:, 1:].contiguous().long()
@@ -187,7 +196,7 @@ def litgpt(dtype: str, compiled: bool, steps: int) -> None:
         fabric.clip_gradients(model, optimizer, max_norm=1.0)
         optimizer.step()
         optimizer.zero_grad()
-        told(time.perf_counter() - started, float(loss.detach()))
+        clock.tell(float(loss.detach()))
 
 
 SIDES: dict[str, Callable[[str, bool, int], None]] = {
@@ -203,7 +212,8 @@ SIDES: dict[str, Callable[[str, bool, int], None]] = {
 class Side:
     """A process that takes a step when it is told to."""
 
-    def __init__(self, name: str, dtype: str, compiled: bool, steps: int) -> None:
+    def __init__(self, name: str, dtype: str, compiled: bool, steps: int, *, by_cpu: bool) -> None:
+        self.by_cpu = by_cpu
         command = [sys.executable, "-m", __spec__.name, "--side", name, "--dtype", dtype]
         command += ["--steps", str(steps), *(["--compile"] if compiled else [])]
         self.seconds: list[float] = []
@@ -226,7 +236,8 @@ class Side:
         self.process.stdin.flush()
         while not (line := self._line()).startswith("{"):
             print(line, file=sys.stderr)
-        self.seconds.append(json.loads(line)["seconds"])
+        found = json.loads(line)
+        self.seconds.append(found["cpu_s" if self.by_cpu else "seconds"])
 
     def _line(self) -> str:
         line = self.process.stdout.readline()
@@ -235,7 +246,7 @@ class Side:
         return line.strip()
 
 
-def compare(dtype: str, compiled: bool, steps: int) -> dict[str, Any]:
+def compare(dtype: str, compiled: bool, steps: int, *, by_cpu: bool) -> dict[str, Any]:
     from modelhub.ml.checkpoint import dtype_named
     from modelhub.ml.pretraining.presets import SIZES, token_flops
     from modelhub.ml.pretraining.throughput import matmul_rate
@@ -243,7 +254,7 @@ def compare(dtype: str, compiled: bool, steps: int) -> dict[str, Any]:
     names = [name for name in SIDES if name != "litgpt" or os.environ.get("LITGPT_SITE")]
     sides = {}
     for name in names:  # one after the other: each compiles and warms up alone
-        sides[name] = Side(name, dtype, compiled, steps)
+        sides[name] = Side(name, dtype, compiled, steps, by_cpu=by_cpu)
         sides[name].ready()
         for _ in range(WARM_STEPS):
             sides[name].step()
@@ -272,6 +283,7 @@ def compare(dtype: str, compiled: bool, steps: int) -> dict[str, Any]:
         **{f"{name}_tokens_per_s": round(rate) for name, rate in speed.items()},
         **{f"{name}_mfu": round(rate * flops / max(rates), 3) for name, rate in speed.items()},
         "matmul_gflops_per_s": round(max(rates) / 1e9, 1),
+        "seconds_of": "processor" if by_cpu else "clock",
         "threads": torch.get_num_threads(),
         "ratio": round(speed["ours"] / best, 2),
         "aimed_at": AIMED_AT,
@@ -282,6 +294,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default=None)
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cpu", action="store_true", help="count the processor's seconds")
     parser.add_argument("--steps", type=int, default=18)
     parser.add_argument("--side", choices=list(SIDES), help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -289,7 +302,7 @@ def main() -> None:
         SIDES[asked.side](asked.dtype, asked.compile, asked.steps)
         return
     for dtype in [asked.dtype] if asked.dtype else ["float32", "bfloat16"]:
-        print(json.dumps(compare(dtype, asked.compile, asked.steps)), flush=True)
+        print(json.dumps(compare(dtype, asked.compile, asked.steps, by_cpu=asked.cpu)), flush=True)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__(list(groups), {"lr": lr, "betas": betas, "is_muon": False})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
             trained = [weight for weight in group["params"] if weight.grad is not None]
             if not trained:
