@@ -9,7 +9,8 @@ program does: ours the step of modelhub.ml.pretraining, theirs `Trainer` and the
 pretrain.py under Fabric. Steps alternate, one side at a time while the others wait and use no
 processor, so that another job on the machine slows all alike. Medians; the first steps are left
 out. On a machine that others use too, `--cpu` counts the processor's seconds instead of the
-clock's (then with OMP_NUM_THREADS=1). MFU: of the rate of square products measured between the steps. One JSON line a dtype.
+clock's (then with OMP_NUM_THREADS=1). MFU: of the rate of square products measured between the
+steps. One JSON line a dtype.
 
 litgpt has pins of its own: give the folder it was installed to as LITGPT_SITE
 (`uv pip install --no-deps --target FOLDER litgpt==0.5.13 lightning lightning-utilities torchmetrics
