@@ -45,8 +45,8 @@ from alignment.services.rounds import (
 )
 from alignment.tasks import advance_round
 from annotation.policy import projects_managed
-from annotation.rendering import markdown_render, messages_render
 from modelhub.errors import ApplicationError
+from modelhub.rendering import markdown_render, messages_render
 
 SAMPLES_PER_PAGE = 10
 STOP_POLLING = 286  # htmx's own status: swap this in, and ask no more

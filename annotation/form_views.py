@@ -17,10 +17,10 @@ from annotation.forms import error_add
 from annotation.frame import project_frame
 from annotation.kind_forms import KIND_FORMS, flag_rows
 from annotation.models import Membership, Task
-from annotation.rendering import markdown_render, words_count
 from annotation.services.task_forms import task_form_save
 from annotation.task_forms import PRESETS, form_of
 from modelhub.errors import ApplicationError
+from modelhub.rendering import markdown_render, words_count
 
 WORDS = {
     Task.Kind.RANKING: _("Answers in order, best first, with ties."),

@@ -25,7 +25,6 @@ from annotation.forms import (
 from annotation.frame import project_frame
 from annotation.layouts import LAYOUTS, layouts_of
 from annotation.models import Membership, PreferenceDataset, Project, Split, Task
-from annotation.rendering import markdown_render, messages_render
 from annotation.selectors import annotator_progress
 from annotation.selectors.weights import annotator_weights
 from annotation.services.datasets import preference_dataset_freeze, preference_dataset_import
@@ -39,6 +38,7 @@ from annotation.services.projects import (
 )
 from annotation.services.prompts import prompts_import
 from modelhub.errors import ApplicationError
+from modelhub.rendering import markdown_render, messages_render
 from modelhub.serializers import user_of
 
 MANAGER = Membership.Role.MANAGER

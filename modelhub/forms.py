@@ -109,6 +109,24 @@ class ImportModelForm(forms.Form):
         return given
 
 
+class CardForm(forms.Form):
+    """The part of a card that people write."""
+
+    license = forms.CharField(
+        label=_("Licence"),
+        max_length=100,
+        required=False,
+        help_text=_("As model hubs name it, for example apache-2.0."),
+    )
+    text = forms.CharField(
+        label=_("Words"),
+        required=False,
+        max_length=20_000,
+        widget=forms.Textarea(attrs={"rows": 8}),
+        help_text=_("Markdown. What a reader should know before using it: origin, use, limits."),
+    )
+
+
 class AliasForm(forms.Form):
     """Point an alias at a version."""
 

@@ -14,10 +14,13 @@ from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
 from modelhub import storage, tasks
+from modelhub.cards import Card, card_markdown, card_read
 from modelhub.errors import ApplicationError
-from modelhub.forms import AliasForm, ImportModelForm, PlannerForm
+from modelhub.forms import AliasForm, CardForm, ImportModelForm, PlannerForm
+from modelhub.lineage_chart import lineage_chart
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
+from modelhub.rendering import markdown_render
 from modelhub.result_tables import result_split
 from modelhub.selectors import lineage
 from modelhub.selectors import runs as run_selectors
@@ -26,7 +29,7 @@ from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
-from modelhub.services.versions import alias_move
+from modelhub.services.versions import alias_move, version_card_write
 
 RUNS_PER_PAGE = 50
 MAX_COMPARED = 8
@@ -113,6 +116,32 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
         return redirect("version_detail", version.uid)
     differences = lineage.lineage_verify(version=version)
     return _version_page(request, version, AliasForm(), differences=differences, verified=True)
+
+
+@require_POST
+@hub_page
+def version_card(request: HttpRequest, version_uid: str) -> HttpResponse:
+    """Write the words of the version's card."""
+    version = _version_of(version_uid)
+    form = CardForm(request.POST)
+    if not form.is_valid():
+        return _version_page(request, version, AliasForm(), card_form=form, status=422)
+    version_card_write(version=version, actor=user_of(request), **form.cleaned_data)
+    messages.success(request, gettext("The card is written."))
+    return redirect("version_detail", version.uid)
+
+
+@require_safe
+@hub_page
+def version_readme(request: HttpRequest, version_uid: str) -> HttpResponse:
+    """The version's card as README.md, to take away."""
+    version = _version_of(version_uid)
+    reply = HttpResponse(
+        card_markdown(_card_of(version, lineage.version_lineage(version=version))),
+        content_type="text/markdown; charset=utf-8",
+    )
+    reply["Content-Disposition"] = 'attachment; filename="README.md"'
+    return reply
 
 
 @require_POST
@@ -267,20 +296,34 @@ def _version_page(
     version: ModelVersion,
     alias_form: AliasForm,
     *,
+    card_form: CardForm | None = None,
     differences: list[lineage.Difference] | None = None,
     verified: bool = False,
     status: int = 200,
 ) -> HttpResponse:
+    made_of = lineage.version_lineage(version=version)
+    children = version_selectors.version_children(version=version)
+    card = _card_of(version, made_of)
+    initial = {"text": version.card, "license": card.license}
     context = {
         "version": version,
-        "lineage": lineage.version_lineage(version=version),
-        "children": version_selectors.version_children(version=version),
+        "lineage": made_of,
+        "card": card,
+        "card_html": markdown_render(version.card) if version.card else "",
+        "card_form": card_form or CardForm(initial=initial),
+        "children": children,
+        "chart": lineage_chart(made_of, version, children),
         "readers": version_selectors.artifact_readers(artifact=version.artifact),
         "alias_form": alias_form,
         "differences": differences,
         "verified": verified,
     }
     return render(request, "modelhub/version_detail.html", context, status=status)
+
+
+def _card_of(version: ModelVersion, made_of: lineage.LineageNode) -> Card:
+    tried = version_selectors.artifact_evaluations(artifact=version.artifact)
+    return card_read(version=version, lineage=made_of, evaluations=tried)
 
 
 def _actions_key(run: Run) -> str:

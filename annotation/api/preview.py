@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from annotation import policy
-from annotation.rendering import MAX_MARKDOWN_CHARS, markdown_render
+from modelhub.rendering import MAX_MARKDOWN_CHARS, markdown_render
 from modelhub.serializers import StrictSerializer, input_read
 
 MAX_PREVIEW_CHARS = 5 * MAX_MARKDOWN_CHARS

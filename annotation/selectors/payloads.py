@@ -17,11 +17,11 @@ from annotation.models import (
     Task,
     TaskCandidate,
 )
-from annotation.rendering import markdown_render, words_count
 from annotation.selectors.people import desk_counts
 from annotation.shown_order import order_shuffled
 from annotation.task_forms import form_of
 from modelhub.prepared import Prepared
+from modelhub.rendering import markdown_render, words_count
 
 # Tags of prompts whose text is covered until somebody chooses to read it.
 SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual", "self-harm"})
@@ -35,7 +35,7 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     Blind: answers come in the shown order, under letters, without the model or the sampling that
     made them; where one names itself the name is hidden (annotation.identity); nothing says that a
     task's judgement is known, or was given before. HTML is rendered and safe
-    (annotation.rendering). A dialogue brings the answers it was given so far; one query more.
+    (modelhub.rendering). A dialogue brings the answers it was given so far; one query more.
     """
     task, membership = assignment.task, assignment.annotator
     candidates = {

@@ -20,11 +20,11 @@ from annotation.models import (
     Task,
     TaskCandidate,
 )
-from annotation.rendering import markdown_render, messages_render, words_count
 from annotation.selectors.judgements import judgement_of
 from annotation.selectors.payloads import letter_of
 from annotation.shown_order import order_shuffled
 from annotation.task_forms import flag_label
+from modelhub.rendering import markdown_render, messages_render, words_count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -73,6 +73,14 @@ def version_children(*, version: ModelVersion) -> list[ModelVersion]:
     return list(version.children.select_related("model").order_by("pk"))
 
 
+def artifact_evaluations(*, artifact: Artifact, limit: int = 5) -> list[Run]:
+    """The evaluations that read an artifact and succeeded, newest first. One query."""
+    runs = Run.objects.filter(
+        program="evaluate", status=Run.Status.SUCCEEDED, inputs__artifact=artifact
+    )
+    return list(runs.distinct().order_by("-pk")[:limit])
+
+
 def artifact_readers(*, artifact: Artifact, limit: int = 50) -> list[Run]:
     """The runs that read an artifact, newest first, with the versions they made. Two queries."""
     runs = Run.objects.filter(inputs__artifact=artifact).distinct().order_by("-pk")

@@ -95,6 +95,24 @@ def model_version_register(
 
 
 @transaction.atomic
+def version_card_write(
+    *, version: ModelVersion, text: str, license: str, actor: User | None
+) -> ModelVersion:
+    """Replace the words of a version's card and the name of its licence; what was measured stays.
+
+    The weights do not change, nor their hash. The act is kept in the version's history.
+    """
+    kept = ModelVersion.objects.select_for_update().get(pk=version.pk)
+    kept.card = text
+    kept.facts = {name: value for name, value in kept.facts.items() if name != "license"}
+    if license:
+        kept.facts["license"] = license
+    kept.save(update_fields=["card", "facts"])
+    act_record(actor=actor, subject=kept, text="card written")
+    return kept
+
+
+@transaction.atomic
 def alias_move(
     *, model: Model, name: str, version: ModelVersion, actor: User | None, reason: str
 ) -> Alias:

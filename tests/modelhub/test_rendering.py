@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from annotation.rendering import (
+from modelhub.rendering import (
     MAX_MARKDOWN_CHARS,
     markdown_render,
     messages_render,
