@@ -181,6 +181,8 @@ RUNS_DIR = DATA_DIR / "runs"
 IMPORT_ROOTS: list[Path] = [
     Path(p).resolve() for p in env.list("RONDO_IMPORT_ROOTS", default=[str(DATA_DIR / "import")])
 ]
+# Where versions are pushed to by `hub_push … hub:NAME`; the key is in HF_TOKEN.
+MODEL_HUB_ENDPOINT: str = env.str("RONDO_MODEL_HUB_ENDPOINT", default="https://huggingface.co")
 # name → module; a run names a program, never a module, path or command.
 RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",

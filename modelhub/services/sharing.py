@@ -1,0 +1,187 @@
+"""A version to a folder or a model hub, and back, byte for byte.
+
+A pushed folder is the artifact as it lies in the store (safetensors, JSON, text) with README.md
+beside it. Its manifest.json names each file by sha256, and the artifact is named by the manifest's
+own hash: pulled anywhere, unchanged files are the same artifact.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+import uuid
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext
+
+from modelhub import storage
+from modelhub.cards import card_markdown, card_read
+from modelhub.errors import ApplicationError
+from modelhub.ml.adapter_directory import adapter_directory_check, is_adapter
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.manifest import MANIFEST_NAME, IntegrityError, folder_sync, manifest_verify
+from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.records import json_strict
+from modelhub.ml.template_check import template_check
+from modelhub.models import Artifact, ModelVersion
+from modelhub.selectors.lineage import version_lineage
+from modelhub.selectors.versions import artifact_evaluations
+from modelhub.services.artifacts import artifact_store
+from modelhub.services.versions import model_get_or_create, model_version_register
+
+README = "README.md"
+
+
+def version_push_folder(*, version: ModelVersion, target: Path) -> None:
+    """Write a version to a folder that is not there yet, whole or not at all.
+
+    Every byte is verified before and after. Raises ApplicationError for a folder that is there,
+    and IntegrityError for an artifact that has changed.
+    """
+    if target.exists():
+        raise ApplicationError(gettext("%(target)s is there already.") % {"target": target})
+    storage.artifact_verify(version.artifact)
+    aside = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
+    try:
+        shutil.copytree(storage.artifact_folder(version.artifact), aside)
+        manifest_verify(aside, version.artifact.sha256)
+        tried = artifact_evaluations(artifact=version.artifact)
+        card = card_read(
+            version=version, lineage=version_lineage(version=version), evaluations=tried
+        )
+        if README not in version.artifact.manifest["files"]:
+            (aside / README).write_text(card_markdown(card), encoding="utf-8")
+        folder_sync(aside)
+        aside.rename(target)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def version_push_hub(*, version: ModelVersion, name: str, private: bool = True) -> str:
+    """Upload a version to `name` ("organisation/model") of settings.MODEL_HUB_ENDPOINT.
+
+    The key is the one the environment's HF_TOKEN holds. Returns the commit's address. Raises
+    ApplicationError with what the hub answered.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(endpoint=settings.MODEL_HUB_ENDPOINT, token=os.environ.get("HF_TOKEN") or None)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "version"
+        version_push_folder(version=version, target=folder)
+        try:
+            api.create_repo(name, private=private, exist_ok=True)
+            done = api.upload_folder(
+                repo_id=name, folder_path=folder, commit_message=f"Upload {version}"
+            )
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise ApplicationError(
+                gettext("%(hub)s did not take it: %(error)s")
+                % {"hub": settings.MODEL_HUB_ENDPOINT, "error": error}
+            ) from error
+    return str(done.commit_url)
+
+
+def version_pull_folder(*, folder: Path, model: str, role: str = "") -> ModelVersion:
+    """Take a pushed folder in as a version, every file held against its manifest first.
+
+    role: empty takes reward for what scores, policy for what writes. An adapter's base has to be
+    here already; its version is the parent. Pulled twice it is the same artifact, in two versions.
+    Raises ApplicationError naming the file that is missing, changed, or is more than a model: a
+    pickle or code of its own is never copied.
+    """
+    with tempfile.TemporaryDirectory(dir=settings.DATA_DIR) as scratch:
+        staged = Path(scratch) / "pulled"
+        staged.mkdir()
+        try:
+            _stage(folder, staged)
+            manifest_verify(staged)
+            if is_adapter(staged):
+                facts, parent = _adapter_facts(staged)
+                role = ModelVersion.Role.ADAPTER
+            else:
+                facts, parent = _model_facts(staged), None
+                scores = facts.pop("role") == "reward"
+                fitting = ("reward", "critic") if scores else ("policy", "base")
+                role = role or fitting[0]
+                if role not in fitting:
+                    raise RefusedError(f"it cannot be a {role} model, but {' or '.join(fitting)}")
+        except (RefusedError, OSError) as error:
+            raise ApplicationError(
+                gettext("%(folder)s cannot be pulled: %(error)s")
+                % {"folder": folder, "error": error}
+            ) from error
+        kind = Artifact.Kind.ADAPTER if role == ModelVersion.Role.ADAPTER else Artifact.Kind.MODEL
+        artifact = artifact_store(folder=staged, kind=kind)
+    readme = folder / README
+    words = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    return model_version_register(
+        model=model_get_or_create(name=model),
+        role=role,
+        artifact=artifact,
+        parent=parent,
+        run=None,
+        facts=facts,
+        card=_without_metadata(words)[:20_000],
+    )
+
+
+def _stage(source: Path, staged: Path) -> None:
+    """Copy what the manifest names, and nothing else, following no link."""
+    if not (source / MANIFEST_NAME).is_file():
+        raise IntegrityError(f"it has no {MANIFEST_NAME}: import it as a folder from elsewhere")
+    manifest: Any = json_strict((source / MANIFEST_NAME).read_bytes())
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or not files:
+        raise IntegrityError(f"{MANIFEST_NAME} names no files")
+    for name in files:
+        place = PurePosixPath(name)
+        if place.is_absolute() or ".." in place.parts or place.as_posix() != name:
+            raise IntegrityError(f"{MANIFEST_NAME} names {name!r:.80}, which lies elsewhere")
+        path = source / name
+        if not path.is_file() or path.resolve() != source.resolve() / name:
+            raise IntegrityError(f"{name} is missing, or is no plain file")
+        (staged / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, staged / name)
+    (staged / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def _model_facts(folder: Path) -> dict[str, Any]:
+    found = model_directory_check(folder)
+    if found.chat_template:
+        template_check(folder)
+    return {
+        "role": found.role,
+        "architecture": found.architecture,
+        "parameters": found.parameters,
+        "dtype": found.dtype,
+        "context_tokens": found.context_tokens,
+        "chat_template": found.chat_template,
+    }
+
+
+def _adapter_facts(folder: Path) -> tuple[dict[str, Any], ModelVersion]:
+    found = adapter_directory_check(folder)
+    parent = ModelVersion.objects.filter(artifact__sha256=found.base_sha256).order_by("pk").first()
+    if parent is None:
+        raise RefusedError(
+            f"its base, artifact {found.base_sha256[:12]}, is not here: pull it first"
+        )
+    return {
+        "architecture": parent.architecture,
+        "parameters": found.parameters,
+        "dtype": "float32",
+        "context_tokens": parent.context_tokens,
+        "chat_template": parent.chat_template,
+        "kind": found.kind,
+    }, parent
+
+
+def _without_metadata(text: str) -> str:
+    """README.md's words, without the metadata in front."""
+    if not text.startswith("---\n"):
+        return text
+    return text.removeprefix("---\n").partition("\n---\n")[2].strip()
