@@ -1,6 +1,8 @@
-"""PPO on real prompts: SmolLM2-135M-Instruct against a reward model, scores on held-out prompts.
+"""PPO and its kin on real prompts: SmolLM2-135M-Instruct against a reward model, scores on held-out
+prompts.
 
     python -m benchmarks.ppo_reference --reward FOLDER
+    python -m benchmarks.ppo_reference --reward FOLDER --method rloo
     python -m benchmarks.ppo_reference --reward FOLDER --set engine vllm --set lora_rank 16
 
 FOLDER is a reward model on SmolLM2, such as `benchmarks.reward_alpaca` leaves in its run's outputs.
@@ -28,6 +30,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from config.settings import RUN_PROGRAMS
 from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
@@ -39,17 +42,20 @@ CONFIG: dict[str, Any] = {
     "prompts_per_step": 16,
     "samples": 4,
     "max_tokens": 48,
-    "kl_coef": 0.02,
-    "ppo_epochs": 1,
     "minibatches": 4,
     "lr": 1e-5,
-    "critic_lr": 2e-5,
     "warmup_steps": 2,
     "dtype": "bfloat16",
     "budget_tokens": 2048,
     "checkpoint_every_steps": 5,
     "evaluation_samples": 2,
     "seed": 0,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "ppo": {"kl_coef": 0.02, "ppo_epochs": 1, "critic_lr": 2e-5},
+    "rloo": {"kl_coef": 0.02},
+    "grpo": {"kl_coef": 0.02},
+    "online_dpo": {},
 }
 _LONGEST_PROMPT = 200  # characters
 
@@ -77,7 +83,12 @@ def prompts_write(folder: Path, prompts: list[str], name: str) -> None:
 
 
 def run_prepare(
-    folder: Path, prompts: list[str], held_out: int, reward: Path, config: dict[str, Any]
+    folder: Path,
+    prompts: list[str],
+    held_out: int,
+    reward: Path,
+    method: str,
+    config: dict[str, Any],
 ) -> None:
     """Model, prompts and config.json; a model that is there already is kept."""
     base = folder / "base"
@@ -88,7 +99,7 @@ def run_prepare(
         gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
     prompts_write(folder / "evaluation_prompts", prompts[:held_out], "held-out")
     prompts_write(folder / "prompts", prompts[held_out:], "train")
-    run = folder / "run"
+    run = folder / method
     run.mkdir(exist_ok=True)
     folders = {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}
     inputs = {
@@ -98,13 +109,14 @@ def run_prepare(
     # Its own manifest, which says how it was made, stays as it is.
     made = manifest_sha256(json.loads((reward / MANIFEST_NAME).read_text()))
     inputs["reward"] = {"path": str(reward.resolve()), "sha256": made}
-    described = {"program": "ppo", "config": config, "inputs": inputs}
+    described = {"program": method, "config": config, "inputs": inputs}
     (run / "config.json").write_text(json_canonical(described))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--reward", type=Path, required=True, help="a reward model's folder")
+    parser.add_argument("--method", choices=OWN, default="ppo")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument(
@@ -113,7 +125,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("var/ppo-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
-    config = dict(CONFIG)
+    config = CONFIG | OWN[given.method]
     for name, value in given.set:
         try:
             config[name] = json.loads(value)
@@ -122,17 +134,18 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     prompts = prompts_read(given.data / "alpaca_eval_rankings.jsonl.gz", seed=0)
     prompts = prompts[: given.prompts + given.held_out]
-    run_prepare(given.folder, prompts, given.held_out, given.reward, config)
+    run_prepare(given.folder, prompts, given.held_out, given.reward, given.method, config)
     started = time.monotonic()
     subprocess.run(
-        [sys.executable, "-m", "alignment.ml.ppo", str(given.folder / "run")],
+        [sys.executable, "-m", RUN_PROGRAMS[given.method], str(given.folder / given.method)],
         check=True,
         stdout=sys.stderr,
     )
-    result = json.loads((given.folder / "run" / "result.json").read_text())["result"]
+    result = json.loads((given.folder / given.method / "result.json").read_text())["result"]
     print(
         json_canonical(
             {
+                "method": given.method,
                 "prompts": given.prompts,
                 "steps": result["steps"],
                 "held_out": result["held_out"],
