@@ -28,8 +28,8 @@ from modelhub.ml.rundir import RunDir, program_run
 
 def questions_read(path: Path, config: ImportQuestionsConfig) -> Iterator[tuple[str, str]]:
     """Yield (question, answer) of each line. Raises RecordError naming line and field."""
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rt", encoding="utf-8") as file:
+    zipped = path.suffix == ".gz"
+    with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
                 value = json.loads(line)
