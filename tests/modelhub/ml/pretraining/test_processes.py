@@ -143,6 +143,12 @@ def test_an_architecture_without_a_plan_is_refused(tmp_path, given):
     assert "has no plan of tensor parallelism" in (run / "log.txt").read_text()
 
 
+def test_muon_on_shares_of_a_matrix_is_refused(tmp_path, given):
+    run = made(tmp_path / "run", given, architecture="llama", optimizer="muon", steps=2)
+    assert ranks_run(main, run, world=2, strategy="fsdp2") == [2, 2]
+    assert "muon needs whole matrices on every process" in (run / "log.txt").read_text()
+
+
 def test_a_matrix_that_stayed_whole_is_refused():
     from types import SimpleNamespace
 
