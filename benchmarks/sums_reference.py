@@ -38,7 +38,7 @@ from modelhub.ml.records import json_canonical, records_write
 
 METHODS = ("ppo", "rloo", "grpo", "online_dpo")
 FINE_TUNING: dict[str, Any] = {
-    "epochs": 12,
+    "epochs": 6,
     "lr": 2e-3,
     "examples_per_step": 64,
     "budget_tokens": 4096,
@@ -55,7 +55,7 @@ CONFIG: dict[str, Any] = {
     "samples": 8,
     "max_tokens": 6,
     "lr": 1e-4,
-    "evaluation_samples": 8,
+    "evaluation_samples": 4,
     "checkpoint_every_steps": 10,
     "seed": 0,
 }
@@ -65,11 +65,11 @@ OWN: dict[str, dict[str, Any]] = {
     "grpo": {"equal_groups": "drop"},
     "online_dpo": {"beta": 0.1, "lr": 5e-5},
 }
-_SUM = re.compile(r"<<(\d{1,3}[-+*/]\d{1,3})=(\d{1,3})>>")
+_SUM = re.compile(r"<<(\d{1,2}[-+*/]\d{1,2})=(\d{1,3})>>")
 
 
 def sums_read(path: Path, *, seed: int) -> list[tuple[str, str]]:
-    """(question, answer) of each sum of two numbers that the file marks, none twice."""
+    """(question, answer) of each sum of two numbers below 100 that the file marks, none twice."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         found = {one for line in file for one in _SUM.findall(json.loads(line)["answer"])}
     ordered = sorted(found)
@@ -165,8 +165,8 @@ def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--method", choices=METHODS, default="rloo")
-    parser.add_argument("--prompts", type=int, default=1280)
-    parser.add_argument("--held-out", type=int, default=300)
+    parser.add_argument("--prompts", type=int, default=640)
+    parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
     )
