@@ -8,6 +8,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
     path("import/", views.model_import, name="model_import"),
     path("planner/", views.planner, name="planner"),
+    path("garbage/", views.garbage, name="garbage"),
     path("models/<str:model_uid>/", views.model_detail, name="model_detail"),
     path("versions/<str:version_uid>/", views.version_detail, name="version_detail"),
     path("versions/<str:version_uid>/verify/", views.version_verify, name="version_verify"),

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
@@ -9,6 +10,7 @@ from django.contrib import messages
 from django.core.paginator import Paginator
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
+from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
 from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
@@ -25,7 +27,9 @@ from modelhub.result_tables import result_split
 from modelhub.selectors import lineage
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
+from modelhub.selectors.garbage import garbage_plan
 from modelhub.serializers import user_of
+from modelhub.services.garbage import garbage_collect
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
@@ -33,6 +37,7 @@ from modelhub.services.versions import alias_move, version_card_write
 
 RUNS_PER_PAGE = 50
 MAX_COMPARED = 8
+UNUSED_FOR = timedelta(days=7)  # before the page of unused weights names a version
 LOG_BYTES = 8192
 VERIFY_BYTES = 4 << 30  # more than this is hashed by a command, not while a person waits
 
@@ -86,6 +91,24 @@ def planner(request: HttpRequest) -> HttpResponse:
     context = {"form": form, "plan": form.plan if form.is_valid() else None}
     template, is_htmx = "modelhub/planner.html", bool(request.headers.get("HX-Request"))
     return render(request, f"{template}#told" if is_htmx else template, context)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@hub_page
+def garbage(request: HttpRequest) -> HttpResponse:
+    """What the hub could do without; sent, it is removed."""
+    if request.method == "POST":
+        removed = [
+            size for _, size in garbage_collect(older_than=UNUSED_FOR, actor=user_of(request))
+        ]
+        messages.success(
+            request,
+            gettext("%(number)s removed, %(size)s are free.")
+            % {"number": len(removed), "size": filesizeformat(sum(removed))},
+        )
+        return redirect("garbage")
+    context = {"plan": garbage_plan(older_than=UNUSED_FOR)}
+    return render(request, "modelhub/garbage.html", context)
 
 
 @require_safe

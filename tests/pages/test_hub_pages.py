@@ -43,6 +43,7 @@ def make_hub(text: str) -> list[str]:
     return [
         "/hub/",
         "/hub/import/",
+        "/hub/garbage/",
         "/hub/planner/",
         "/hub/runs/",
         f"/hub/models/{base.model.uid}/",

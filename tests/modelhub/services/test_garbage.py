@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
 from django.core.management import call_command
 from django.db import connection
 from django.utils import timezone
@@ -167,6 +168,19 @@ def test_the_command_names_and_only_removes_when_told(three, capsys) -> None:
     call_command("hub_gc", "--delete", days=1)
     assert "removed smol v2" in capsys.readouterr().out
     assert ModelVersion.objects.count() == 1
+
+
+def test_the_page_names_what_would_go_and_removes_it(three, signed_in, eve, alice) -> None:
+    ModelVersion.objects.update(created_at=timezone.now() - 30 * DAY)
+    client = signed_in(eve)
+    page = client.get("/hub/garbage/").content.decode()
+    assert "smol v1" in page and "smol v2" in page and "smol v3" not in page
+    assert signed_in(alice).post("/hub/garbage/").status_code == 404
+    assert ModelVersion.objects.count() == 3
+    client.post("/hub/garbage/")
+    assert list(ModelVersion.objects.all()) == [three[2]]
+    assert LogEntry.objects.filter(user=eve, change_message__contains="removed").count() == 2
+    assert "Nothing is unused" in client.get("/hub/garbage/").content.decode()
 
 
 def test_files_taken_between_storing_and_registering_are_heard_of(db, tmp_path) -> None:
