@@ -118,7 +118,8 @@ def main(run: RunDir) -> None:
     _report_write(run, verdicts, found)
     run.succeed(
         outputs={"corpus": "corpus", "report": "evaluation"},
-        result=_result(config, thresholds, verdicts, count, counts, scrubbed, groups, found, index),
+        result=_origin(folder)
+        | _result(config, thresholds, verdicts, count, counts, scrubbed, groups, found, index),
     )
 
 
@@ -439,6 +440,12 @@ def _result(
             for one in found[:_SHOWN]
         ]
     return result
+
+
+def _origin(folder: Path) -> dict[str, str]:
+    """Source and licence as the corpus's first document has them."""
+    first = next(documents_read(folder))
+    return {"source": first.source, "licence": first.licence}
 
 
 def _scratch(run: RunDir) -> Path:
