@@ -1,0 +1,66 @@
+"""The same signals and rules as a step of a datatrove pipeline, for Slurm and Ray (extra `scale`).
+
+    from datatrove.executor import SlurmPipelineExecutor
+    from datatrove.pipeline.readers import ParquetReader
+    from datatrove.pipeline.writers import JsonlWriter
+
+    SlurmPipelineExecutor(
+        pipeline=[ParquetReader("s3://…/documents"), SignalStep(), JsonlWriter("s3://…/kept")],
+        tasks=1000, time="10:00:00", partition="cpu", job_name="signals",
+    ).run()
+
+Each document gets its signals as metadata; those that a rule drops go on to nobody, and are counted
+under the rule's name. Verdicts are those of `clean_corpus` on the same documents.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+
+from modelhub.ml.corpora.rules import CHINESE, FAMILIES, RULES, threshold_for, thresholds_of
+from modelhub.ml.corpora.signals import COUNTS, signals_measure
+
+
+class SignalStep(PipelineStep):
+    """Measures every document; with thresholds, drops what they say."""
+
+    name = "Rondo signals"
+    type = "Filter"
+
+    def __init__(self, thresholds: Mapping[str, float] | None = None) -> None:
+        """`thresholds` as `thresholds_of` gives them; none given: those published. {}: no rule."""
+        super().__init__()
+        self.thresholds = thresholds_of(FAMILIES) if thresholds is None else dict(thresholds)
+
+    def run(
+        self, data: Iterable[Document], rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        for document in data:
+            with self.track_time():
+                signals = signals_measure(document.text)
+                dropped_by = first_drop(signals, self.thresholds)
+            document.metadata |= signals
+            if dropped_by:
+                self.stat_update(f"dropped_{dropped_by}")
+            else:
+                self.stat_update("kept")
+                yield document
+
+
+def first_drop(signals: Mapping[str, Any], thresholds: Mapping[str, float]) -> str:
+    """The first rule that drops a document, or "".
+
+    Compared in the precision that signals are stored in, so that the verdict is the stored one's.
+    """
+    is_chinese = signals["language"] == CHINESE
+    for name, rule in RULES.items():
+        threshold = threshold_for(thresholds, name, is_chinese=is_chinese)
+        if threshold is None:
+            continue
+        kind = float if rule.signal in COUNTS else np.float32
+        if rule.drops(kind(signals[rule.signal]), kind(threshold)):
+            return name
+    return ""
