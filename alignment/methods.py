@@ -23,6 +23,7 @@ from alignment.ml.configs import (
     OnlineDpoConfig,
     OrpoConfig,
     PpoConfig,
+    QuantiseConfig,
     RejectionConfig,
     RewardConfig,
     RlooConfig,
@@ -488,7 +489,9 @@ _METHODS = (
         about="A policy answers prompts.",
         docs="runs.md",
         inputs=(
-            Input(role="model", title="Policy", versions=SAMPLERS, is_required=False),
+            Input(
+                role="model", title="Policy", versions=(*SAMPLERS, "quantised"), is_required=False
+            ),
             _PROMPTS,
         ),
     ),
@@ -537,6 +540,23 @@ _METHODS = (
         inputs=(Input(role="adapter", title="Adapter", versions=("adapter",)),),
         registers="policy",
         parent="adapter",
+    ),
+    Method(
+        config=QuantiseConfig,
+        title="Quantisation",
+        about="A policy's weights become small integers, for serving; what that cost is measured.",
+        docs="algorithms/quantisation.md",
+        inputs=(
+            Input(role="base", title="Policy", versions=POLICIES),
+            Input(role="demonstrations", title="Text to hear it on", kinds=("demonstrations",)),
+            Input(
+                role="rankings",
+                title="Choices to test it by",
+                kinds=("rankings",),
+                is_required=False,
+            ),
+        ),
+        registers="quantised",
     ),
     Method(
         config=EvaluateConfig,

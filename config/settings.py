@@ -200,6 +200,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "kto": "alignment.ml.kto",
     "orpo": "alignment.ml.orpo",
     "distill": "alignment.ml.distill",
+    "quantise": "alignment.ml.quantise",
     "merge_adapter": "alignment.ml.merge_adapter",
     "context_distillation": "alignment.ml.context_distillation",
     "ghost_attention": "alignment.ml.ghost_attention",

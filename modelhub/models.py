@@ -81,6 +81,7 @@ class ModelVersion(Identified):
         REWARD = "reward", _("reward")
         CRITIC = "critic", _("critic")
         ADAPTER = "adapter", _("adapter")
+        QUANTISED = "quantised", _("quantised")  # for serving; nothing is trained from it
 
     model = models.ForeignKey(Model, on_delete=models.PROTECT, related_name="versions")
     number = models.PositiveIntegerField()

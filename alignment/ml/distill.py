@@ -323,15 +323,18 @@ def step_figures(step: Distilled, *, lr: float, asked: bool) -> dict[str, float]
     }
 
 
-def epochs_describe(taken: Sequence[Distilled], plan: Sequence[Step]) -> list[dict[str, float]]:
+def epochs_describe(
+    taken: Sequence[Distilled], plan: Sequence[Step], *, asked: bool
+) -> list[dict[str, float]]:
     """Each epoch's means per learnt token: divergence and loss of the tokens in nats, accuracy."""
     described = []
     for epoch in range(plan[-1].epoch + 1):
         own = [one for one, step in zip(taken, plan, strict=True) if step.epoch == epoch]
         tokens = sum(one.learnt_tokens for one in own)
+        divergence = sum(one.divergence_sum for one in own) / tokens
         described.append(
             {
-                "divergence": sum(one.divergence_sum for one in own) / tokens,
+                **({"divergence": divergence} if asked else {}),
                 "label_loss": sum(one.label_sum for one in own) / tokens,
                 "token_accuracy": sum(one.right for one in own) / tokens,
             }
@@ -517,7 +520,7 @@ def main(run: RunDir) -> None:
             "empty": left_out["empty"],
             "unanswered": left_out["unanswered"],
             "steps": len(plan),
-            "epochs": epochs_describe(taken, plan),
+            "epochs": epochs_describe(taken, plan, asked=config.logits_share > 0),
             "learnt_tokens": sum(one.learnt_tokens for one in taken),
             "tokens_per_s": sum(one.tokens for one in taken) / sum(one.seconds for one in taken),
             **compared,

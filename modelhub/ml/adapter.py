@@ -71,9 +71,9 @@ def model_input(run: RunDir, role: str) -> ModelInput:
     return given
 
 
-def model_context(given: ModelInput) -> int:
+def model_context(given: ModelInput, *, quantised: bool = False) -> int:
     """Tokens there are for prompt and answer: an adapter's own take theirs from the base's."""
-    context = model_directory_check(given.whole).context_tokens
+    context = model_directory_check(given.whole, quantised=quantised).context_tokens
     if given.base is None:
         return context
     return context - adapter_directory_check(given.folder).virtual_tokens
@@ -96,13 +96,16 @@ def model_input_load(
     role: str = "causal",
     new_head: bool = False,
     merge: bool = True,
+    quantised: bool = False,
 ) -> Any:
     """The model of an input, in evaluation mode, on the CPU: `model_load`, adapters included.
 
     An adapter that is not merged comes as a PEFT model; merge: whether LoRA in float32 is.
     """
     if given.base is None:
-        return model_load(given.folder, dtype=dtype, role=role, new_head=new_head)
+        return model_load(
+            given.folder, dtype=dtype, role=role, new_head=new_head, quantised=quantised
+        )
     facts = adapter_directory_check(given.folder)
     base_check(facts, given.base)
     if facts.role != role:

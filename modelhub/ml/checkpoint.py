@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    CompressedTensorsConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
@@ -64,6 +65,7 @@ def model_load(
     role: str = "causal",
     new_head: bool = False,
     heads: int = 1,
+    quantised: bool = False,
 ) -> PreTrainedModel:
     """Load a model directory in `dtype`, in evaluation mode, on the CPU.
 
@@ -71,14 +73,15 @@ def model_load(
     (transformers' …ForSequenceClassification, num_labels=1), or of several where its configuration
     says `reward_heads`. A reward model that lacks its head is refused, as random scores look like
     scores; `new_head=True` asks for a fresh head of `heads` outputs on a language model, drawn from
-    torch's generator.
+    torch's generator. quantised: whether quantised weights are taken too, which can be read from
+    and not trained; they come as the numbers they stand for.
 
     Raises ModelDirectoryError for a folder that is more or less than a model, CheckpointError
     naming the first weight that is missing, left over or of another shape.
     """
     if role not in ("causal", "reward"):
         raise CheckpointError(f"role: wanted causal or reward, got {role!r}")
-    facts = model_directory_check(Path(folder))
+    facts = model_directory_check(Path(folder), quantised=quantised)
     settings: dict[str, Any] = {
         "dtype": dtype_named(dtype),
         "use_safetensors": True,
@@ -90,6 +93,9 @@ def model_load(
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
     }
+    if facts.quantisation:
+        # Else transformers 5.19 leaves these weights out and draws random ones in their place.
+        settings["quantization_config"] = CompressedTensorsConfig(dequantize=True)
     if role == "causal":
         model, info = AutoModelForCausalLM.from_pretrained(folder, **settings)
     else:
@@ -158,7 +164,7 @@ def model_save(
     config["dtype"] = str(wanted).removeprefix("torch.")
     config_path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder)
-    _modes_set(folder)
+    files_mode_set(folder)
 
 
 def rng_state() -> dict[str, Any]:
@@ -228,7 +234,7 @@ def training_state_save(
         "values": dict(values),
     }
     (folder / _STATE).write_text(json_canonical(described), encoding="utf-8")
-    _modes_set(folder)
+    files_mode_set(folder)
 
 
 def training_state_load(
@@ -320,7 +326,8 @@ def _unhex(state: str) -> Tensor:
     return torch.tensor(list(bytes.fromhex(state)), dtype=torch.uint8)
 
 
-def _modes_set(folder: Path) -> None:
+def files_mode_set(folder: Path) -> None:
+    """Give every file of a folder the one mode."""
     for path in folder.iterdir():
         if path.is_file():
             os.chmod(path, FILE_MODE)  # noqa: PTH101 (Path.chmod follows, and there are no links)

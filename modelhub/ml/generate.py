@@ -241,11 +241,12 @@ class _EngineMaker:
         from modelhub.ml.checkpoint import tokenizer_load
 
         self._model = model_input(self._run, "model")
-        facts = model_directory_check(self._model.whole)
+        facts = model_directory_check(self._model.whole, quantised=True)
         if facts.role != "causal":
             raise RefusedError(f"a {facts.architecture} scores answers, it writes none")
         self._tokenizer = tokenizer_load(self._model.whole)
-        limit = min(self._config.max_context_tokens, model_context(self._model))
+        context = model_context(self._model, quantised=True)
+        limit = min(self._config.max_context_tokens, context)
         room = limit - self._config.max_tokens
         laid, problems = [], []
         for prompt in prompts:

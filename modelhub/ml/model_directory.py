@@ -22,6 +22,14 @@ from typing import Any
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME
+from modelhub.ml.quantisation import (
+    PACKED,
+    PACKED_NUMBERS,
+    SCALE,
+    SHAPE,
+    quantisation_known,
+    quantisation_name,
+)
 from modelhub.ml.records import json_canonical, json_strict
 
 # model_type in config.json → the class that writes text, the class that scores. Decoders that all
@@ -91,7 +99,7 @@ _HARMLESS_VALUES = (None, False, "eager", "sdpa", "flash_attention_2")
 _QUANTISED_SETTINGS = frozenset(["quantization_config", "compression_config"])
 _FILE_SETTINGS = frozenset(["tokenizer_file", "vocab_file", "merges_file", "spm_file"])
 
-_DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "U8": 1, "BOOL": 1}
+_DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 _MAX_JSON_BYTES = 4 << 20
@@ -121,6 +129,7 @@ class ModelFacts:
     dtype: str  # of most of them
     context_tokens: int
     chat_template: str  # its text; empty where the tokenizer has none
+    quantisation: str  # "w8a8", "w4a16 g32"; empty for weights as they were trained
     files: tuple[str, ...]  # the ones that make up the model, without what merely travels with it
 
 
@@ -136,8 +145,11 @@ class TensorEntry:
         return math.prod(self.shape)
 
 
-def model_directory_check(folder: Path) -> ModelFacts:
+def model_directory_check(folder: Path, *, quantised: bool = False) -> ModelFacts:
     """Read a Hugging Face model directory and say what it holds.
+
+    quantised: whether weights that `quantised_model` wrote are taken too. They are for serving:
+    what trains, scores or imports takes none.
 
     Raises ModelDirectoryError, naming the file, for anything that is not a known file holding what
     its name promises; for settings that would run or fetch code; for weights that are missing,
@@ -147,7 +159,7 @@ def model_directory_check(folder: Path) -> ModelFacts:
     for name in (_CONFIG, _TOKENIZER):
         if name not in sizes:
             raise ModelDirectoryError(name, "missing")
-    config = settings_read(folder / _CONFIG)
+    config, quantisation = _config_read(folder / _CONFIG, quantised=quantised)
     architecture, role = _architecture_check(config)
     context_tokens = _size_check(config)
     if _GENERATION in sizes:
@@ -157,20 +169,38 @@ def model_directory_check(folder: Path) -> ModelFacts:
     for name in sorted(sizes.keys() & _COMPANIONS):
         _companion_check(folder / name)
     numbers: dict[str, int] = {}
-    for entry in tensors.values():
-        numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
+    parameters = 0
+    for name, entry in tensors.items():
+        if not quantisation or (entry.dtype in _DTYPE_NAMES and not _is_packed(name)):
+            numbers[entry.dtype] = numbers.get(entry.dtype, 0) + entry.numbers
+        parameters += _parameters(name, entry) if quantisation else entry.numbers
+    if not numbers:
+        raise ModelDirectoryError(_SINGLE, "holds quantised weights alone")
     most = max(numbers, key=lambda dtype: numbers[dtype])
     if most not in _DTYPE_NAMES:
         raise ModelDirectoryError(_SINGLE, f"most weights are {most}; wanted F32, BF16 or F16")
     return ModelFacts(
         architecture=architecture,
         role=role,
-        parameters=sum(numbers.values()),
+        parameters=parameters,
         dtype=_DTYPE_NAMES[most],
         context_tokens=context_tokens,
         chat_template=chat_template,
+        quantisation=quantisation,
         files=tuple(sorted(sizes.keys() - _COMPANIONS)),
     )
+
+
+def _is_packed(tensor: str) -> bool:
+    """Whether a quantised model's tensor holds integers, or says what they stand for."""
+    return tensor.endswith((f".{PACKED}", f".{SCALE}", f".{SHAPE}"))
+
+
+def _parameters(tensor: str, entry: TensorEntry) -> int:
+    """How many weights a quantised model's tensor holds: scales and shapes are none."""
+    if tensor.endswith(f".{PACKED}"):
+        return entry.numbers * PACKED_NUMBERS
+    return 0 if _is_packed(tensor) else entry.numbers
 
 
 def safetensors_header(path: Path) -> dict[str, TensorEntry]:
@@ -302,6 +332,23 @@ def settings_read(path: Path) -> dict[str, Any]:
     return settings
 
 
+def _config_read(path: Path, *, quantised: bool) -> tuple[dict[str, Any], str]:
+    """(config.json without its quantisation, what that is called: empty for none)."""
+    settings = _json_read(path)
+    name = ""
+    if quantised and isinstance(settings, dict) and "quantization_config" in settings:
+        known = quantisation_known(settings.pop("quantization_config"))
+        if known is None:
+            raise ModelDirectoryError(
+                path.name, "quantization_config: not one of the ways in which Rondo quantises"
+            )
+        name = quantisation_name(*known)
+    if not isinstance(settings, dict):
+        raise ModelDirectoryError(path.name, "not a JSON object")
+    _settings_check(path.name, settings, 0)
+    return settings, name
+
+
 def _settings_check(file: str, value: Any, depth: int) -> None:
     if depth > _MAX_DEPTH:
         raise ModelDirectoryError(file, "nested too deeply")
@@ -316,7 +363,8 @@ def _settings_check(file: str, value: Any, depth: int) -> None:
                 )
             if key in _QUANTISED_SETTINGS and one is not None:
                 raise ModelDirectoryError(
-                    file, f"{key}: quantised weights are not taken; import the unquantised model"
+                    file,
+                    f"{key}: quantised weights are not taken here; take what they were made of",
                 )
             if key in _FILE_SETTINGS and isinstance(one, str) and re.search(r"[/\\]", one):
                 raise ModelDirectoryError(file, f"{key} names a file outside the folder")

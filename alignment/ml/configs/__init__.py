@@ -15,6 +15,7 @@ from alignment.ml.configs.online import GroupSettings, OnlineSettings
 from alignment.ml.configs.online_dpo import OnlineDpoConfig
 from alignment.ml.configs.orpo import OrpoConfig
 from alignment.ml.configs.ppo import PpoConfig
+from alignment.ml.configs.quantise import QuantiseConfig
 from alignment.ml.configs.rejection import RejectionConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.rloo import RlooConfig
@@ -38,6 +39,7 @@ __all__ = [
     "OnlineSettings",
     "OrpoConfig",
     "PpoConfig",
+    "QuantiseConfig",
     "RejectionConfig",
     "RewardConfig",
     "RlooConfig",

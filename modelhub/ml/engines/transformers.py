@@ -168,7 +168,8 @@ class TransformersEngine:
         self.version = transformers.__version__
         self._config, self._tokenizer, self._stop_ids = config, tokenizer, set(stop_ids)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = model_input_load(ModelInput(folder, base), dtype=config.dtype).to(self._device)
+        given = ModelInput(folder, base)
+        model = model_input_load(given, dtype=config.dtype, quantised=True).to(self._device)
         # An adapter's own tokens lie in front of every prompt, as if they were its beginning.
         self._virtual = virtual_cache(model)
         self._virtual_tokens = 0 if self._virtual is None else self._virtual.get_seq_length()

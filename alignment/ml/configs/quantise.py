@@ -1,0 +1,33 @@
+"""Settings of quantisation. Standard library only."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from alignment.ml.configs.checks import positive_check
+from modelhub.ml.configs import require
+from modelhub.ml.quantisation import GROUP_SIZES, SCHEMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantiseConfig:
+    """Quantise a policy for serving. Reads `base`, `demonstrations` to hear both models on and, if
+    given, `rankings` to test their judgement by; writes `model`."""
+
+    PROGRAM: ClassVar[str] = "quantise"
+    scheme: str = "w4a16"  # weights of 4 bits; "w8a8": weights and what they meet, of 8 bits
+    group_size: int = 32  # weights with one scale in w4a16: 32, 64 or 128
+    max_tokens: int = 1024  # prompt + answer; longer ones are left out and counted
+    budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
+    evaluate_at_most: int = 200  # conversations that are heard, the first by id
+    bootstrap_samples: int = 2000
+    seed: int = 0  # of the intervals; the weights depend on none
+
+    def __post_init__(self) -> None:
+        def check(ok: bool, field: str, wanted: str) -> None:
+            require(ok, self.PROGRAM, field, getattr(self, field), wanted)
+
+        check(self.scheme in SCHEMES, "scheme", " or ".join(SCHEMES))
+        check(self.group_size in GROUP_SIZES, "group_size", "32, 64 or 128")
+        if self.scheme == "w8a8":
+            check(self.group_size == 32, "group_size", "32: w8a8 has a scale a row, whatever it is")
+        positive_check(self, "max_tokens", "budget_tokens", "evaluate_at_most", "bootstrap_samples")
