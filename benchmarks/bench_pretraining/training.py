@@ -261,7 +261,8 @@ def compare(dtype: str, compiled: bool, steps: int, *, by_cpu: bool) -> dict[str
             sides[name].step()
     rates = []
     for step in range(steps - WARM_STEPS):
-        rates.append(matmul_rate(torch.device("cpu"), dtype_named(dtype)))
+        clock = time.process_time if by_cpu else time.perf_counter
+        rates.append(matmul_rate(torch.device("cpu"), dtype_named(dtype), clock=clock))
         order = names if step % 2 == 0 else names[::-1]
         for name in order:
             sides[name].step()
