@@ -37,6 +37,7 @@ from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.tokens.configs import TokeniseConfig, TrainTokenizerConfig
 
 POLICIES = ("base", "policy")
 SAMPLERS = (*POLICIES, "adapter")  # an adapter is read with its base, which its version names
@@ -164,6 +165,48 @@ _METHODS = (
                 title="Duplicates and contamination alone",
                 settings={"families": [], "scrub_pii": False},
             ),
+        ),
+    ),
+    Method(
+        config=TrainTokenizerConfig,
+        title="Training a tokenizer",
+        about="Byte-level BPE, WordPiece or unigram, on a mixture of corpora, with its fertility.",
+        docs="pretraining.md",
+        inputs=(
+            Input(role="corpus", title="Corpora", kinds=("corpus",), is_many=True),
+            Input(
+                role="reference",
+                title="Tokenizer to compare with",
+                kinds=("tokenizer", "model"),
+                is_required=False,
+            ),
+        ),
+        presets=(
+            Preset(
+                name="novel",
+                title="A novel: byte-level BPE of 8,192",
+                settings={"vocabulary": 8192},
+            ),
+            Preset(
+                name="bert",
+                title="BERT (arXiv:1810.04805): WordPiece of 30,522, with a mask",
+                settings={
+                    "algorithm": "wordpiece",
+                    "vocabulary": 30_522,
+                    "mask": True,
+                    "chat": False,
+                },
+            ),
+        ),
+    ),
+    Method(
+        config=TokeniseConfig,
+        title="Tokenising a corpus",
+        about="A token set of a corpus: what pretraining reads.",
+        docs="pretraining.md",
+        inputs=(
+            Input(role="corpus", title="Corpus", kinds=("corpus",)),
+            Input(role="tokenizer", title="Tokenizer", kinds=("tokenizer", "model")),
         ),
     ),
     Method(

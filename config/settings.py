@@ -188,6 +188,8 @@ RUN_PROGRAMS: dict[str, str] = {
     "import_model": "modelhub.ml.import_model",
     "import_corpus": "modelhub.ml.corpora.import_corpus",
     "clean_corpus": "modelhub.ml.corpora.clean_corpus",
+    "train_tokenizer": "modelhub.ml.tokens.train_tokenizer",
+    "tokenise": "modelhub.ml.tokens.tokenise",
     "import_questions": "alignment.ml.import_questions",
     "generate": "modelhub.ml.generate",
     "pretrain": "modelhub.ml.pretraining",

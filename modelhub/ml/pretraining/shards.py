@@ -2,8 +2,9 @@
 end.
 
 The layout is datatrove's: NAME.ds holds the tokens as uint16 or uint32, NAME.ds.index the end of
-each document as uint64, counted in tokens of its file. Several files are read as one, in the order
-of their names. Nothing is read but what is asked for.
+each document as uint64, counted in tokens of its file. Where the hub wrote the set
+(modelhub/ml/tokens/writer.py), NAME.ds.documents has the id and source of each. Several files are
+read as one, in the order of their names. Nothing is read but what is asked for.
 """
 
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ class ShardsError(RefusedError):
 
 @dataclass(frozen=True)
 class Document:
-    """A document of a token set: a name people can find it by."""
+    """A document of a token set: a name people can find it by, and where it is from."""
 
     id: str
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class MappedShards:
         names = sorted(folder.glob("*.ds"))
         if not names:
             raise ShardsError(f"{folder.name} holds no tokens (*.ds)")
+        self._paths = names
         self._files = [_mapped(path) for path in names]
         self._ends = [
             _ends_read(path, len(file)) for path, file in zip(names, self._files, strict=True)
@@ -78,7 +81,40 @@ class MappedShards:
         first = number * block_tokens
         low = int(np.searchsorted(self._all_ends, first, side="right"))
         high = int(np.searchsorted(self._all_ends, first + block_tokens, side="left"))
-        return [Document(f"document {at}") for at in range(low, min(high, self.documents - 1) + 1)]
+        return self._documents_at(low, min(high, self.documents - 1) + 1)
+
+    def _documents_at(self, first: int, last: int) -> list[Document]:
+        found: list[Document] = []
+        for path, start, end in zip(
+            self._paths, self._first_documents, self._first_documents[1:], strict=False
+        ):
+            here = range(max(first, int(start)), min(last, int(end)))
+            names = path.with_name(f"{path.name}.documents")
+            if not here:
+                continue
+            if names.is_file():
+                found += _names_read(names, here.start - int(start), here.stop - int(start))
+            else:
+                found += [Document(f"document {at}") for at in here]
+        return found
+
+
+def _names_read(path: Path, first: int, last: int) -> list[Document]:
+    """Rows first … last − 1; only the row groups that hold them are read."""
+    import pyarrow.parquet as pq
+
+    found: list[Document] = []
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            end = start + file.metadata.row_group(number).num_rows
+            if start < last and first < end:
+                rows = file.read_row_group(number).slice(
+                    max(0, first - start), min(last, end) - max(first, start)
+                )
+                found += [Document(**row) for row in rows.to_pylist()]
+            start = end
+    return found
 
 
 def _mapped(path: Path) -> np.ndarray:
