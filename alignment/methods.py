@@ -37,7 +37,7 @@ from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
 from modelhub.ml.configs import GenerateConfig, ProgramConfig
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.pretraining.configs import PretrainConfig
-from modelhub.ml.tokens.configs import TokeniseConfig, TrainTokenizerConfig
+from modelhub.ml.tokenising.configs import TokeniseConfig, TrainTokenizerConfig
 
 POLICIES = ("base", "policy")
 SAMPLERS = (*POLICIES, "adapter")  # an adapter is read with its base, which its version names

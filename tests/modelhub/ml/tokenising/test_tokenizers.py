@@ -13,9 +13,9 @@ from modelhub.ml.chat import answer_encode, end_of_turn_id, prompt_text
 from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.corpora.documents import Document
 from modelhub.ml.rundir import RunDir
-from modelhub.ml.tokens.configs import ALGORITHMS, TrainTokenizerConfig
-from modelhub.ml.tokens.tokenizers import tokenizer_open, tokenizer_train
-from modelhub.ml.tokens.train_tokenizer import main, pieces_spread, quotas_plan
+from modelhub.ml.tokenising.configs import ALGORITHMS, TrainTokenizerConfig
+from modelhub.ml.tokenising.tokenizers import tokenizer_open, tokenizer_train
+from modelhub.ml.tokenising.train_tokenizer import main, pieces_spread, quotas_plan
 from tests.modelhub.ml.corpora.corpus import corpus_write
 from tests.modelhub.ml.runs import run_write
 

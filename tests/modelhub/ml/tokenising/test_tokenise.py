@@ -14,15 +14,15 @@ pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
 from modelhub.ml.pretraining.shards import MappedShards
 from modelhub.ml.rundir import RunDir
-from modelhub.ml.tokens.configs import TrainTokenizerConfig
-from modelhub.ml.tokens.tokenise import main
-from modelhub.ml.tokens.tokenizers import tokenizer_open, tokenizer_train
-from modelhub.ml.tokens.writer import DamagedError, dtype_for, tokens_told, tokens_verify
+from modelhub.ml.tokenising.configs import TrainTokenizerConfig
+from modelhub.ml.tokenising.tokenise import main
+from modelhub.ml.tokenising.tokenizers import tokenizer_open, tokenizer_train
+from modelhub.ml.tokenising.writer import DamagedError, dtype_for, tokens_told, tokens_verify
 from tests.modelhub.ml.corpora.corpus import corpus_write
 from tests.modelhub.ml.runs import program_finish, program_start, run_write
 
 TEXTS = [f"Document {i} of the fox. " * (1 + i % 7) for i in range(60)]
-PROGRAM = "modelhub.ml.tokens.tokenise"
+PROGRAM = "modelhub.ml.tokenising.tokenise"
 
 
 @pytest.fixture(scope="module")
