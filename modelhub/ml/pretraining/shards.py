@@ -3,8 +3,8 @@ end.
 
 The layout is datatrove's: NAME.ds holds the tokens as uint16 or uint32, NAME.ds.index the end of
 each document as uint64, counted in tokens of its file. Where the hub wrote the set
-(modelhub/ml/tokenising/writer.py), NAME.ds.documents has the id and source of each. Several files are
-read as one, in the order of their names. Nothing is read but what is asked for.
+(modelhub/ml/tokenising/writer.py), NAME.ds.documents has the id and source of each. Several files
+are read as one, in the order of their names. Nothing is read but what is asked for.
 """
 
 from dataclasses import dataclass
