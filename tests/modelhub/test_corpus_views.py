@@ -125,7 +125,9 @@ def test_what_was_dropped_is_shown_step_by_step(
     page = shown(staff, "corpus_removed", cleaned)
     assert "1 by gopher · words min" in page
     assert "Only a few words" in page
-    assert "clean_corpus" in shown(staff, "run_list")
+    run_page = staff.get(reverse("run_detail", args=[cleaned.run.uid])).content.decode()
+    assert reverse("corpus_detail", args=[cleaned.run.uid]) in run_page
+    assert "gopher.words_min" in run_page  # the funnel, as a table of the result
 
 
 @pytest.mark.parametrize(

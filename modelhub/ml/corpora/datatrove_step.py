@@ -61,6 +61,6 @@ def first_drop(signals: Mapping[str, Any], thresholds: Mapping[str, float]) -> s
         if threshold is None:
             continue
         kind = float if rule.signal in COUNTS else np.float32
-        if rule.drops(kind(signals[rule.signal]), kind(threshold)):
+        if rule.drops(float(kind(signals[rule.signal])), float(kind(threshold))):
             return name
     return ""

