@@ -12,8 +12,9 @@ other on the same text: what this machine has installed as documentation (docstr
 packages, Markdown, reStructuredText) with the answers and dialogues of shared/data. Both apply
 Gopher's, C4's and FineWeb's rules, drop C4's lines, find near-duplicates by 14 bands of 8 hashes
 over runs of five words, and encode with the same tokenizer. Start-up and spawning count on both
-sides. `cpu_ratio` is of the processor's seconds, which other jobs on the machine disturb less than `ratio`,
-of the clock's. `agreement` is the share of documents of which both say the same, before duplicates.
+sides. `cpu_ratio` is of the processor's seconds, which other jobs on the machine disturb less than
+`ratio`, of the clock's. `agreement` is the share of documents of which both say the same, before
+duplicates.
 """
 
 import argparse
