@@ -170,16 +170,7 @@ class PlaygroundForm(forms.Form):
             use.help_text = way.about
             self.fields[f"use_{way.name}"] = use
             for knob, value in way.knobs.items():
-                word, least, most, step = _KNOBS[knob]
-                kind = forms.IntegerField if knob in _WHOLE else forms.FloatField
-                self.fields[f"{way.name}_{knob}"] = kind(
-                    label=word,
-                    required=False,
-                    initial=value,
-                    min_value=int(least) if knob in _WHOLE else least,
-                    max_value=int(most) if knob in _WHOLE else most,
-                    widget=forms.NumberInput(attrs={"step": step}),
-                )
+                self.fields[f"{way.name}_{knob}"] = _knob_field(knob, value)
 
     @property
     def ways(self) -> list[tuple[BoundField, list[BoundField]]]:
@@ -241,6 +232,15 @@ def playground_initial(
             initial[f"use_{way.name}"] = True
             initial |= {f"{way.name}_{knob}": strategy[knob] for knob in way.knobs}
     return initial
+
+
+def _knob_field(knob: str, value: float) -> forms.Field:
+    word, least, most, step = _KNOBS[knob]
+    widget = forms.NumberInput(attrs={"step": step})
+    shared: dict[str, Any] = {"label": word, "required": False, "initial": value, "widget": widget}
+    if knob in _WHOLE:
+        return forms.IntegerField(min_value=int(least), max_value=int(most), **shared)
+    return forms.FloatField(min_value=least, max_value=most, **shared)
 
 
 def _way_of(strategy: Mapping[str, Any]) -> Way | None:
