@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import regex
+import regex  # type: ignore[import-untyped]
 from transformers import PreTrainedTokenizerFast
 
 from modelhub.ml.configs import RefusedError
