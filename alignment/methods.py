@@ -224,6 +224,7 @@ _METHODS = (
             Input(
                 role="tokenizer",
                 title="Tokenizer (of a new model)",
+                versions=POLICIES,
                 kinds=("tokenizer",),
                 is_required=False,
             ),

@@ -30,15 +30,24 @@ from modelhub.ml.pretraining.training import Progress, train
 from modelhub.ml.pretraining.validation import Watch
 from modelhub.ml.rundir import RunDir, program_run
 
+_NAME_LETTERS = 40  # of a source, as its curve is called
+
 
 def sources_open(run: RunDir, config: PretrainConfig) -> list[TokenSource]:
-    """The run's token sets, verified, the domain's first. Raises RefusedError if there is none."""
+    """The run's token sets, verified, the domain's first, named by their first document's source.
+
+    Raises RefusedError if there is none.
+    """
     roles = list(run.input_roles())
     opened = []
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
             shards = MappedShards(run.input(role))
-            opened.append(source_make(role, shards, config, is_replay=is_replay))
+            name = shards.block_documents(0, 1)[0].source[:_NAME_LETTERS]
+            is_free = name and name not in {source.name for source in opened}
+            opened.append(
+                source_make(name if is_free else role, shards, config, is_replay=is_replay)
+            )
     if not any(not source.is_replay for source in opened):
         raise RefusedError("the run was given no tokens")
     return opened

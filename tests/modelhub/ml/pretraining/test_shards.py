@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modelhub.ml.pretraining.shards import MappedShards, ShardsError
+from modelhub.ml.pretraining.shards import Document, MappedShards, ShardsError
 
 
 def written(folder, files, dtype=np.uint16):
@@ -44,6 +44,22 @@ def test_random_blocks_hold_what_was_written(tmp_path):
         head = np.flatnonzero(np.append(wanted[1:], 0) == 0)[0] + 1
         wanted[:head] = np.arange(head)
         assert block.positions.tolist() == wanted.tolist()
+
+
+def test_documents_have_the_names_that_lie_beside(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    shards = written(tmp_path, {"00": [[1, 2], [3]], "01": [[4, 5, 6]]})
+    pq.write_table(
+        pa.table({"id": ["a", "b"], "source": ["novel", "novel"]}), shards / "00.ds.documents"
+    )
+    opened = MappedShards(shards)
+    assert opened.block_documents(0, 6) == [
+        Document("a", "novel"),
+        Document("b", "novel"),
+        Document("document 2"),
+    ]
 
 
 def test_broken_files_are_named(tmp_path):
