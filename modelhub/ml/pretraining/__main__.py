@@ -39,7 +39,7 @@ def sources_open(run: RunDir, config: PretrainConfig) -> list[TokenSource]:
     Raises RefusedError if there is none.
     """
     roles = list(run.input_roles())
-    opened = []
+    opened: list[TokenSource] = []
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
             shards = MappedShards(run.input(role))
