@@ -20,6 +20,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -107,18 +108,22 @@ def model_write(folder: Path, *, seed: int) -> None:
 def program_run(
     folder: Path, program: str, config: dict[str, Any], inputs: dict[str, Path]
 ) -> dict[str, Any]:
-    """Run a program on a folder, unless it has already ended there; its result."""
+    """Run a program on a folder, unless it has already ended there with the same settings; its
+    result."""
+    described = {
+        "program": program,
+        "config": config,
+        "inputs": {
+            role: {"path": str(path.resolve()), "sha256": _sha256(path)}
+            for role, path in inputs.items()
+        },
+    }
+    text, kept = json_canonical(described), folder / "config.json"
+    if kept.exists() and kept.read_text() != text:
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(text)
     if not (folder / "result.json").exists():
-        described = {
-            "program": program,
-            "config": config,
-            "inputs": {
-                role: {"path": str(path.resolve()), "sha256": _sha256(path)}
-                for role, path in inputs.items()
-            },
-        }
-        (folder / "config.json").write_text(json_canonical(described))
         subprocess.run(
             [sys.executable, "-m", RUN_PROGRAMS[program], str(folder)],
             check=True,
