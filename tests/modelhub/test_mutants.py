@@ -32,7 +32,7 @@ def test_without_the_manifest_check_damage_goes_unseen(monkeypatch, db, tmp_path
 
 
 def test_without_the_import_roots_anything_is_read(monkeypatch, db, tmp_path: Path):
-    monkeypatch.setattr(imports, "_local_path", lambda location, *, wants_folder: Path(location))
+    monkeypatch.setattr(imports, "import_path", lambda location, *, wants_folder: Path(location))
     root = test_imports.root.__wrapped__(tmp_path)
     with pytest.raises(Caught):
         test_imports.test_what_lies_elsewhere_is_refused_as_if_it_were_not_there(
