@@ -35,12 +35,15 @@ BUCKETS, HASHES = 14, 8
 
 def main(rows: str, folder: str, tokenizer: str, workers: int) -> None:
     out = Path(folder)
-    seconds = {}
+    seconds: dict[str, float] = {}
+    runs = 0
 
     def run(name: str, steps: list, tasks: int = workers) -> None:
+        nonlocal runs
+        runs += 1  # a folder of logs each: what it says is done is not done again
         started = time.perf_counter()
         LocalPipelineExecutor(
-            steps, tasks=tasks, workers=workers, logging_dir=str(out / "logs" / name)
+            steps, tasks=tasks, workers=workers, logging_dir=str(out / "logs" / str(runs))
         ).run()
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
 
