@@ -12,9 +12,7 @@ other on the same text: what this machine has installed as documentation (docstr
 packages, Markdown, reStructuredText) with the answers and dialogues of shared/data. Both apply
 Gopher's, C4's and FineWeb's rules, drop C4's lines, find near-duplicates by 14 bands of 8 hashes
 over runs of five words, and encode with the same tokenizer. Start-up and spawning count on both
-sides. `cpu_ratio` is of the processor's seconds, which other jobs on the machine disturb less than
-`ratio`, of the clock's. `agreement` is the share of documents of which both say the same, before
-duplicates.
+sides. `agreement` is the share of documents of which both say the same, before duplicates.
 """
 
 import argparse
@@ -22,7 +20,6 @@ import ast
 import gzip
 import json
 import random
-import resource
 import subprocess
 import sys
 import sysconfig
@@ -77,12 +74,6 @@ def _docstrings(path: Path) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             yield from filter(None, [ast.get_docstring(node)])
-
-
-def cpu_s() -> float:
-    """Seconds of the processor of this process and of those it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def rows_write(folder: Path, megabytes: float) -> tuple[int, int]:
@@ -186,9 +177,7 @@ def main() -> None:
         folder = Path(temporary)
         count, size = rows_write(folder, asked.megabytes)
         tokenizer = tokenizer_write(folder)
-        before_s = cpu_s()
         own_s, own_kept, own_left = ours(folder, tokenizer)
-        own_cpu_s = cpu_s() - before_s
         tell(f"ours: {own_s}")
         command = [
             str(PYTHON),
@@ -198,9 +187,7 @@ def main() -> None:
             str(tokenizer),
             str(WORKERS),
         ]
-        before_s = cpu_s()
         told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        their_cpu_s = cpu_s() - before_s
     theirs = json.loads(told.splitlines()[-1])
     kept = set(theirs["kept"])
     total_own, total = sum(own_s.values()), sum(theirs["seconds"].values())
@@ -214,10 +201,7 @@ def main() -> None:
                 "datatrove_s": {name: round(value, 1) for name, value in theirs["seconds"].items()},
                 "ours_total_s": round(total_own, 1),
                 "datatrove_total_s": round(total, 1),
-                "ours_cpu_s": round(own_cpu_s, 1),
-                "datatrove_cpu_s": round(their_cpu_s, 1),
                 "ratio": round(total / total_own, 2),
-                "cpu_ratio": round(their_cpu_s / own_cpu_s, 2),
                 "kept_by_both": len(own_kept & kept),
                 "kept_by_ours_alone": len(own_kept - kept),
                 "kept_by_datatrove_alone": len(kept - own_kept),
