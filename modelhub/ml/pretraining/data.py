@@ -75,8 +75,9 @@ def mixture_make(sources: Sequence[TokenSource], config: PretrainConfig) -> Mixt
 
     Raises MixtureError for shares or caps that do not fit the sources.
     """
+    # Whether spikes are looked for or not: a loss that is no number is always gone back from.
     reserve = config.spike_rewinds * (config.checkpoint_every_steps + 2)
-    samples = (config.steps + (reserve if config.spike_deviations else 0)) * config.blocks_per_step
+    samples = (config.steps + reserve) * config.blocks_per_step
     caps = config.epoch_caps
     if caps and len(caps) != len(sources):
         raise MixtureError(f"{len(sources)} sources and {len(caps)} epoch caps")

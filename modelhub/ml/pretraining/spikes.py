@@ -65,17 +65,21 @@ class Spike:
     back_to_step: int
     first_sample: int  # skipped, with all behind it up to last_sample
     last_sample: int
-    blocks: list[dict[str, Any]]  # suspects: source, block, loss, documents
+    blocks: list[dict[str, Any]]  # suspects: source, block, loss (None: no number), documents
 
     def told(self) -> str:
         documents = "; ".join(
-            f"{one['source']}, block {one['block']} ({one['loss']:.2f} nats): {one['documents']}"
+            f"{one['source']}, block {one['block']} ({_nats(one['loss'])}): {one['documents']}"
             for one in self.blocks[:3]
         )
         return (
             f"step {self.step}: {self.reason}; back to step {self.back_to_step}, samples "
             f"{self.first_sample} to {self.last_sample} are skipped. Suspects: {documents}"
         )
+
+
+def _nats(loss: float | None) -> str:
+    return "no number" if loss is None else f"{loss:.2f} nats"
 
 
 def suspects(seen: Sequence[Seen], *, step: int) -> list[Seen]:

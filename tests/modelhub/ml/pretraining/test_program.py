@@ -294,6 +294,20 @@ def test_a_loss_that_is_no_number_stops_before_its_step_is_taken(
     assert not (run / "result.json").exists()
 
 
+@pytest.mark.parametrize("deviations", [8, 0])
+def test_a_loss_that_is_no_number_is_gone_back_from(
+    tmp_path, tokenizer, tokens, monkeypatch, capsys, deviations
+):
+    seen = spoiled(monkeypatch, {21}, factor=math.nan)
+    run = pretrain_run(
+        tmp_path / "run", tokenizer, {"tokens": tokens}, steps=30, spike_deviations=deviations
+    )
+    main(RunDir(run))
+    assert seen == [*range(22), *range(22, 32)]
+    assert "(no number)" in capsys.readouterr().out
+    assert result_of(run)["steps"] == 30
+
+
 def test_skipped_samples_are_passed_over_from_their_step_on():
     class Numbers:
         def draw(self, first, count):
