@@ -159,8 +159,9 @@ def sees(asking_R: Ints, seen_R: Ints, *, causal: bool) -> Bools:
     together = (asking_R[:, None] == seen_R[None, :]) & (seen_R[None, :] >= 0)
     if causal:
         together &= np.tri(len(asking_R), len(seen_R), dtype=bool)
+    # Padding alone: two sides of one length are not the same places.
     if len(asking_R) == len(seen_R):
-        together |= np.eye(len(asking_R), dtype=bool)
+        together |= np.diag(asking_R < 0)
     else:
         together[asking_R < 0] = True
     return together

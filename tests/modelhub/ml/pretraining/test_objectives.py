@@ -130,3 +130,8 @@ def test_a_place_sees_its_own_piece_and_padding_is_seen_by_nobody():
     assert sees(own, own, causal=False).astype(int).tolist()[0] == [1, 1, 0, 0]
     crossed = sees(ints(0, 1, -1), own, causal=False).astype(int)
     assert crossed.tolist() == [[1, 1, 0, 0], [0, 0, 1, 0], [1, 1, 1, 1]]
+
+
+def test_sides_of_one_length_see_no_more_than_others():
+    crossed = sees(ints(0, 1, 1), ints(0, 0, 1), causal=False).astype(int)
+    assert crossed.tolist() == [[1, 1, 0], [0, 0, 1], [0, 0, 1]]
