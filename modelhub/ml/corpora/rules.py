@@ -8,6 +8,7 @@ Gopher: Rae et al. 2021 (arXiv:2112.11446), appendix A.1.1 and table A1. C4: Raf
 (JMLR 21:140), section 2.2. FineWeb: Penedo et al. 2024 (arXiv:2406.17557), section 3.6.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -110,7 +111,7 @@ def thresholds_of(
     """Every threshold that holds: "gopher.words_min" → 50, "gopher.words_min@zh" → 80.
 
     `changed` moves or adds some, or takes them out with null. Raises ConfigError naming a rule that
-    is not, or a value that is no number.
+    is not, or a value that is no finite number.
     """
     found: dict[str, float] = {}
     for rule in RULES.values():
@@ -124,8 +125,10 @@ def thresholds_of(
             raise ConfigError(f"clean_corpus.thresholds: there is no rule {name!r}")
         if value is None:
             found.pop(name, None)
-        elif isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise ConfigError(f"clean_corpus.thresholds: {name} is {value!r}, wanted a number")
+        elif isinstance(value, bool) or not (
+            isinstance(value, int | float) and math.isfinite(value)
+        ):
+            raise ConfigError(f"clean_corpus.thresholds: {name} is {value!r}, no finite number")
         else:
             found[name] = float(value)
     return found

@@ -68,6 +68,8 @@ def test_thresholds_are_moved_added_and_taken_out() -> None:
         {"gopher.words_min@fr": 1},
         {"gopher.words_min": "5"},
         {"gopher.words_min": True},
+        {"gopher.words_min": float("inf")},
+        {"gopher.words_min": float("nan")},
     ],
 )
 def test_a_rule_that_is_not_is_named(changed: dict[str, object]) -> None:
