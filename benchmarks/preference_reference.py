@@ -55,7 +55,7 @@ SHARED: dict[str, Any] = {
 # An adapter wants a higher rate than the papers' for every weight.
 CONFIGS: dict[str, dict[str, Any]] = {
     "dpo": {"epochs": 2, "lr": 2e-4, "beta": 0.1, "rankings_per_step": 8},
-    "kto": {"epochs": 1, "lr": 2e-4, "beta": 0.1, "examples_per_step": 8},
+    "kto": {"epochs": 1, "lr": 2e-4, "beta": 0.1, "examples_per_step": 8, "max_tokens": 96},
     "orpo": {"epochs": 2, "lr": 2e-4, "odds_weight": 0.25, "rankings_per_step": 8},
 }
 
