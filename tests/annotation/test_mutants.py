@@ -3,15 +3,12 @@
 Others are beside what they guard: the queue without conditional updates (test_concurrency.py), a
 site that answers before it commits (test_web_deaths.py), raw HTML let through (pages/), JSON as
 Python reads it (test_hostile_bodies.py), sessions that do not end, log lines that can be forged
-(config/), one key for twenty requests (modelhub/).
+(config/), one key for twenty requests, rendered text (modelhub/).
 """
 
-from types import SimpleNamespace
-
 import pytest
-from markdown_it import MarkdownIt
 
-from annotation import exports, policy, rendering, tables
+from annotation import exports, policy, tables
 from annotation.models import Membership, Project
 from annotation.services import projects, reviews
 from modelhub.errors import ConflictError
@@ -19,7 +16,6 @@ from tests.annotation import (
     test_downloads,
     test_history,
     test_quality_pages,
-    test_rendering,
 )
 from tests.annotation.api import test_managing
 from tests.annotation.services import test_projects, test_reviews
@@ -33,24 +29,6 @@ def test_without_the_escape_a_cell_is_a_formula(monkeypatch) -> None:
     monkeypatch.setattr(test_quality_pages, "cell_csv", lambda value: value)
     with pytest.raises(Caught):
         test_quality_pages.test_text_in_a_csv_is_never_a_formula("=1+1")
-
-
-@pytest.mark.parametrize(
-    "attack", ["<script>x</script>", "[x](javascript:x)", "<img src=//beacon.invalid>"]
-)
-def test_without_the_cleaner_an_attack_is_left(monkeypatch, attack: str) -> None:
-    monkeypatch.setattr(rendering, "_MARKDOWN", MarkdownIt("commonmark", {"html": True}))
-    monkeypatch.setattr(rendering._MARKDOWN, "validateLink", lambda link: True)
-    monkeypatch.setattr(rendering, "_CLEANER", SimpleNamespace(clean=lambda html: html))
-    monkeypatch.setattr(rendering, "_rendered_again", rendering._rendered)
-    with pytest.raises((*Caught, KeyError)):
-        test_rendering.test_nothing_of_an_attack_is_left_but_words(attack)
-
-
-def test_without_the_cap_a_long_text_is_parsed(monkeypatch) -> None:
-    monkeypatch.setattr(rendering, "MAX_MARKDOWN_CHARS", 10**9)
-    with pytest.raises(Caught):
-        test_rendering.test_a_text_past_the_cap_is_shown_as_it_was_written()
 
 
 def test_without_the_check_one_reviews_ones_own(monkeypatch, project: Project) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from markdown_it import MarkdownIt
 
-from modelhub import runner, storage
+from modelhub import rendering, runner, storage
 from modelhub.models import Run
 from modelhub.services import idempotency, imports, runs
-from tests.modelhub import test_runner, test_storage
+from tests.modelhub import test_rendering, test_runner, test_storage
 from tests.modelhub.services import test_idempotency, test_imports, test_runs
 
 # What a test says when its guard is gone: a wrong value, or no refusal where one was expected.
@@ -45,6 +47,24 @@ def test_without_scrubbing_a_program_has_the_secrets(counting, monkeypatch):
     monkeypatch.setattr(runner, "_SECRET_NAMES", set())
     with pytest.raises(Caught):
         test_runner.test_secrets_do_not_reach_the_program(counting, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "attack", ["<script>x</script>", "[x](javascript:x)", "<img src=//beacon.invalid>"]
+)
+def test_without_the_cleaner_an_attack_is_left(monkeypatch, attack: str) -> None:
+    monkeypatch.setattr(rendering, "_MARKDOWN", MarkdownIt("commonmark", {"html": True}))
+    monkeypatch.setattr(rendering._MARKDOWN, "validateLink", lambda link: True)
+    monkeypatch.setattr(rendering, "_CLEANER", SimpleNamespace(clean=lambda html: html))
+    monkeypatch.setattr(rendering, "_rendered_again", rendering._rendered)
+    with pytest.raises((*Caught, KeyError)):
+        test_rendering.test_nothing_of_an_attack_is_left_but_words(attack)
+
+
+def test_without_the_cap_a_long_text_is_parsed(monkeypatch) -> None:
+    monkeypatch.setattr(rendering, "MAX_MARKDOWN_CHARS", 10**9)
+    with pytest.raises(Caught):
+        test_rendering.test_a_text_past_the_cap_is_shown_as_it_was_written()
 
 
 @pytest.mark.django_db(transaction=True)

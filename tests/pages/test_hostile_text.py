@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 from markdown_it import MarkdownIt
 
-from annotation import rendering
 from annotation.models import Guideline, Membership, PreferenceDataset, Prompt
 from annotation.services.assignments import assignment_next, draft_save
+from modelhub import rendering
 from modelhub.models import Artifact
 from tests import builders
 from tests.pages.board import annotate_path, press, task_wait
