@@ -170,6 +170,20 @@ class Mixture:
         """Samples first … first + count − 1."""
         return self.at(np.arange(first, first + count, dtype=np.int64))
 
+    def counts(self, samples: int) -> Int64:
+        """How many of the first `samples` samples each source has, shape (M,).
+
+        Periods are multiplied, not drawn: a long run has hundreds of millions of samples.
+        """
+        counts_M = np.zeros(len(self.sources), dtype=np.int64)
+        ends = [*(segment.first_sample for segment in self._segments[1:]), samples]
+        for place, (segment, end) in enumerate(zip(self._segments, ends, strict=True)):
+            periods, rest = divmod(max(0, min(end, samples) - segment.first_sample), PERIOD)
+            source_by_slot, _ = self._period(place, periods)
+            of_rest_M = np.bincount(source_by_slot[:rest], minlength=len(self.sources))
+            counts_M += periods * segment.slots_M + of_rest_M
+        return counts_M
+
     def at(self, sample_S: Int64) -> Drawn:
         """The samples of these numbers, in their order. Raises IndexError outside the run."""
         if len(sample_S) and not (int(sample_S.min()) >= 0 and int(sample_S.max()) < self.samples):

@@ -173,8 +173,7 @@ def accounts(
     mixture: Mixture, sources: Sequence[TokenSource], config: PretrainConfig
 ) -> list[dict[str, Any]]:
     """What the run reads of each source, before it has begun: tokens, share, epochs."""
-    drawn = mixture.draw(0, config.steps * config.blocks_per_step)
-    counts = np.bincount(drawn.source_S, minlength=len(sources))
+    counts = mixture.counts(config.steps * config.blocks_per_step)
     return [
         {
             "source": source.name,

@@ -193,3 +193,16 @@ def test_any_mixture_keeps_its_shares_and_repeats_no_block_in_an_epoch(blocks, d
         read = list(zip(drawn.epoch_S[own].tolist(), drawn.block_S[own].tolist(), strict=True))
         assert len(set(read)) == len(read)
         assert (drawn.block_S[own] < blocks[source]).all()
+
+
+@pytest.mark.parametrize("samples", [0, 1, 700, 1000, 1001, 1000 + PERIOD, 3 * PERIOD - 5])
+def test_counts_are_those_of_the_samples_drawn(samples):
+    later = Blend(first_sample=1000, run_samples=3 * PERIOD, shares=(0.1, 0.0, 0.9))
+    made = mixture((100, 5000, 70), (0.3, 0.6, 0.1), more=[later])
+    drawn = np.bincount(made.draw(0, samples).source_S, minlength=3)
+    assert made.counts(samples).tolist() == drawn.tolist()
+
+
+def test_a_run_of_hundreds_of_millions_is_counted_without_drawing_it():
+    made = mixture((10**9, 10**9), (0.75, 0.25), samples=PERIOD * 10**6)
+    assert made.counts(PERIOD * 10**6).tolist() == [3 * PERIOD * 10**6 // 4, PERIOD * 10**6 // 4]
