@@ -4,6 +4,8 @@ import collections
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from modelhub.ml.rundir import parent_follow
@@ -25,20 +27,27 @@ def chunks_map(
     """`map(function, chunks)`, in order, by `workers` processes; here, with one.
 
     At most a few chunks a process are taken ahead, whatever `chunks` is long. The processes die
-    with this one.
+    with this one. Raises RuntimeError if one of them is killed, as the kernel does for memory.
     """
     if workers == 1:
         yield from map(function, chunks)
         return
     context = multiprocessing.get_context("spawn")
-    with context.Pool(workers, initializer=_begin, initargs=(os.getpid(),)) as pool:
-        waiting: collections.deque[multiprocessing.pool.AsyncResult[DoneT]] = collections.deque()
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
+    try:
+        waiting: collections.deque[Future[DoneT]] = collections.deque()
         for chunk in chunks:
-            waiting.append(pool.apply_async(function, (chunk,)))
+            waiting.append(pool.submit(function, chunk))
             if len(waiting) >= workers * _AHEAD:
-                yield waiting.popleft().get()
+                yield waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().get()
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            f"one of {workers} processes was killed, perhaps for its memory: ask for fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _begin(parent_pid: int) -> None:
