@@ -33,9 +33,7 @@ def spike_reason(losses: Sequence[float], *, deviations: float) -> str | None:
     before = losses[-WINDOW_STEPS - PATIENCE_STEPS : -PATIENCE_STEPS]
     if not deviations or len(before) < LEAST_STEPS:
         return None
-    level = statistics.median(before)
-    spread = MAD_TO_DEVIATION * statistics.median(abs(one - level) for one in before)
-    limit = level + deviations * max(spread, FLOOR_NATS)
+    level, limit = _level_and_limit(before, deviations)
     latest = losses[-PATIENCE_STEPS:]
     if min(latest) <= limit:
         return None
@@ -43,6 +41,20 @@ def spike_reason(losses: Sequence[float], *, deviations: float) -> str | None:
         f"the loss was {latest[0]:.3f} and {latest[1]:.3f}, above {limit:.3f}: "
         f"{deviations:g} deviations over its level of {level:.3f}"
     )
+
+
+def spike_may_begin(losses: Sequence[float], *, deviations: float) -> bool:
+    """Whether the latest loss is above the limit: these weights are none to go back to."""
+    before = losses[-WINDOW_STEPS - 1 : -1]
+    if not deviations or len(before) < LEAST_STEPS:
+        return False
+    return losses[-1] > _level_and_limit(before, deviations)[1]
+
+
+def _level_and_limit(before: Sequence[float], deviations: float) -> tuple[float, float]:
+    level = statistics.median(before)
+    spread = MAD_TO_DEVIATION * statistics.median(abs(one - level) for one in before)
+    return level, level + deviations * max(spread, FLOOR_NATS)
 
 
 @dataclass(frozen=True, order=True)

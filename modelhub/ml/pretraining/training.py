@@ -41,6 +41,7 @@ from modelhub.ml.pretraining.spikes import (
     WINDOW_STEPS,
     Seen,
     Spike,
+    spike_may_begin,
     spike_reason,
     suspects,
 )
@@ -211,6 +212,7 @@ def train(
             save()  # the first spike needs something to go back to
     losses = torch.compile(block_losses) if config.compile else block_losses
     begun = progress.step
+    is_save_due = False
     run.progress(progress.step, config.steps, "steps")
     with watchdog(config.hang_timeout_s) as dog:
         while progress.step < config.steps:
@@ -229,6 +231,7 @@ def train(
                 optimizer.zero_grad()
                 progress = rewind(run, config, progress, reason, samples, sources, load)
                 save()
+                is_save_due = False
                 dog.beat()
                 continue
             optimizer.step()
@@ -254,8 +257,12 @@ def train(
             watch.look(run, progress.step, config, model)
             dog.beat()
             run.progress(progress.step, config.steps, "steps")
-            if progress.step % config.checkpoint_every_steps == 0 and progress.step < config.steps:
+            is_save_due |= progress.step % config.checkpoint_every_steps == 0
+            # A step later where a spike may have begun: a rewind would come back into it.
+            is_calm = not spike_may_begin(progress.losses, deviations=config.spike_deviations)
+            if is_save_due and is_calm and progress.step < config.steps:
                 save()
+                is_save_due = False
                 dog.beat()
     return progress
 

@@ -251,6 +251,16 @@ def test_a_spike_is_gone_back_from_its_blocks_skipped_and_its_documents_named(
     assert result["steps"] == 30
 
 
+def test_no_checkpoint_is_made_where_a_spike_begins(tmp_path, tokenizer, tokens, monkeypatch):
+    seen = spoiled(monkeypatch, {19, 20})
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, steps=30)
+    main(RunDir(run))
+    # Step 20's own loss is the first of the spike: back to the checkpoint before, of step 16.
+    (spike,) = result_of(run)["spikes"]
+    assert (spike["step"], spike["back_to_step"]) == (21, 16)
+    assert seen == [*range(21), *range(21, 35)]
+
+
 def test_a_spiked_run_that_is_killed_skips_the_same(tmp_path, tokenizer, tokens, monkeypatch):
     spoiled(monkeypatch, {21, 22})
     whole = pretrain_run(tmp_path / "whole", tokenizer, {"tokens": tokens}, steps=30)

@@ -2,7 +2,7 @@
 
 import math
 
-from modelhub.ml.pretraining.spikes import Seen, spike_reason, suspects
+from modelhub.ml.pretraining.spikes import Seen, spike_may_begin, spike_reason, suspects
 
 LEVEL = [2.0, 2.1] * 20  # median 2.05, median absolute deviation 0.05: a deviation of 0.0741
 LIMIT = 2.05 + 8 * 1.4826 * 0.05
@@ -16,6 +16,13 @@ def test_two_steps_above_the_limit_are_a_spike_and_one_is_none():
     )
     assert spike_reason([*LEVEL, LIMIT - 0.001, above], deviations=8) is None
     assert spike_reason([*LEVEL, above, above], deviations=0) is None
+
+
+def test_the_first_step_above_the_limit_may_begin_a_spike():
+    assert spike_may_begin([*LEVEL, LIMIT + 0.001], deviations=8)
+    assert not spike_may_begin([*LEVEL, LIMIT - 0.001], deviations=8)
+    assert not spike_may_begin([*LEVEL, LIMIT + 0.001], deviations=0)
+    assert not spike_may_begin([1.0] * 15 + [9.0], deviations=8)
 
 
 def test_a_level_loss_makes_no_spike_of_nothing():
