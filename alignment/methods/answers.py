@@ -1,0 +1,90 @@
+"""What writes, chooses or judges answers, or writes prompts."""
+
+from alignment.methods.method import (
+    POLICIES,
+    PROMPTS,
+    REWARD,
+    SAMPLERS,
+    Input,
+    Method,
+)
+from alignment.ml.configs import (
+    ContextDistillationConfig,
+    GhostAttentionConfig,
+    JudgeConfig,
+    RejectionConfig,
+    SelfInstructConfig,
+)
+from modelhub.ml.configs import GenerateConfig
+
+ANSWERS = (
+    Method(
+        config=GenerateConfig,
+        title="Sampling",
+        about="A policy answers prompts.",
+        docs="runs.md",
+        inputs=(
+            Input(
+                role="model", title="Policy", versions=(*SAMPLERS, "quantised"), is_required=False
+            ),
+            PROMPTS,
+        ),
+    ),
+    Method(
+        config=RejectionConfig,
+        title="Rejection sampling",
+        about="A reward model keeps the best of many answers, to fine-tune on.",
+        docs="algorithms/rejection-sampling.md",
+        inputs=(
+            REWARD,
+            PROMPTS,
+            Input(role="candidates", title="Answers", kinds=("candidates",)),
+            Input(
+                role="pool",
+                title="Bests of earlier runs",
+                kinds=("demonstrations",),
+                is_required=False,
+                is_many=True,
+            ),
+        ),
+    ),
+    Method(
+        config=ContextDistillationConfig,
+        title="Context distillation",
+        about="Answers written under a pre-prompt are kept where they are better than without.",
+        docs="algorithms/context-distillation.md",
+        inputs=(
+            REWARD,
+            PROMPTS,
+            Input(role="candidates", title="Answers without it", kinds=("candidates",)),
+            Input(role="candidates_under", title="Answers under it", kinds=("candidates",)),
+        ),
+    ),
+    Method(
+        config=GhostAttentionConfig,
+        title="Ghost attention",
+        about="A policy writes dialogues that keep to an instruction, to fine-tune on.",
+        docs="algorithms/ghost-attention.md",
+        inputs=(Input(role="model", title="Policy", versions=SAMPLERS), PROMPTS),
+    ),
+    Method(
+        config=JudgeConfig,
+        title="AI feedback",
+        about="A model judges a project's tasks by a written constitution, marked as a model.",
+        docs="algorithms/ai-feedback.md",
+        inputs=(
+            Input(role="model", title="Judge", versions=POLICIES, is_required=False),
+            Input(role="tasks", title="Tasks", of_project=("open", "judged")),
+        ),
+    ),
+    Method(
+        config=SelfInstructConfig,
+        title="Self-Instruct",
+        about="A model writes new prompts after a project's; people accept or reject each.",
+        docs="algorithms/self-instruct.md",
+        inputs=(
+            Input(role="model", title="Writer", versions=POLICIES, is_required=False),
+            Input(role="seeds", title="Prompts to start from", of_project=("prompts",)),
+        ),
+    ),
+)

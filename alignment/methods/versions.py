@@ -1,0 +1,58 @@
+"""What makes one version of another, or compares two."""
+
+from alignment.methods.method import (
+    POLICIES,
+    PROMPTS,
+    REWARD,
+    SAMPLERS,
+    Input,
+    Method,
+)
+from alignment.ml.configs import (
+    EvaluateConfig,
+    MergeAdapterConfig,
+    QuantiseConfig,
+)
+
+VERSIONS = (
+    Method(
+        config=MergeAdapterConfig,
+        title="Merging an adapter",
+        about="A LoRA adapter and its base become one model.",
+        docs="algorithms/adapters.md",
+        inputs=(Input(role="adapter", title="Adapter", versions=("adapter",)),),
+        registers="policy",
+        parent="adapter",
+    ),
+    Method(
+        config=QuantiseConfig,
+        title="Quantisation",
+        about="A policy's weights become small integers, for serving; what that cost is measured.",
+        docs="algorithms/quantisation.md",
+        inputs=(
+            Input(role="base", title="Policy", versions=POLICIES),
+            Input(role="demonstrations", title="Text to hear it on", kinds=("demonstrations",)),
+            Input(
+                role="rankings",
+                title="Choices to test it by",
+                kinds=("rankings",),
+                is_required=False,
+            ),
+        ),
+        registers="quantised",
+    ),
+    Method(
+        config=EvaluateConfig,
+        title="Comparing two policies",
+        about="Reward, length and KL of a policy before and after, on held-out prompts.",
+        docs="algorithms/evaluation.md",
+        inputs=(
+            Input(role="before", title="Policy before", versions=SAMPLERS),
+            Input(role="after", title="Policy after", versions=SAMPLERS),
+            REWARD,
+            PROMPTS,
+            Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
+            Input(role="candidates_after", title="Answers after", kinds=("candidates",)),
+        ),
+    ),
+)
