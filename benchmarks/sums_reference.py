@@ -39,7 +39,7 @@ from modelhub.ml.records import json_canonical, records_write
 
 METHODS = ("ppo", "rloo", "grpo", "online_dpo")
 FINE_TUNING: dict[str, Any] = {
-    "epochs": 6,
+    "epochs": 40,
     "lr": 2e-3,
     "examples_per_step": 64,
     "budget_tokens": 4096,
@@ -51,18 +51,18 @@ FINE_TUNING: dict[str, Any] = {
 CONFIG: dict[str, Any] = {
     "engine": "transformers",
     "checker": "gsm8k",
-    "epochs": 1,
+    "epochs": 3,
     "prompts_per_step": 32,
-    "samples": 8,
+    "samples": 16,
     "max_tokens": 6,
     "lr": 1e-4,
-    "evaluation_samples": 4,
+    "evaluation_samples": 16,
     "checkpoint_every_steps": 10,
     "seed": 0,
 }
 OWN: dict[str, dict[str, Any]] = {
     "ppo": {"critic_lr": 3e-4, "kl_coef": 0.01, "ppo_epochs": 2, "critic_warmup_steps": 2},
-    "rloo": {"kl_coef": 0.01},
+    "rloo": {"kl_coef": 0.01, "normalize_advantages": True},
     "grpo": {"equal_groups": "drop"},
     "online_dpo": {"beta": 0.1, "lr": 5e-5},
 }
