@@ -2,10 +2,11 @@
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_safe
 
 from alignment.launch_forms import LaunchForm, launch_body, launch_initial
-from alignment.methods import METHODS
+from alignment.methods import FAMILIES, METHODS
 from alignment.services.launches import run_launch
 from modelhub import tasks
 from modelhub.errors import ApplicationError
@@ -14,11 +15,20 @@ from modelhub.selectors.runs import run_get
 from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
 
+_FAMILY_TITLES = {
+    "policies": _("To train a policy"),
+    "rewards": _("To train a reward model"),
+    "answers": _("To write, choose and judge answers"),
+    "versions": _("To change or compare versions"),
+    "pretraining": _("To pretrain"),
+}
+
 
 @require_safe
 @hub_page
 def method_list(request: HttpRequest) -> HttpResponse:
-    return render(request, "alignment/method_list.html", {"methods": METHODS.values()})
+    families = [(_FAMILY_TITLES[name], methods) for name, methods in FAMILIES.items()]
+    return render(request, "alignment/method_list.html", {"families": families})
 
 
 @require_http_methods(["GET", "HEAD", "POST"])

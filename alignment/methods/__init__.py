@@ -12,8 +12,16 @@ from alignment.methods.pretraining import PRETRAINING
 from alignment.methods.rewards import REWARDS
 from alignment.methods.versions import VERSIONS
 
+# By what they are for, in the order of a round.
+FAMILIES: dict[str, tuple[Method, ...]] = {
+    "policies": POLICY_METHODS,
+    "rewards": REWARDS,
+    "answers": ANSWERS,
+    "versions": VERSIONS,
+    "pretraining": PRETRAINING,
+}
 METHODS: dict[str, Method] = {
-    method.name: method for method in (*PRETRAINING, *POLICY_METHODS, *REWARDS, *ANSWERS, *VERSIONS)
+    method.name: method for family in FAMILIES.values() for method in family
 }
 
-__all__ = ["METHODS", "Input", "Method", "Preset"]
+__all__ = ["FAMILIES", "METHODS", "Input", "Method", "Preset"]
