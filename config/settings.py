@@ -191,6 +191,7 @@ RUN_PROGRAMS: dict[str, str] = {
     "train_tokenizer": "modelhub.ml.tokenising.train_tokenizer",
     "tokenise": "modelhub.ml.tokenising.tokenise",
     "import_questions": "alignment.ml.import_questions",
+    "export_gguf": "modelhub.ml.export_gguf",
     "generate": "modelhub.ml.generate",
     "pretrain": "modelhub.ml.pretraining",
     "playground": "modelhub.ml.playground",

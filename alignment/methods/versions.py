@@ -13,6 +13,7 @@ from alignment.ml.configs import (
     MergeAdapterConfig,
     QuantiseConfig,
 )
+from modelhub.ml.configs import ExportGgufConfig
 
 VERSIONS = (
     Method(
@@ -40,6 +41,13 @@ VERSIONS = (
             ),
         ),
         registers="quantised",
+    ),
+    Method(
+        config=ExportGgufConfig,
+        title="GGUF export",
+        about="A policy becomes one file for llama.cpp, read back and compared before it is kept.",
+        docs="algorithms/gguf.md",
+        inputs=(Input(role="base", title="Policy", versions=POLICIES),),
     ),
     Method(
         config=EvaluateConfig,

@@ -137,6 +137,23 @@ class ImportModelConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportGgufConfig:
+    """Write a policy as one GGUF file. Reads `base`; writes output `gguf` (model-F16.gguf)."""
+
+    PROGRAM: ClassVar[str] = "export_gguf"
+    weight_type: str = "f16"  # or "f32"; "q8_0", "q4_0": 8 or 4 bits, one scale for 32 weights
+    name: str = "rondo"  # that programs show for the file
+
+    def __post_init__(self) -> None:
+        wanted = "f32, f16, q8_0 or q4_0"
+        if "_k" in self.weight_type.lower():
+            wanted += " (K-quants are made by llama.cpp's llama-quantize, of an f16 file)"
+        known = self.weight_type in ("f32", "f16", "q8_0", "q4_0")
+        require(known, self.PROGRAM, "weight_type", self.weight_type, wanted)
+        require(bool(self.name.strip()), self.PROGRAM, "name", self.name, "a name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerateConfig:
     """Sample answers. Reads inputs `prompts` (prompts.jsonl) and, unless an endpoint is asked,
     `model`; writes output `candidates` (candidates.jsonl)."""

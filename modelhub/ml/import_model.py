@@ -94,22 +94,13 @@ def gguf_convert(path: Path, folder: Path, *, scratch: Path) -> None:
     """
     gguf_check(path)
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     from modelhub.ml.checkpoint import model_save
 
     # Alone in a folder: the loader would also look at what lies beside the file.
     (scratch / "model.gguf").symlink_to(path.resolve())
-    where: dict[str, Any] = {"gguf_file": "model.gguf", "local_files_only": True}
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(
-            scratch, dtype="float32", trust_remote_code=False, **where
-        )
-        tokenizer = AutoTokenizer.from_pretrained(scratch, trust_remote_code=False, **where)
-    except MemoryError:
-        raise
-    except Exception as error:  # what its bytes can make a parser raise has no end
-        raise RefusedError(f"{path.name}: cannot be read as a language model: {error}") from error
+    loaded, tokenizer = gguf_load(scratch / "model.gguf", name=path.name)
     # A model loaded from GGUF calls itself quantised and refuses to be saved, so its numbers go to
     # a fresh one of the same shape, which has none of its own.
     config = loaded.config
@@ -119,6 +110,27 @@ def gguf_convert(path: Path, folder: Path, *, scratch: Path) -> None:
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False, dtype="float32")
     model.load_state_dict(loaded.state_dict(), assign=True)
     model_save(model, tokenizer, folder, dtype="bfloat16")
+
+
+def gguf_load(path: Path, *, name: str = "") -> tuple[Any, Any]:
+    """(model in float32, tokenizer) of a GGUF file that lies alone in its folder.
+
+    name: what to call the file in an error. Raises RefusedError for what is no language model.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where: dict[str, Any] = {"gguf_file": path.name, "local_files_only": True}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype="float32", trust_remote_code=False, **where
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False, **where)
+    except MemoryError:
+        raise
+    except Exception as error:  # what its bytes can make a parser raise has no end
+        what = name or path.name
+        raise RefusedError(f"{what}: cannot be read as a language model: {error}") from error
+    return model, tokenizer
 
 
 def gguf_check(path: Path) -> None:
