@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
 from annotation.models import Submission, Task
 from annotation.services.assignments import assignment_next
@@ -136,7 +137,7 @@ def test_what_slides_sideways_fades_where_there_is_more(
     # The last tab is in sight, because it is this page's: there is more before it alone.
     assert tabs.get_attribute("data-more") == "start"
     tabs.evaluate("box => { box.scrollLeft = 0; }")
-    page.wait_for_function("document.querySelector('nav.tabs').dataset.more === 'end'")
+    expect(tabs).to_have_attribute("data-more", "end")
     assert "linear-gradient" in tabs.evaluate("box => getComputedStyle(box).maskImage")
     page.set_viewport_size({"width": 1440, "height": 900})
-    page.wait_for_function("document.querySelector('nav.tabs').dataset.more === ''")
+    expect(tabs).to_have_attribute("data-more", "")

@@ -60,7 +60,7 @@ def test_a_papers_questions_are_taken_over_with_one_press(open_page, project, da
 @pytest.mark.parametrize("kind", Task.Kind.values)
 def test_every_kind_is_shown_and_kept_as_it_was(open_page, project, dana, kind) -> None:
     page = open_page(dana, form_path(project, kind))
-    page.wait_for_function("document.querySelector('[data-preview] .desk-stage').children.length")
+    expect(page.locator("[data-preview] .desk-stage > *").first).to_be_attached()
     found = violations(page)
     assert not found, "\n".join(found)
     page.get_by_role("button", name="Keep").click()
