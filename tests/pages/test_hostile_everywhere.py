@@ -85,7 +85,7 @@ def pages_of(world: World) -> Iterator[str]:
     for name, verb in table_read():
         if verb != "GET" or name not in patterns or name.startswith("api_"):
             continue
-        if name not in {"words", "healthz", "dataset_export", "run_metrics"}:
+        if name not in {"words", "healthz", "dataset_export", "run_metrics", "version_readme"}:
             kwargs = {one: values[one] for one in parameters(patterns[name])}
             yield reverse(name, kwargs=kwargs)
     for changelist, acts in admin_pages(world).values():
