@@ -10,7 +10,8 @@ arXiv:2402.01306, eq. 8).
     z0   = max(0, mean of log π(y' | x) / π_ref(y' | x))
 
 z0 is the policy's distance from the reference, KL(π ‖ π_ref), estimated as the paper does without a
-sample: from the step's own answers, each behind the next prompt of the step. It has no gradient.
+sample: from the step's own answers, each behind the next prompt of the step, where the two fit into
+the model's context. It has no gradient.
 
 Answers come from ratings, by two thresholds, and from rankings (`unpaired`). The answers of a
 prompt are computed once, behind it (`shared_prefix`), and so are the mismatched ones. A step always
@@ -170,14 +171,17 @@ def step_gradients(
     others: Sequence[Sequence[float]],
     config: KtoConfig,
     processes: Processes,
+    *,
+    context_tokens: int,
 ) -> tuple[dict[str, float], int]:
     """Add the gradient of the mean loss of the groups' answers to the model's, row by row.
 
     matched: the reference's Σ log p of each group's answers; others: of `mismatched` groups.
+    context_tokens: what the model has for prompt and answer.
     Returns (metrics, tokens computed). How the groups fall into rows changes nothing but rounding.
     """
     own = [group.group for group in groups]
-    apart = mismatched(own)
+    apart = mismatched(own, context_tokens=context_tokens)
     z0 = reference_point(logprobs_of(model, apart, config, processes), others)
     answers = sum(len(group.desirable_K) for group in groups)
     tokens = sum(group.tokens for group in own)
@@ -295,6 +299,8 @@ def reference_make(
     groups: Mapping[str, Sequence[UnpairedGroup]],
     plan: Sequence[Sequence[int]],
     logprobs_make: Callable[[Sequence[Group]], Logprobs],
+    *,
+    context_tokens: int,
 ) -> Reference:
     """The reference of every split and step, in one pass over all of them."""
     steps = {
@@ -302,7 +308,10 @@ def reference_make(
     }
     asked = {split: [one.group for one in own] for split, own in groups.items()}
     apart = {
-        split: [mismatched([asked[split][place] for place in places]) for places in own]
+        split: [
+            mismatched([asked[split][place] for place in places], context_tokens=context_tokens)
+            for places in own
+        ]
         for split, own in steps.items()
     }
     everything = [group for own in asked.values() for group in own]
@@ -323,10 +332,13 @@ def split_see(
     reference: Reference,
     config: KtoConfig,
     processes: Processes,
+    *,
+    context_tokens: int,
 ) -> Seen:
     """A split that is not learnt from, as the policy sees it now."""
     own = [one.group for one in groups]
-    found = logprobs_of(model, [*own, *mismatched(own)], config, processes)
+    apart = mismatched(own, context_tokens=context_tokens)
+    found = logprobs_of(model, [*own, *apart], config, processes)
     given = reference.matched[split], reference.others[split][0]
     return groups_see((found[: len(own)], found[len(own) :]), given, groups, config)
 
@@ -338,6 +350,8 @@ def train(
     groups: Mapping[str, Sequence[UnpairedGroup]],
     logprobs_make: Callable[[Sequence[Group]], Logprobs],
     processes: Processes,
+    *,
+    context_tokens: int,
 ) -> tuple[list[Trained], Reference]:
     """Take every step, from the last checkpoint on. Returns what each saw, and the reference.
 
@@ -364,7 +378,7 @@ def train(
         reference = Reference(**values["reference"])
         print(f"going on after step {len(taken)}", flush=True)
     else:
-        reference = reference_make(groups, plan, logprobs_make)
+        reference = reference_make(groups, plan, logprobs_make, context_tokens=context_tokens)
         print(f"reference: {sum(map(len, reference.matched.values()))} prompts", flush=True)
     # No answer's loss can be more than its weight: it has risen if it was a tenth of the start.
     floor = loss_start(groups["train"], config) / (config.loss_rise_limit or 1.0)
@@ -382,6 +396,7 @@ def train(
             reference.others["train"][number],
             config,
             processes,
+            context_tokens=context_tokens,
         )
         norm = float(processes.gradients_clip(weights, config.max_grad_norm))
         seconds = time.monotonic() - started
@@ -415,7 +430,13 @@ def train(
         every, own = config.evaluate_every_steps, groups.get("validation")
         if own and every and len(taken) % every == 0:
             described = split_see(
-                model, "validation", own, reference, config, processes
+                model,
+                "validation",
+                own,
+                reference,
+                config,
+                processes,
+                context_tokens=context_tokens,
             ).described()
             run.metric(len(taken), {f"validation_{k}": v for k, v in described.items()})
         run.progress(len(taken), len(plan), "steps")
@@ -442,7 +463,8 @@ def main(run: RunDir) -> None:
         raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
     tokenizer = tokenizer_load(given.whole)
     own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
+    context_tokens = model_context(given) - own_tokens
+    max_tokens = min(config.max_tokens, context_tokens)
     data, notes = unpaired_read(run, config, tokenizer, max_tokens=max_tokens)
     groups = {
         split: own for split in ("train", "validation", "held_out") if (own := data.of_split(split))
@@ -467,6 +489,7 @@ def main(run: RunDir) -> None:
         groups,
         lambda asked: reference_logprobs(model, given, asked, config, processes),
         processes,
+        context_tokens=context_tokens,
     )
     reports: dict[str, Any] = {}
     for split in ("validation", "held_out"):
@@ -475,7 +498,9 @@ def main(run: RunDir) -> None:
         own = groups[split]
         start = reference.matched[split], reference.others[split][0]
         before = groups_see(start, start, own, config)
-        after = split_see(model, split, own, reference, config, processes)
+        after = split_see(
+            model, split, own, reference, config, processes, context_tokens=context_tokens
+        )
         reports[split] = held_out_report(before, after, own, config)
     model = processes.gather(model, lambda: policy_make(given, config))
     if model is None:

@@ -252,16 +252,22 @@ def weights_balance(
     return config, f"{told}from {least:.4g} to {most:.4g} would do (or balance)"
 
 
-def mismatched(groups: Sequence[Group]) -> list[Group]:
+def mismatched(groups: Sequence[Group], *, context_tokens: int) -> list[Group]:
     """Each group's answers behind the next one's prompt, the last one's behind the first's.
 
     Answers that nobody gave to that prompt, of the kind that is given: what KTO's reference point
-    is estimated from. Empty for a single group.
+    is estimated from. Empty for a single group. An answer that fits behind its own prompt may not
+    behind another: of more than `context_tokens` together it is left out, and so is a group without
+    an answer.
     """
     if len(groups) < 2:
         return []
-    behind = [*groups[1:], groups[0]]
-    return [Group(other.prompt_T, own.answers) for own, other in zip(groups, behind, strict=True)]
+    found = []
+    for own, other in zip(groups, [*groups[1:], groups[0]], strict=True):
+        room_tokens = context_tokens - len(other.prompt_T)
+        if answers := [answer_T for answer_T in own.answers if len(answer_T) <= room_tokens]:
+            found.append(Group(other.prompt_T, answers))
+    return found
 
 
 def unpaired_steps(

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -144,11 +145,12 @@ def test_losses_and_reference_point_are_those_of_trl(base, tmp_path, swapped):
         module, copy.deepcopy(policy), copy.deepcopy(plain), groups, config, tmp_path
     )
     own = [group.group for group in groups]
+    apart = mismatched(own, context_tokens=512)
     attach(policy)
     attach(plain)
     processes = processes_start()
     seen = [
-        tuple(logprobs_of(model, asked, config, processes) for asked in (own, mismatched(own)))
+        tuple(logprobs_of(model, asked, config, processes) for asked in (own, apart))
         for model in (policy, plain)
     ]
     found = kto.groups_see(*seen, groups, config)
@@ -306,6 +308,20 @@ def test_a_rare_class_makes_fewer_larger_steps_and_both_notes_are_in_the_result(
     assert result["undesirable_weight"] == pytest.approx(8 / 1.5)
     assert any("1 steps of about 9 answers instead of 4" in note for note in result["notes"])
     assert any("undesirable_weight is taken as 5.333" in note for note in result["notes"])
+
+
+def test_answers_that_fit_behind_their_own_prompts_alone_do_not_stop_the_run(tmp_path, base):
+    """Half the prompts, and the answers of the others, take most of the model's context of 512."""
+    records = []
+    for number, record in enumerate(ratings_rows(8)):
+        if number // 2 % 2:
+            record = replace(record, messages=[{"role": "user", "content": "q" * 400}])
+        else:
+            record = replace(record, candidate={**record.candidate, "text": "ab" * 200})
+        records.append(record)
+    run = kto_run(tmp_path, base, records)
+    kto.main(RunDir(run))
+    assert result_of(run)["prompts"] == 8
 
 
 def test_virtual_tokens_are_measured_against_the_base_without_them(tmp_path, base):

@@ -265,5 +265,15 @@ def test_groups_that_cannot_fill_a_step_are_refused(labels):
 
 def test_mismatched_answers_are_all_of_the_step_behind_another_prompt():
     first, second = Group([1], [[5], [6]]), Group([2], [[7]])
-    assert mismatched([first, second]) == [Group([2], [[5], [6]]), Group([1], [[7]])]
-    assert mismatched([first]) == []
+    assert mismatched([first, second], context_tokens=9) == [
+        Group([2], [[5], [6]]),
+        Group([1], [[7]]),
+    ]
+    assert mismatched([first], context_tokens=9) == []
+
+
+def test_a_mismatched_answer_that_does_not_fit_behind_the_other_prompt_is_left_out():
+    long, short = Group([1] * 6, [[5], [6, 7]]), Group([2], [[8] * 5, [9]])
+    found = mismatched([long, short], context_tokens=7)
+    assert found == [Group([2], [[5], [6, 7]]), Group([1] * 6, [[9]])]
+    assert mismatched([long, Group([2], [[8] * 5])], context_tokens=7) == found[:1]
