@@ -13,6 +13,7 @@ from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.training import Trained
 from alignment.ml.rounding import weights_check, weights_round
 from modelhub.ml.checkpoint import model_save
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.rundir import RunDir
 
@@ -66,7 +67,15 @@ def outcome_publish(
     report: dict[str, Any] | None,
     more: dict[str, Any] | None = None,
 ) -> None:
-    """Write the improved policy as output `model`, and the result. more: of the method's own."""
+    """Write the improved policy as output `model`, and the result. more: of the method's own.
+
+    Raises RefusedError if no step was taken: a policy that has not moved would look like a result.
+    """
+    if not trained.steps:
+        raise RefusedError(
+            f"no step was taken, so there is nothing to publish: {trained.stopped}; give a "
+            "reference nearer to the policy, or a higher kl_limit"
+        )
     model = policy_publish(actor, base)
     weights_check(model)
     weights_round(model, seed=config.seed)

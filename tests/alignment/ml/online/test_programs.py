@@ -223,6 +223,15 @@ def test_a_run_that_leaves_the_reference_behind_ends_early_and_says_so(tmp_path,
     assert "nats an answer at step" in result["stopped_early"]
 
 
+def test_a_run_that_starts_too_far_from_its_reference_publishes_nothing(tmp_path, base, reward):
+    policy = step_run(tmp_path / "a", "rloo", {"base": base, "reward": reward}, lr=1e-2, epochs=5)
+    inputs = {"base": policy / "outputs" / "model", "reward": reward, "reference": base}
+    run = online_run_make(tmp_path / "b", "rloo", inputs, kl_limit=1e-3)
+    with pytest.raises(RefusedError, match=r"no step was taken.* more than kl_limit"):
+        rloo.main(RunDir(run))
+    assert not (run / "result.json").exists()
+
+
 def test_updates_of_a_step_end_where_the_policy_has_moved_enough(tmp_path, base, reward):
     inputs = {"base": base, "reward": reward}
     run = step_run(tmp_path, "grpo", inputs, lr=1e-2, iterations=8, target_kl=1e-3)
