@@ -31,6 +31,11 @@ def rewards_check(run: RunDir, tokenizer: Any, config: OnlineSettings) -> None:
     policy writes."""
     if config.checker and run.has_input("reward"):
         raise RefusedError("a checker rewards the answers: the input reward would go unread")
+    if run.has_input("references") and not config.checker and not run.has_input("safety"):
+        raise RefusedError(
+            "references are for a checker, or mark risk for a safety reward: name a checker, or "
+            "leave the input references out"
+        )
     for role in ("reward", "safety", "reference"):
         if run.has_input(role):
             vocabulary_check(tokenizer, run.input(role), role)

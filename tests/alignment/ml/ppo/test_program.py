@@ -317,6 +317,13 @@ def test_what_does_not_fit_together_is_refused(tmp_path, base, reward, inputs, c
         main(RunDir(run))
 
 
+def test_right_answers_that_nothing_would_read_are_refused(tmp_path, base, reward):
+    references = references_write(tmp_path / "references", 8)
+    run = ppo_run(tmp_path, {"base": base, "reward": reward, "references": references})
+    with pytest.raises(RefusedError, match="name a checker, or leave the input references out"):
+        main(RunDir(run))
+
+
 def test_a_reward_model_of_another_template_is_refused(tmp_path, base, reward):
     import shutil
 
