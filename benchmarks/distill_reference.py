@@ -19,8 +19,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from torch import nn
 
+from benchmarks.runs import program_run
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
 from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
@@ -91,26 +90,6 @@ def prompts_prepare(folder: Path, data: Path, count: int) -> None:
     records_write(folder / "prompts" / "prompts.jsonl", records)
 
 
-def program_run(
-    folder: Path, name: str, program: str, module: str, inputs: dict[str, Path], config: Any
-) -> dict[str, Any]:
-    """Run a program in folder/name, or go on with it. Returns its result."""
-    run = folder / name
-    run.mkdir(exist_ok=True)
-    described = {
-        "program": program,
-        "config": config,
-        "inputs": {
-            role: {"path": str(path.resolve()), "sha256": manifest_write(path)}
-            for role, path in inputs.items()
-        },
-    }
-    (run / "config.json").write_text(json_canonical(described))
-    subprocess.run([sys.executable, "-m", module, str(run)], check=True, stdout=sys.stderr)
-    result: dict[str, Any] = json.loads((run / "result.json").read_text())["result"]
-    return result
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
@@ -125,7 +104,7 @@ def main() -> None:
     teacher_prepare(folder)
     prompts_prepare(folder, given.data, given.prompts)
     inputs = {"model": folder / "teacher", "prompts": folder / "prompts"}
-    program_run(folder, "answers", "generate", "modelhub.ml.generate", inputs, SAMPLING)
+    program_run(folder / "answers", "generate", SAMPLING, inputs)
     inputs = {
         "base": folder / "student",
         "teacher": folder / "teacher",
@@ -135,7 +114,7 @@ def main() -> None:
     for arm in given.arms:
         started = time.monotonic()
         config = {**CONFIG, **ARMS[arm]}
-        result = program_run(folder, arm, "distill", "alignment.ml.distill", inputs, config)
+        result = program_run(folder / arm, "distill", config, inputs)
         figures = {name: result[name] for name in ("examples", "steps", "epochs", "held_out")}
         minutes = round((time.monotonic() - started) / 60, 1)
         print(json_canonical({"arm": arm, **figures, "minutes": minutes}), flush=True)

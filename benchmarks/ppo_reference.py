@@ -21,8 +21,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,9 +28,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from config.settings import RUN_PROGRAMS
+from benchmarks.runs import program_run
 from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
 from modelhub.packaged import packaged_gguf
 
@@ -82,35 +80,18 @@ def prompts_write(folder: Path, prompts: list[str], name: str) -> None:
     )
 
 
-def run_prepare(
-    folder: Path,
-    prompts: list[str],
-    held_out: int,
-    reward: Path,
-    method: str,
-    config: dict[str, Any],
-) -> None:
-    """Model, prompts and config.json; a model that is there already is kept."""
+def inputs_prepare(folder: Path, prompts: list[str], held_out: int) -> dict[str, Path]:
+    """The model, kept if it is there already, and the prompts."""
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
         gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
+        manifest_write(base)
     prompts_write(folder / "evaluation_prompts", prompts[:held_out], "held-out")
     prompts_write(folder / "prompts", prompts[held_out:], "train")
-    run = folder / method
-    run.mkdir(exist_ok=True)
-    folders = {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}
-    inputs = {
-        name: {"path": str(path.resolve()), "sha256": manifest_write(path)}
-        for name, path in folders.items()
-    }
-    # Its own manifest, which says how it was made, stays as it is.
-    made = manifest_sha256(json.loads((reward / MANIFEST_NAME).read_text()))
-    inputs["reward"] = {"path": str(reward.resolve()), "sha256": made}
-    described = {"program": method, "config": config, "inputs": inputs}
-    (run / "config.json").write_text(json_canonical(described))
+    return {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}
 
 
 def main() -> None:
@@ -134,14 +115,9 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     prompts = prompts_read(given.data / "alpaca_eval_rankings.jsonl.gz", seed=0)
     prompts = prompts[: given.prompts + given.held_out]
-    run_prepare(given.folder, prompts, given.held_out, given.reward, given.method, config)
+    inputs = inputs_prepare(given.folder, prompts, given.held_out) | {"reward": given.reward}
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", RUN_PROGRAMS[given.method], str(given.folder / given.method)],
-        check=True,
-        stdout=sys.stderr,
-    )
-    result = json.loads((given.folder / given.method / "result.json").read_text())["result"]
+    result = program_run(given.folder / given.method, given.method, config, inputs)
     print(
         json_canonical(
             {

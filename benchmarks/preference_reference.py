@@ -24,8 +24,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +34,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
+from benchmarks.runs import program_run
 from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
@@ -110,27 +109,20 @@ def records_make(path: Path) -> Iterator[RankingRecord]:
         )
 
 
-def run_prepare(folder: Path, data: Path, method: str, config: dict[str, Any]) -> Path:
-    """Model, rankings and config.json; those that are there already are kept."""
+def inputs_prepare(folder: Path, data: Path) -> dict[str, Path]:
+    """The model, kept if it is there already, and the rankings."""
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
         gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
+        manifest_write(base)
     rankings = folder / "rankings"
     rankings.mkdir(exist_ok=True)
     records = sorted(records_make(data / f"{FILE}.jsonl.gz"), key=lambda record: record.id)
     records_write(rankings / RANKINGS_NAME, records)
-    run = folder / f"run-{method}"
-    run.mkdir(exist_ok=True)
-    inputs = {
-        name: {"path": str((folder / name).resolve()), "sha256": manifest_write(folder / name)}
-        for name in ("base", "rankings")
-    }
-    described = {"program": method, "config": config, "inputs": inputs}
-    (run / "config.json").write_text(json_canonical(described))
-    return run
+    return {"base": base, "rankings": rankings}
 
 
 def main() -> None:
@@ -149,14 +141,9 @@ def main() -> None:
         except ValueError:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
-    run = run_prepare(given.folder, given.data, given.method, config)
+    inputs = inputs_prepare(given.folder, given.data)
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", f"alignment.ml.{given.method}", str(run)],
-        check=True,
-        stdout=sys.stderr,
-    )
-    result = json.loads((run / "result.json").read_text())["result"]
+    result = program_run(given.folder / f"run-{given.method}", given.method, config, inputs)
     print(
         json_canonical(
             {

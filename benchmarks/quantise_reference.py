@@ -17,7 +17,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from benchmarks.distill_reference import program_run
+from benchmarks.runs import program_run
 from benchmarks.sft_reference import rows_read
 from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
@@ -55,9 +55,7 @@ def files_prepare(folder: Path, data: Path, conversations: int, prompts: int) ->
 
 def speed(folder: Path, name: str, model: Path) -> dict[str, Any]:
     inputs = {"model": model, "prompts": folder / "prompts"}
-    found = program_run(
-        folder, f"speed-{name}", "generate", "modelhub.ml.generate", inputs, SAMPLING
-    )
+    found = program_run(folder / f"speed-{name}", "generate", SAMPLING, inputs)
     return {key: found[key] for key in ("engine", "tokens_per_s", "load_s")}
 
 
@@ -78,9 +76,7 @@ def main() -> None:
     inputs = {"base": folder / "base", "demonstrations": folder / "demonstrations"}
     for name in given.schemes:
         started = time.monotonic()
-        result = program_run(
-            folder, name, "quantise", "alignment.ml.quantise", inputs, SCHEMES[name]
-        )
+        result = program_run(folder / name, "quantise", SCHEMES[name], inputs)
         minutes = round((time.monotonic() - started) / 60, 1)
         kept = ("conversations", "divergence", "weights_bytes", "parent_weights_bytes")
         figures = {key: result[key] for key in kept}

@@ -18,8 +18,6 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from benchmarks.runs import program_run
 from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical
@@ -65,26 +64,20 @@ def rows_read(path: Path, count: int) -> list[dict[str, Any]]:
     ]
 
 
-def run_prepare(folder: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
-    """Model, demonstrations and config.json; those that are there already are kept."""
+def inputs_prepare(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
+    """The model, kept if it is there already, and the demonstrations."""
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
         shutil.rmtree(base, ignore_errors=True)
         base.mkdir(parents=True)
         (folder / "scratch").mkdir(exist_ok=True)
         gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
+        manifest_write(base)
     demonstrations = folder / "demonstrations"
     demonstrations.mkdir(exist_ok=True)
     text = "".join(json_canonical(row) + "\n" for row in rows)
     (demonstrations / "demonstrations.jsonl").write_text(text, encoding="utf-8")
-    run = folder / "run"
-    run.mkdir(exist_ok=True)
-    inputs = {
-        name: {"path": str((folder / name).resolve()), "sha256": manifest_write(folder / name)}
-        for name in ("base", "demonstrations")
-    }
-    described = {"program": "sft", "config": config, "inputs": inputs}
-    (run / "config.json").write_text(json_canonical(described))
+    return {"base": base, "demonstrations": demonstrations}
 
 
 def main() -> None:
@@ -105,14 +98,9 @@ def main() -> None:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = rows_read(given.data / f"{given.file}.jsonl.gz", given.conversations)
-    run_prepare(given.folder, rows, config)
+    inputs = inputs_prepare(given.folder, rows)
     started = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "alignment.ml.sft", str(given.folder / "run")],
-        check=True,
-        stdout=sys.stderr,
-    )
-    result = json.loads((given.folder / "run" / "result.json").read_text())["result"]
+    result = program_run(given.folder / "run", "sft", config, inputs)
     print(
         json_canonical(
             {

@@ -20,9 +20,6 @@ import json
 import os
 import random
 import re
-import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -33,8 +30,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from alignment.ml.data import DemonstrationRecord
 from benchmarks.ppo_reference import prompts_write
-from config.settings import RUN_PROGRAMS
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from benchmarks.runs import program_run
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
 
 METHODS = ("ppo", "rloo", "grpo", "online_dpo")
@@ -105,63 +102,28 @@ def model_write(folder: Path, *, seed: int) -> None:
     model_save(model, tokenizer, folder, dtype="float32")
 
 
-def program_run(
-    folder: Path, program: str, config: dict[str, Any], inputs: dict[str, Path]
-) -> dict[str, Any]:
-    """Run a program on a folder, unless it has already ended there with the same settings; its
-    result."""
-    described = {
-        "program": program,
-        "config": config,
-        "inputs": {
-            role: {"path": str(path.resolve()), "sha256": _sha256(path)}
-            for role, path in inputs.items()
-        },
-    }
-    text, kept = json_canonical(described), folder / "config.json"
-    if kept.exists() and kept.read_text() != text:
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    kept.write_text(text)
-    if not (folder / "result.json").exists():
-        subprocess.run(
-            [sys.executable, "-m", RUN_PROGRAMS[program], str(folder)],
-            check=True,
-            stdout=sys.stderr,
-        )
-    return dict(json.loads((folder / "result.json").read_text())["result"])
-
-
-def _sha256(folder: Path) -> str:
-    """Of the folder's manifest; one that is there says how the files were made, and stays."""
-    path = folder / MANIFEST_NAME
-    return (
-        manifest_sha256(json.loads(path.read_text())) if path.exists() else manifest_write(folder)
-    )
-
-
 def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
     """The policy to start from, fine-tuned on the sums; the folder of its weights."""
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
         model_write(base, seed=0)
+        manifest_write(base)
     demonstrations = folder / "demonstrations"
-    if not demonstrations.exists():
-        demonstrations.mkdir()
-        records_write(
-            demonstrations / "demonstrations.jsonl",
-            [
-                DemonstrationRecord(
-                    prompt_id=f"sft-{number}",
-                    messages=[{"role": "user", "content": question}],
-                    text=answer,
-                    finish_reason="stop",
-                    score=None,
-                    batch="",
-                )
-                for number, (question, answer) in enumerate(sums)
-            ],
-        )
+    demonstrations.mkdir(exist_ok=True)
+    records_write(
+        demonstrations / "demonstrations.jsonl",
+        [
+            DemonstrationRecord(
+                prompt_id=f"sft-{number}",
+                messages=[{"role": "user", "content": question}],
+                text=answer,
+                finish_reason="stop",
+                score=None,
+                batch="",
+            )
+            for number, (question, answer) in enumerate(sums)
+        ],
+    )
     inputs = {"base": base, "demonstrations": demonstrations}
     program_run(folder / "sft", "sft", FINE_TUNING, inputs)
     return folder / "sft" / "outputs" / "model"

@@ -1,0 +1,51 @@
+"""A run of a program by hand, as the benchmarks make theirs: begun, gone on with, or taken as it
+is."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from config.settings import RUN_PROGRAMS
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from modelhub.ml.records import json_canonical
+
+
+def program_run(
+    folder: Path, program: str, config: Mapping[str, Any], inputs: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Run a program on a folder, unless it has already ended there; its result.
+
+    A run of other settings or other inputs that the folder holds is removed first: its checkpoints
+    would be gone on from.
+    """
+    described = {
+        "program": program,
+        "config": config,
+        "inputs": {
+            role: {"path": str(path.resolve()), "sha256": _sha256(path)}
+            for role, path in inputs.items()
+        },
+    }
+    text, kept = json_canonical(described), folder / "config.json"
+    if kept.exists() and kept.read_text() != text:
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(text)
+    if not (folder / "result.json").exists():
+        subprocess.run(
+            [sys.executable, "-m", RUN_PROGRAMS[program], str(folder)],
+            check=True,
+            stdout=sys.stderr,
+        )
+    return dict(json.loads((folder / "result.json").read_text())["result"])
+
+
+def _sha256(folder: Path) -> str:
+    """Of the folder as it is now. A manifest that says how the files were made stays."""
+    path = folder / MANIFEST_NAME
+    manifest = json.loads(path.read_text()) if path.exists() else {}
+    return manifest_sha256(manifest) if "origin" in manifest else manifest_write(folder)
