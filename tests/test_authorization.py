@@ -192,13 +192,15 @@ def test_a_missing_and_a_forbidden_id_are_answered_alike_to_the_last_header(worl
         missing = reverse(name, kwargs={parameter: "f" * 32})
         assert body_and_headers(client, foreign) == body_and_headers(client, missing), name
     for _ in range(4):  # a busy machine may favour one side for a moment, and not four times
+        # What one learns over a network is coarser than what this machine's clock can tell.
         times: dict[str, list[float]] = {theirs["project_uid"]: [], "f" * 32: []}
         for number in range(400):
             uid = list(times)[(number // 2 + number) % 2]  # each first as often as second
             began = time.perf_counter()
             client.get(f"/projects/{uid}/")
             times[uid].append(time.perf_counter() - began)
-        if rank_sum_p(*times.values()) > 0.01:
+        theirs_s, missing_s = map(statistics.median, times.values())
+        if rank_sum_p(*times.values()) > 0.01 or abs(theirs_s / missing_s - 1) < 0.05:
             return
     raise AssertionError(
         f"told by the time: medians {list(map(statistics.median, times.values()))}"
