@@ -167,6 +167,8 @@ def test_the_same_message_again_is_answered_alike_and_at_once(
 def test_which_model_stands_first_changes(
     project: Project, given: Assignment, server: Server
 ) -> None:
+    given.shuffle_seed = 1  # a drawn seed puts one side first six times of six in every 32nd run
+    given.save()
     first = set()
     for number in range(6):
         _, turn = asked(given, f"Hello {number}.")
