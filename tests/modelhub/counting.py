@@ -4,9 +4,11 @@ The result is the sum of a seeded sequence, so that a resumed run can be compare
 one.
 """
 
+import errno
 import functools
 import os
 import random
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -23,7 +25,8 @@ class CountingConfig:
     steps: int = 5
     seed: int = 0
     step_s: float = 0.0
-    misbehaviour: str = ""  # "kill", "kill once", "raise", "memory", "nan", "no result", "stubborn"
+    # "kill", "kill once", "raise", "memory", "nan", "no result", "stubborn", "file limit", "sync"
+    misbehaviour: str = ""
     at_step: int = 3
 
     def __post_init__(self) -> None:
@@ -57,8 +60,8 @@ def main(run: RunDir) -> None:
     run.succeed(outputs={"demonstrations": "demonstrations"}, result={"total": total})
 
 
-def total_write(folder: Path, total: float) -> None:
-    (folder / "total.txt").write_text(repr(total))
+def total_write(folder: Path, total: float, *, padding: int = 0) -> None:
+    (folder / "total.txt").write_text(repr(total) + " " * padding)
 
 
 def misbehave(run: RunDir, how: str) -> None:
@@ -69,8 +72,17 @@ def misbehave(run: RunDir, how: str) -> None:
         raise RuntimeError("the dog ate it")
     if how == "memory":
         raise MemoryError("no room for 7 GB")
+    if how == "file limit":  # as a full disk or a quota ends a write in the middle of a file
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+        run.checkpoint_publish(3, lambda folder: total_write(folder, 0.0, padding=1 << 20))
+    if how == "sync":
+        os.fsync = sync_fail
     if how == "nan":
         run.metric(3, {"loss": float("nan")})
+
+
+def sync_fail(_descriptor: object) -> None:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 if __name__ == "__main__":

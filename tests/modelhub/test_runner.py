@@ -105,6 +105,8 @@ def test_a_killed_program_resumes_and_ends_as_if_it_had_not_been_killed(counting
         ("kill", "ended by SIGKILL"),
         ("raise", "RuntimeError: the dog ate it"),
         ("no result", "ended without a result"),
+        ("file limit", "File too large"),
+        ("sync", "Input/output error"),
     ],
 )
 def test_a_poisoned_run_has_three_attempts_then_fails_with_the_reason(
@@ -117,6 +119,12 @@ def test_a_poisoned_run_has_three_attempts_then_fails_with_the_reason(
     assert run.fence == 3
     assert reason in run.error
     assert run.ended_at is not None
+    assert not run.outputs.exists()
+    assert not Artifact.objects.exists()
+    # The whole checkpoints are what is left; the one whose writing failed is none.
+    kept = {one.name for one in (storage.run_folder(run) / "checkpoints").glob("step-*")}
+    assert "step-00000002" in kept
+    assert misbehaviour == "no result" or "step-00000003" not in kept
 
 
 def test_a_refusal_is_not_tried_again_and_its_line_is_the_error(counting):
