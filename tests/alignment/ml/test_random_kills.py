@@ -2,7 +2,6 @@
 
 import random
 import time
-from pathlib import Path
 
 import pytest
 
@@ -22,11 +21,11 @@ PROGRAMS = {"sft": sft.main, "dpo": dpo.main}
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def base(tmp_path_factory):
     return tiny_model_write(tmp_path_factory.mktemp("base"))
 
 
-def made(folder: Path, program: str, base: Path) -> Path:
+def made(folder, program, base):
     """A run of 60 steps with a checkpoint behind each."""
     (folder / "rows").mkdir(parents=True)
     if program == "sft":
@@ -60,9 +59,7 @@ def made(folder: Path, program: str, base: Path) -> Path:
 
 
 @pytest.mark.parametrize(("program", "kills"), [("sft", 20), ("dpo", 8)])
-def test_killed_again_and_again_it_ends_as_one_never_killed(
-    tmp_path: Path, base: Path, program: str, kills: int
-) -> None:
+def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, program, kills):
     main = PROGRAMS[program]
     whole = made(tmp_path / "whole", program, base)
     assert ranks_end(ranks_start(main, whole, world=1)) == [0]
@@ -73,14 +70,14 @@ def test_killed_again_and_again_it_ends_as_one_never_killed(
     for kill in range(kills):
         before = step_of(run)
         (process,) = ranks_start(main, run, world=1)
-        while not (is_written(run) if kill % 2 else step_of(run) > before):
+        while not (is_written(run, process) if kill % 2 else step_of(run) > before):
             assert process.is_alive(), (run / "log.txt").read_text()
             time.sleep(0.0005)
         time.sleep(draw.uniform(0.0, 0.004))
         process.kill()
         process.join()
         assert not (run / "result.json").exists(), "it was over before the kill: more steps"
-        torn += is_written(run)
+        torn += is_written(run, process)
         assert step_of(run) >= before
     assert ranks_end(ranks_start(main, run, world=1)) == [0], (run / "log.txt").read_text()
 
@@ -91,12 +88,12 @@ def test_killed_again_and_again_it_ends_as_one_never_killed(
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def is_written(run: Path) -> bool:
-    """Whether a checkpoint is being written, or was when its writer died."""
-    return any((run / "checkpoints").glob(".tmp-*"))
+def is_written(run, process):
+    """Whether the process is writing a checkpoint, or was when it died."""
+    return any((run / "checkpoints").glob(f".tmp-*-{process.pid}"))
 
 
-def step_of(run: Path) -> int:
+def step_of(run):
     """The newest checkpoint's step; 0 without one."""
     found = [int(one.name.removeprefix("step-")) for one in (run / "checkpoints").glob("step-*")]
     return max(found, default=0)
