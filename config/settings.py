@@ -224,6 +224,8 @@ RUN_SUCCEEDED_HOOKS: dict[str, str] = {
 }
 # Called in the same transaction for a run of any program that a person has launched.
 RUN_LAUNCHED_HOOK = "alignment.services.launches.launched_run_finish"
+# What a lineage is compared with above the hub: called with version=, each says what differs.
+LINEAGE_CHECKS: list[str] = ["alignment.services.lineage.snapshots_compare"]
 # Celery tasks sent when a run has ended: the apps above the hub take up their work at once.
 RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.tasks.advance_rounds"]
 RUN_LEASE_S = env.float("RONDO_RUN_LEASE_S", default=30)

@@ -14,7 +14,7 @@ from modelhub.ml.records import json_canonical
 from modelhub.models import Artifact, Run
 from modelhub.runner import metric_points
 from modelhub.services.artifacts import artifact_register
-from modelhub.services.runs import ELSEWHERE, run_finish, run_metrics_add
+from modelhub.services.runs import ELSEWHERE, ROLE_NAME, run_finish, run_metrics_add
 
 NAME = "export.json"  # what takes the folder back to its run
 _LINES = 2000
@@ -76,7 +76,7 @@ def run_import(*, folder: Path) -> Run:
 
 def _output_take(folder: Path, role: str, described: dict[str, str]) -> Artifact:
     path = folder / "outputs" / role
-    if Path(role).name != role or role == ".." or not path.is_dir():
+    if not ROLE_NAME.fullmatch(role) or not path.is_dir():
         raise ApplicationError(f"The folder has no output {role!r}.")
     try:
         content = storage.content_put(folder=path)

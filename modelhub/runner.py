@@ -270,8 +270,8 @@ class _Attempt:
     def _output_store(self, role: str, described: Any) -> Artifact:
         """Put one output into the store, renewing the lease meanwhile: weights take a while."""
         folder = self.folder / "outputs" / role
-        if Path(role).name != role or described["path"] != f"outputs/{role}":
-            raise IntegrityError(f"output {role!r} lies outside the run's outputs")
+        if not runs.ROLE_NAME.fullmatch(role) or described["path"] != f"outputs/{role}":
+            raise IntegrityError(f"output {role!r:.80} lies outside the run's outputs")
         with ThreadPoolExecutor(max_workers=1) as pool:
             putting = pool.submit(storage.content_put, folder=folder, link=True)
             while not putting.done():

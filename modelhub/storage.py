@@ -1,7 +1,9 @@
 """Where files lie: artifacts in a content-addressed store, runs in directories of their own.
 
-    ARTIFACTS_DIR/<sha256 of the manifest>/  manifest.json and the files it lists; never changed
+    ARTIFACTS_DIR/<sha256 of the manifest>/  manifest.json and the files it lists; never changed but
+                                             for its time: when it was stored, or last found stored
     ARTIFACTS_DIR/.tmp-<random>/             one being written, or left by a process that was killed
+    ARTIFACTS_DIR/.lock                      held while content is placed, found or removed
     RUNS_DIR/<run uid>/                      see modelhub/ml/rundir.py
 
 Folders are 0700 and files 0600. `Artifact.uri` is "local:<sha256>": a name, not a path, so that the
@@ -10,12 +12,14 @@ data folder can move and another store can be added beside this one.
 
 import contextlib
 import errno
+import fcntl
 import json
 import logging
 import os
 import shutil
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,10 @@ logger = logging.getLogger(__name__)
 
 LOCAL_SCHEME = "local"
 LOG_NAME = "log.txt"
+# Stored content may be about to be registered for so long, and is not collected meanwhile.
+GRACE_S = 3600.0
 _TEMPORARY_PREFIX = ".tmp-"
+_LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +63,8 @@ def content_put(*, folder: Path, link: bool = False) -> StoredContent:
     The files are copied, or hard-linked with `link` (then nobody may write to them again), hashed
     as they lie in the store, synced and renamed into place. A manifest.json in the folder is
     written anew, keeping what a run says in it of how it made the files. Content that is already
-    there is verified; if it has been damaged, the good files replace it.
+    there is verified; if it has been damaged, the good files replace it. For GRACE_S no collection
+    takes the content, whether it was there already or not: time to register it.
     Raises IntegrityError for an empty folder and for links and other things that are no plain
     files.
     """
@@ -101,7 +109,7 @@ def artifact_verify(artifact: Artifact) -> None:
         raise IntegrityError(f"{where}: {error}") from error
 
 
-def orphans_sweep(*, older_than_s: float = 3600) -> int:
+def orphans_sweep(*, older_than_s: float = GRACE_S) -> int:
     """Remove what killed processes left half-written in the store. Returns how many folders."""
     removed = 0
     for folder in Path(settings.ARTIFACTS_DIR).glob(f"{_TEMPORARY_PREFIX}*"):
@@ -115,7 +123,7 @@ def orphans_sweep(*, older_than_s: float = 3600) -> int:
     return removed
 
 
-def contents_unnamed(*, older_than_s: float = 3600) -> list[tuple[str, int]]:
+def contents_unnamed(*, older_than_s: float = GRACE_S) -> list[tuple[str, int]]:
     """(name, bytes) of what lies in the store and no artifact names, largest first.
 
     What is younger may be about to be registered. One query.
@@ -126,8 +134,7 @@ def contents_unnamed(*, older_than_s: float = 3600) -> list[tuple[str, int]]:
     for name in names:
         folder = Path(settings.ARTIFACTS_DIR) / name
         try:
-            # The manifest is written last but for the folder's own renaming.
-            if time.time() - max(folder.stat().st_mtime, folder.stat().st_ctime) <= older_than_s:
+            if _age_s(folder) <= older_than_s:
                 continue
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         except FileNotFoundError:
@@ -136,20 +143,25 @@ def contents_unnamed(*, older_than_s: float = 3600) -> list[tuple[str, int]]:
     return sorted(found, key=lambda one: (-one[1], one[0]))
 
 
-def content_remove(sha256: str) -> bool:
+def content_remove(sha256: str, *, older_than_s: float = GRACE_S) -> bool:
     """Remove stored files that no artifact names: out of sight at once, then file by file.
 
-    Returns whether there were any; files that an artifact names again stay.
+    Returns whether it did. Files that an artifact names stay, and so do those that were stored, or
+    found stored, within `older_than_s`: somebody is about to name them.
     """
+    if not _is_sha256(sha256):
+        return False
     folder = Path(settings.ARTIFACTS_DIR) / sha256
     aside = folder.with_name(f"{_TEMPORARY_PREFIX}removed-{uuid.uuid4().hex}")
-    if not _is_sha256(sha256) or Artifact.objects.filter(sha256=sha256).exists():
-        return False
-    try:
-        folder.rename(aside)
-    except FileNotFoundError:
-        return False
-    path_sync(folder.parent)
+    with _store_locked():
+        try:
+            # Asked again under the lock: whoever stores these files now has not found them yet.
+            if _age_s(folder) <= older_than_s or Artifact.objects.filter(sha256=sha256).exists():
+                return False
+            folder.rename(aside)
+        except FileNotFoundError:
+            return False
+        path_sync(folder.parent)
     shutil.rmtree(aside, ignore_errors=True)
     return True
 
@@ -243,14 +255,17 @@ def _linked(source: Path, target: Path) -> bool:
 
 def _place(temporary: Path, final: Path, sha256: str) -> None:
     while True:
-        try:
-            temporary.rename(final)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-        else:
-            path_sync(final.parent)
-            return
+        with _store_locked():
+            try:
+                os.utime(temporary)
+                temporary.rename(final)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                os.utime(final)  # from now on no collection takes it
+            else:
+                path_sync(final.parent)
+                return
         try:
             manifest_verify(final, sha256)
             return
@@ -258,3 +273,20 @@ def _place(temporary: Path, final: Path, sha256: str) -> None:
             logger.warning("artifact %s was damaged (%s) and is replaced", sha256[:12], error)
             with contextlib.suppress(FileNotFoundError):  # another writer has just done it
                 final.rename(final.with_name(f"{_TEMPORARY_PREFIX}damaged-{uuid.uuid4().hex}"))
+
+
+@contextlib.contextmanager
+def _store_locked() -> Iterator[None]:
+    """One at a time, among all processes: content is placed or found, or removed.
+
+    Held for a few system calls and one query; never while files are hashed or copied.
+    """
+    path = _folder_make(settings.ARTIFACTS_DIR) / _LOCK_NAME
+    with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _age_s(folder: Path) -> float:
+    """Seconds since content was stored or found stored. Raises FileNotFoundError."""
+    return time.time() - folder.stat().st_mtime

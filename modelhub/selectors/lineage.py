@@ -1,12 +1,16 @@
 """Where a version comes from, all the way up, and whether that is still what it was.
 
-The hub's part of a lineage: versions, runs and artifacts. What a snapshot was made of lies above.
+The hub's part of a lineage: versions, runs and artifacts. What a snapshot was made of lies above,
+and is compared by those whom settings.LINEAGE_CHECKS names.
 """
 
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from django.conf import settings
+from django.utils.module_loading import import_string
 
 from modelhub import storage
 from modelhub.ml.manifest import IntegrityError
@@ -98,8 +102,9 @@ def lineage_verify(*, version: ModelVersion) -> list[Difference]:
     """Hash everything the version was made of and compare it with what was written down then.
 
     Each artifact's bytes with its manifest; each run's program, configuration, inputs and source
-    files with the origin its output's name covers; the version's chat template with its files'.
-    Returns what differs; nothing means that all is as it was. Reads every byte upstream.
+    files with the origin its output's name covers; the version's chat template with its files';
+    each snapshot with the judgements it was made of. Returns what differs; nothing means that all
+    is as it was. Reads every byte upstream.
     """
     root = version_lineage(version=version)
     found: list[Difference] = []
@@ -112,6 +117,8 @@ def lineage_verify(*, version: ModelVersion) -> list[Difference]:
             found += _origin_compare(node, node.run)
         for known in node.versions:
             found += _version_compare(known)
+    for check in settings.LINEAGE_CHECKS:
+        found += import_string(check)(version=version)
     return found
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django.contrib.auth.models import User
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError
 
 from modelhub import storage
@@ -20,6 +20,9 @@ from modelhub.selectors.garbage import artifacts_kept, garbage_plan, versions_ke
 from modelhub.services.history import act_record
 
 logger = logging.getLogger(__name__)
+
+# Something refers to a row since it was asked: Django has seen that, or the database alone.
+_REFERRED = (ProtectedError, IntegrityError)
 
 
 def garbage_collect(*, older_than: timedelta, actor: User | None) -> Iterator[tuple[str, int]]:
@@ -58,7 +61,7 @@ def _version_remove(version: ModelVersion, actor: User | None) -> tuple[bool, bo
                 return False, False
             act_record(actor=actor, subject=model, text=f"v{version.number} removed: unused")
             return True, _artifact_remove(version.artifact)
-    except ProtectedError as error:  # referred to since it was asked
+    except _REFERRED as error:
         logger.info("%s stays: %s", version, error)
         return False, False
 
@@ -71,6 +74,6 @@ def _artifact_remove(artifact: Artifact) -> bool:
                 return False
             RunOutput.objects.filter(artifact=artifact).delete()
             return Artifact.objects.filter(pk=artifact.pk).delete()[0] > 0
-    except ProtectedError as error:
+    except _REFERRED as error:
         logger.info("%s stays: %s", artifact, error)
         return False

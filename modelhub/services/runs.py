@@ -34,7 +34,7 @@ STRATEGIES = ("ddp", "fsdp2")
 MAX_PROCESSES = 1024
 ELSEWHERE = "another machine"  # owner of a run that is exported (modelhub/exports.py)
 RING_AGAIN_S = 30  # a doorbell that nobody answered is rung again after this
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+ROLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")  # of a queue, and of what a run reads or makes
 
 
 @transaction.atomic
@@ -81,7 +81,7 @@ def run_create(
             {"field": "processes"},
         )
     for name in (queue, *inputs):
-        if not _NAME.fullmatch(name):
+        if not ROLE_NAME.fullmatch(name):
             raise ApplicationError(
                 gettext("%(name)s cannot name a queue or an input.") % {"name": f"{name!r}"}
             )

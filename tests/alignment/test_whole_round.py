@@ -25,12 +25,12 @@ from alignment.selectors.lineage import (
 )
 from alignment.selectors.overview import evaluation_samples, round_overview
 from alignment.services.campaigns import campaign_create
-from alignment.services.lineage import version_differences
 from alignment.services.rounds import round_advance, round_decide, round_start
 from annotation.models import Candidate, Split, Task
 from modelhub.ml.configs import GenerateConfig, config_load
 from modelhub.models import Alias, Artifact, ModelVersion, Run
 from modelhub.runner import run_execute
+from modelhub.selectors.lineage import lineage_verify
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.runs import run_create, runs_reap
 from modelhub.services.versions import model_get_or_create, model_version_register
@@ -220,7 +220,7 @@ def test_a_round_whose_workers_are_killed_ends_as_if_nothing_had_happened(
     assert candidate is not None
     lineage = candidate_lineage(candidate=candidate)
     assert round.policy_out is not None
-    assert version_differences(version=round.policy_out) == []
+    assert lineage_verify(version=round.policy_out) == []
     assert lineage.datasets() == [round.dataset]
     labelling = datasets_labelling(datasets=lineage.datasets())
     assert (labelling.rankings, len(labelling.annotators)) == (9, 1)
@@ -235,6 +235,6 @@ def test_a_round_whose_workers_are_killed_ends_as_if_nothing_had_happened(
     Run.objects.filter(pk=sft.pk).update(config={**sft.config, "seed": 7})
     ModelVersion.objects.filter(pk=round.policy_out.pk).update(chat_template="another")
     round.policy_out.refresh_from_db()
-    found = version_differences(version=round.policy_out)
+    found = lineage_verify(version=round.policy_out)
     assert sorted("template" in one.message for one in found) == [False, True]
     assert any("config" in one.message and "sft" in one.subject for one in found), found

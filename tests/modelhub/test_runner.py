@@ -191,6 +191,18 @@ def test_a_result_that_points_elsewhere_is_refused(counting, path):
     assert not Artifact.objects.exists()
 
 
+@pytest.mark.parametrize("role", ["..", ".", "", "a/b", "Model", "x" * 41])
+def test_an_output_named_as_no_output_can_be_is_refused(counting, role):
+    """`..` is the name of its own path, and its folder the run's own."""
+    run = counting(steps=2)
+    folder = storage.run_folder_make(run)
+    described = {"path": f"outputs/{role}", "kind": "demonstrations", "sha256": "0" * 64}
+    (folder / "result.json").write_text(json.dumps({"outputs": {role: described}, "result": {}}))
+    executed(run)
+    assert "lies outside" in run.error
+    assert not Artifact.objects.exists()
+
+
 def hook_refusing(*, run: Run) -> None:
     raise ApplicationError("The dataset of this run is gone.")
 

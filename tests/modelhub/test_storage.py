@@ -45,7 +45,8 @@ def test_the_same_files_again_are_the_same_artifact(stored, weights, tmp_path):
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(path.read_bytes())
     assert artifact_store(folder=again, kind=Artifact.Kind.MODEL) == stored
-    assert [path.name for path in settings.ARTIFACTS_DIR.iterdir()] == [stored.sha256]
+    assert [path.name for path in settings.ARTIFACTS_DIR.glob("[!.]*")] == [stored.sha256]
+    assert not list(settings.ARTIFACTS_DIR.glob(".tmp-*"))
 
 
 def test_an_artifact_says_its_size_and_files(stored):

@@ -4,7 +4,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from alignment.services.lineage import version_differences
+from modelhub.selectors.lineage import lineage_verify
 from modelhub.selectors.versions import version_named
 
 
@@ -18,7 +18,7 @@ class Command(BaseCommand):
         found = version_named(name=version)
         if found is None:
             raise CommandError(f"There is no version {version!r}; write it as MODEL@NUMBER.")
-        differences = version_differences(version=found)
+        differences = lineage_verify(version=found)
         for one in differences:
             self.stderr.write(f"{one.subject}: {one.message}")
         if differences:

@@ -5,7 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.test import Client
+from django.urls import reverse
 
 from alignment.models import Campaign, Round
 from alignment.selectors.lineage import (
@@ -14,9 +17,9 @@ from alignment.selectors.lineage import (
     datasets_labelling,
     submission_descent,
 )
-from alignment.services.lineage import version_differences
 from annotation.models import Candidate, Membership, PreferenceDataset
 from modelhub.models import Artifact
+from modelhub.selectors.lineage import lineage_verify
 from modelhub.storage import artifact_folder
 from tests.alignment import hands
 
@@ -96,9 +99,9 @@ def test_one_change_anywhere_upstream_is_found_and_named(
     promoted: Round, change: Callable[[Round], None], subject: str, message: str
 ) -> None:
     assert promoted.policy_out is not None
-    before = version_differences(version=promoted.policy_out)
+    before = lineage_verify(version=promoted.policy_out)
     change(promoted)
-    found = [one for one in version_differences(version=promoted.policy_out) if one not in before]
+    found = [one for one in lineage_verify(version=promoted.policy_out) if one not in before]
     assert any(subject in one.subject and message in one.message for one in found), found
 
 
@@ -110,7 +113,7 @@ def test_the_command_names_what_has_changed_down_to_the_rankings(
     promoted: Round, change: Callable[[Round], None], named: str
 ) -> None:
     assert promoted.policy_out is not None
-    before = version_differences(version=promoted.policy_out)
+    before = lineage_verify(version=promoted.policy_out)
     # These runs' outputs were written by hand, without their origin; nothing else differs.
     assert all(one.message.endswith("does not say how it was made") for one in before)
     change(promoted)
@@ -120,3 +123,16 @@ def test_the_command_names_what_has_changed_down_to_the_rankings(
     assert named in said.getvalue()
     with pytest.raises(CommandError, match="MODEL@NUMBER"):
         call_command("verify_lineage", "small")
+
+
+def test_verify_on_the_hubs_page_compares_the_rows_behind_the_snapshots(
+    promoted: Round, client: Client
+) -> None:
+    assert promoted.policy_out is not None
+    client.force_login(User.objects.create_user("eve", is_staff=True))
+    url = reverse("version_verify", args=[promoted.policy_out.uid])
+    assert "dataset 1" not in client.post(url).content.decode()
+    counts_change(promoted)
+    page = client.post(url).content.decode()
+    assert "It is not what it was made of" in page
+    assert "dataset 1" in page and "counts" in page

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def make_stored(folder: Path, name: str = "smol", *, text: str = "") -> ModelVer
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_text(text or folder.name)
     artifact = artifact_store(folder=folder, kind="model")
+    os.utime(storage.artifact_folder(artifact), (0, 0))
     version = builders.make_version(name)
     ModelVersion.objects.filter(pk=version.pk).update(artifact=artifact)
     Artifact.objects.filter(pk=version.artifact_id).delete()
@@ -51,7 +53,7 @@ def make_stored(folder: Path, name: str = "smol", *, text: str = "") -> ModelVer
 
 
 def stored() -> set[str]:
-    return {path.name for path in Path(settings.ARTIFACTS_DIR).glob("*")}
+    return {path.name for path in Path(settings.ARTIFACTS_DIR).glob("*")} - {".lock"}
 
 
 @pytest.fixture
@@ -187,10 +189,83 @@ def test_files_taken_between_storing_and_registering_are_heard_of(db, tmp_path) 
     (tmp_path / "files").mkdir()
     (tmp_path / "files/a.txt").write_text("a")
     content = storage.content_put(folder=tmp_path / "files")
-    assert storage.content_remove(content.sha256)
+    assert storage.content_remove(content.sha256, older_than_s=-1)
     with pytest.raises(ConflictError, match="Store them again"):
         artifact_register(content=content, kind="model")
     assert not Artifact.objects.exists()
+
+
+def test_files_that_were_just_found_stored_stay_for_whoever_registers_them(db, tmp_path) -> None:
+    """A collection has the files on its list, and somebody stores the same: they are not its."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/a.txt").write_text("a")
+    first = storage.content_put(folder=tmp_path / "files")
+    os.utime(settings.ARTIFACTS_DIR / first.sha256, (0, 0))
+    assert [name for name, _ in storage.contents_unnamed()] == [first.sha256]
+    again = storage.content_put(folder=tmp_path / "files")
+    assert again.sha256 == first.sha256
+    assert not storage.content_remove(first.sha256)
+    storage.artifact_verify(artifact_register(content=again, kind="model"))
+
+
+REMOVER = """
+import sys, time
+from pathlib import Path
+import django; django.setup()
+from django.conf import settings
+from modelhub import storage
+settings.ARTIFACTS_DIR = Path(sys.argv[1])
+
+class Asked:
+    def exists(self):
+        Path(sys.argv[3]).touch()
+        time.sleep(1.0)
+        return False
+
+storage.Artifact.objects.filter = lambda **_: Asked()
+print(storage.content_remove(sys.argv[2]))
+"""
+
+
+def test_files_are_not_found_between_a_collections_question_and_its_removal(db, tmp_path) -> None:
+    """Another process is past its question when the same files are stored: they must be there."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/a.txt").write_text("a")
+    content = storage.content_put(folder=tmp_path / "files")
+    os.utime(settings.ARTIFACTS_DIR / content.sha256, (0, 0))
+    asking = tmp_path / "asking"
+    remover = subprocess.Popen(
+        [sys.executable, "-c", REMOVER, settings.ARTIFACTS_DIR, content.sha256, asking],
+        cwd=settings.BASE_DIR,
+        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not asking.exists():
+        assert remover.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    storage.content_put(folder=tmp_path / "files")
+    assert remover.communicate(timeout=60)[0] == "True\n"  # what lay there before is gone
+    storage.artifact_verify(artifact_register(content=content, kind="model"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_the_database_alone_knows_to_be_referred_to_stays(tmp_path, caplog) -> None:
+    """A reference that came after Django had looked: the database refuses at the commit."""
+    three = [make_stored(tmp_path / f"files-{number}") for number in range(3)]
+    reference = "integer REFERENCES modelhub_modelversion (id) DEFERRABLE INITIALLY DEFERRED"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE newcomer (version_id {reference})")
+        cursor.execute(f"INSERT INTO newcomer VALUES ({three[0].pk})")
+    try:
+        with caplog.at_level("INFO"):
+            assert collect() == ["smol v2"]
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TABLE newcomer")
+    assert "smol v1 stays" in caplog.text
+    storage.artifact_verify(three[0].artifact)
 
 
 KILLER = """
