@@ -38,16 +38,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_annotation import (
-    OVERLAP,
-    ROOT,
-    Workers,
-    managed,
-    note,
-    postgres,
-    site_environment,
-    web,
-)
+from benchmarks.bench_annotation import OVERLAP
+from benchmarks.servers import ROOT, Workers, managed, note, postgres, site_environment, web
 from tests.postgres import port_free
 
 CLIENTS = 8

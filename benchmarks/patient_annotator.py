@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench_annotation import Annotator
+from benchmarks.annotators import Annotator
 
 TIMEOUT_S = 60.0  # of one request: a server that is only slow is not asked again
 PATIENCE_S = 180.0  # with one thing, however often it is asked for
