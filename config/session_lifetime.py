@@ -8,10 +8,13 @@ from django.contrib.auth import SESSION_KEY, logout
 from django.http import HttpRequest, HttpResponse
 
 _SEEN_EVERY_S = 600  # so exact is the idle time; a write to the session costs a transaction
+UNATTENDED = "X-Unattended"  # a page that asks by itself says so: nobody need be in front of it
 
 
 class SessionLifetimeMiddleware:
     """Signs out whoever did nothing for SESSION_IDLE_S, or signed in SESSION_COOKIE_AGE ago.
+
+    What a page asks for on its own, by a clock, is nothing that somebody did.
 
     Django alone counts from the last change of a session, so that one kept in use never ends. Both
     times are written at sign-in (annotation/account_views.py); one without them has Django's end.
@@ -26,6 +29,6 @@ class SessionLifetimeMiddleware:
             began, seen = session.get("began", now), session.get("seen", now)
             if now - began > settings.SESSION_COOKIE_AGE or now - seen > settings.SESSION_IDLE_S:
                 logout(request)
-            elif now - seen > _SEEN_EVERY_S:
+            elif now - seen > _SEEN_EVERY_S and UNATTENDED not in request.headers:
                 session["began"], session["seen"] = began, now
         return self.get_response(request)

@@ -37,12 +37,15 @@ def report_submit(*, assignment: Assignment, text: str) -> Report:
             % {"max_report_chars": MAX_REPORT_CHARS},
             {"field": "text"},
         )
+    mirrored = assignment.task.mirror_of
+    # Of a pair asked again it is the pair that others are given.
+    task_id = assignment.task_id if mirrored is None else mirrored.task_id
     waiting = {"reporter": assignment.annotator, "text": text, "decided_at": None}
-    report = Report.objects.filter(task=assignment.task_id, **waiting).first()
+    report = Report.objects.filter(task=task_id, **waiting).first()
     if report is not None:
         return report
-    _hold(assignment.task_id)
-    report = Report.objects.create(task_id=assignment.task_id, **waiting)
+    _hold(task_id)
+    report = Report.objects.create(task_id=task_id, **waiting)
     _reviewers_tell(
         assignment,
         text=gettext_noop("%(person)s reports a task: %(text)s"),

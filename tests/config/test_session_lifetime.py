@@ -49,6 +49,19 @@ def test_a_session_in_use_ends_after_seven_days(alice: User, signed_in) -> None:
     assert not is_in(client)
 
 
+def test_a_page_that_asks_by_itself_keeps_nobody_signed_in(alice: User, signed_in) -> None:
+    client = signed_in(alice)
+    assert is_in(client)
+    aged(client, seen=11)
+    before = client.session["seen"]
+    unattended = client.get(reverse("home"), headers={"X-Unattended": "1"})
+    assert unattended.status_code == 200
+    assert client.session["seen"] == before
+    aged(client, seen=12.1)
+    assert client.get(reverse("home"), headers={"X-Unattended": "1"}).status_code != 200
+    assert not is_in(client)
+
+
 def test_what_is_used_often_is_written_seldom(alice: User, signed_in) -> None:
     client = signed_in(alice)
     assert is_in(client)

@@ -104,7 +104,9 @@
   async function poll() {
     let isEnded = false;
     try {
-      const response = await fetch(`${section.dataset.url}?seen=${encodeURIComponent(seen)}`);
+      const response = await fetch(`${section.dataset.url}?seen=${encodeURIComponent(seen)}`, {
+        headers: { "X-Unattended": "1" }, // does not count as somebody's presence
+      });
       if (response.status === 200) {
         const found = await response.json();
         ({ seen, is_ended: isEnded } = found);

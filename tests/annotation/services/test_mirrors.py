@@ -18,6 +18,7 @@ from annotation.selectors.tasks import task_counts
 from annotation.services.assignments import assignment_next, assignment_release
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.pairs import pair_submit
+from annotation.services.reports import report_decide, report_submit
 from annotation.services.tasks import tasks_create
 from tests.builders import make_batch, make_member, make_task
 
@@ -212,3 +213,20 @@ def test_a_mirrored_pair_is_no_task_of_the_project_that_is_counted_or_was_made(
     assert (counted.tasks, counted.open) == (14, 13)
     # Asked for without a batch, every prompt has its own.
     assert tasks_create(project=mirrored_project, kind="pair").made == 14
+
+
+def test_a_report_of_the_copy_holds_the_pair_that_others_are_given(
+    mirrored_project: Project, ann: Membership
+) -> None:
+    for _ in range(30):
+        make_task(mirrored_project, "pair")
+    copy = mirrored(work(ann, 30))[-1]
+    first = copy.task.mirror_of
+    assert first is not None
+    report = report_submit(assignment=copy, text="Both are in Latin.")
+    assert report_submit(assignment=copy, text="Both are in Latin.") == report
+    assert report.task == first.task
+    assert list(Task.objects.exclude(held_at=None)) == [first.task]
+    bob = make_member(mirrored_project, "bob", Membership.Role.REVIEWER)
+    report_decide(report=report, reviewer=bob, decision="keep")
+    assert not Task.objects.exclude(held_at=None).exists()
