@@ -133,7 +133,7 @@ class Recipe:
         for name in _GENERATE_ENDPOINT:
             if name in self.generate:
                 raise ConfigError(f"recipe.generate: {name} cannot be set: a round samples itself")
-        _own_check("rejection", self.rejection, ("keep",))
+        _own_check("rejection", self.rejection, ("keep", "checker"))
         _own_check("reward", self.reward, ("held_out_batches",))
         _own_check("ppo", self.ppo, _PPO_OWN)
         self.ranking_config(seed=0)

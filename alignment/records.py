@@ -21,10 +21,12 @@ class ScoreRecord:
     prompt_id: str
     source: str  # "candidates", or the input "pool_1", "pool_2", … it came from
     index: int  # of the candidate; in a pool, its place among the prompt's rows
-    score: float | None  # the reward model's; None: too long to be scored
-    tokens: int  # of the answer, its end included
+    # The reward model's; None: too long to be scored. Of a checker alone 1 for right, 0 for wrong
+    score: float | None
+    tokens: int | None  # of the answer, its end included; None: no reward model has read it
     finish_reason: str
     kept: bool
+    right: bool | None = None  # by the checker; None: there was none
 
 
 @dataclass(frozen=True, kw_only=True)

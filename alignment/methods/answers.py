@@ -3,6 +3,7 @@
 from alignment.methods.method import (
     POLICIES,
     PROMPTS,
+    REFERENCES,
     REWARD,
     SAMPLERS,
     Input,
@@ -33,10 +34,11 @@ ANSWERS = (
     Method(
         config=RejectionConfig,
         title="Rejection sampling",
-        about="A reward model keeps the best of many answers, to fine-tune on.",
+        about="A reward model, or a checker, keeps the best of many answers, to fine-tune on.",
         docs="algorithms/rejection-sampling.md",
         inputs=(
-            REWARD,
+            Input(role="reward", title="Reward model", versions=("reward",), is_required=False),
+            REFERENCES,
             PROMPTS,
             Input(role="candidates", title="Answers", kinds=("candidates",)),
             Input(

@@ -79,14 +79,15 @@ EVALUATION_PROMPTS = Input(
 REFERENCE = Input(
     role="reference", title="Policy that KL is counted from", versions=POLICIES, is_required=False
 )
+REFERENCES = Input(
+    role="references",
+    title="Right answers, for a checker",
+    kinds=("references",),
+    is_required=False,
+)
 # What scores the answers that a method draws: a model, two of them, or a checker.
 REWARDED = (
     Input(role="reward", title="Reward model", versions=("reward",), is_required=False),
     Input(role="safety", title="Safety reward model", versions=("reward",), is_required=False),
-    Input(
-        role="references",
-        title="Right answers, for a checker",
-        kinds=("references",),
-        is_required=False,
-    ),
+    REFERENCES,
 )

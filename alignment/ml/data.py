@@ -29,7 +29,7 @@ class DemonstrationRecord:
     messages: list[dict[str, str]]
     text: str
     finish_reason: str  # "stop": the model ended its turn; "length": it was cut off
-    score: float | None  # the reward model's; None where none has judged it
+    score: float | None  # the reward model's, or the checker's; None where none has judged it
     batch: str  # the candidate batch it was drawn in
 
 

@@ -10,6 +10,7 @@ By hand: `python -m alignment.ml.import_questions RUN_DIR`.
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,22 +27,38 @@ from modelhub.ml.records import PromptRecord, RecordError, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
 
-def questions_read(path: Path, config: ImportQuestionsConfig) -> Iterator[tuple[str, str]]:
-    """Yield (question, answer) of each line. Raises RecordError naming line and field."""
+def lines_read(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield (number from 1, line). Raises RefusedError for a file that cannot be read as text."""
     zipped = path.suffix == ".gz"
-    with gzip.open(path, "rt", encoding="utf-8") if zipped else path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise RecordError(path.name, number, "", f"no JSON: {error}") from error
-            found = []
-            for field in (config.question_field, config.answer_field):
-                text = value.get(field) if isinstance(value, dict) else None
-                if not isinstance(text, str) or not text.strip():
-                    raise RecordError(path.name, number, field, "wanted a text")
-                found.append(text)
-            yield found[0], found[1]
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if zipped
+            else path.open(encoding="utf-8") as file
+        ):
+            yield from enumerate(file, start=1)
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"{path.name}: wanted text in UTF-8: {error.reason}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RefusedError(f"{path.name} cannot be read: {why}") from error
+
+
+def questions_read(path: Path, config: ImportQuestionsConfig) -> Iterator[tuple[str, str]]:
+    """Yield (question, answer) of each line. Raises RecordError naming line and field, and
+    RefusedError for a file that cannot be read."""
+    for number, line in lines_read(path):
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise RecordError(path.name, number, "", f"no JSON: {error}") from error
+        found = []
+        for field in (config.question_field, config.answer_field):
+            text = value.get(field) if isinstance(value, dict) else None
+            if not isinstance(text, str) or not text.strip():
+                raise RecordError(path.name, number, field, "wanted a text")
+            found.append(text)
+        yield found[0], found[1]
 
 
 def main(run: RunDir) -> None:

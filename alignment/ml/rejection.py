@@ -1,4 +1,4 @@
-"""Rejection sampling: score every answer with the reward model, keep each prompt's best.
+"""Rejection sampling: score every answer with a reward model or a checker, keep each prompt's best.
 
     y* = argmax over k of r(x, y_k)        y_1 … y_N drawn from the policy
 
@@ -7,6 +7,11 @@ Touvron et al. 2023 (arXiv:2307.09288), section 3.2.3. Fine-tuning on the kept a
 samples alone and forgot what earlier ones could do; so the best answers of all earlier rounds
 (inputs `pool_1`, `pool_2`, …) compete here too, scored again by this reward model, because scores
 of two reward models cannot be compared. A prompt that only a pool knows keeps its best as well.
+
+Where right answers are known (input `references`), a checker may judge instead of a reward model: a
+wrong answer is never kept, and of the right ones those that read differently (Yuan et al. 2023,
+arXiv:2308.01825, section 3.3; Zelikman et al. 2022, arXiv:2203.14465). With both, the reward model
+chooses among the right answers.
 
 An answer cut off by the length limit is not kept unless the configuration says so: fine-tuning on
 it would teach the policy not to end. An empty answer is never kept. Of answers that are the same,
@@ -17,7 +22,8 @@ kept is counted under the one reason that came first.
 
 The mean score of the best of n, for n = 1, 2, 4, … N, is reported beside the bound log n − (n−1)/n
 on how far choosing moves the distribution (KL in nats; Stiennon et al. 2020, arXiv:2009.01325,
-appendix G.3).
+appendix G.3). With a checker so is pass@n, how often one of n is right (Chen et al. 2021,
+arXiv:2107.03374, eq. 1); with a reward model too, how often the one that it likes best is.
 
 Scores are read off shared rows (`shared_prefix`), forward only. They are kept as they come: killed
 and started again, the program scores what is left, and writes the same bytes.
@@ -31,10 +37,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
 from alignment.ml.alike import likeness, pieces, text_fold
+from alignment.ml.checkers import REFERENCES_NAME, checker_get, references_check, references_load
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
@@ -55,6 +63,7 @@ from modelhub.ml.records import (
 from modelhub.ml.rundir import RunDir, program_run
 
 Scores = list[float | None]  # of a prompt's answers; None: too long to be scored
+Rights = list[bool]  # of a prompt's answers, by the checker
 
 CANDIDATES = "candidates"
 
@@ -137,7 +146,7 @@ def contests_make(
 
 
 # Why an answer was not kept, in the order in which the reasons are looked for.
-REASONS = ("too_long", "empty", "unfinished", "no_gain", "alike", "outranked")
+REASONS = ("too_long", "empty", "unfinished", "wrong", "no_gain", "alike", "outranked")
 
 
 @dataclass(frozen=True)
@@ -148,9 +157,14 @@ class Choice:
     dropped: dict[int, str]  # place → one of REASONS
 
 
-def answers_keep(contest: Contest, scores: Scores, config: RejectionConfig) -> Choice:
-    """Choose the answers of a prompt to learn from; none if no answer may be kept."""
-    drawn = _drawn(contest, scores)
+def answers_keep(
+    contest: Contest, scores: Scores, config: RejectionConfig, rights: Rights | None = None
+) -> Choice:
+    """Choose the answers of a prompt to learn from; none if no answer may be kept.
+
+    rights: which of them are, where a checker has told.
+    """
+    drawn = [score for _, score in _drawn(contest, scores)]
     floor = fmean(drawn) + config.gain_floor if config.gain_floor and drawn else -math.inf
     dropped: dict[int, str] = {}
     allowed: list[tuple[float, int]] = []
@@ -161,6 +175,8 @@ def answers_keep(contest: Contest, scores: Scores, config: RejectionConfig) -> C
             dropped[place] = "empty"
         elif answer.finish_reason != "stop" and config.finished_only:
             dropped[place] = "unfinished"
+        elif rights is not None and not rights[place]:
+            dropped[place] = "wrong"
         elif score < floor:
             dropped[place] = "no_gain"
         else:
@@ -177,13 +193,36 @@ def answers_keep(contest: Contest, scores: Scores, config: RejectionConfig) -> C
     return Choice(list(kept), dropped)
 
 
-def _drawn(contest: Contest, scores: Scores) -> list[float]:
-    """The scores of this round's candidates."""
+def _drawn(contest: Contest, scores: Scores) -> list[tuple[int, float]]:
+    """(place, score) of this round's candidates."""
     return [
-        score
-        for answer, score in zip(contest.answers, scores, strict=True)
+        (place, score)
+        for place, (answer, score) in enumerate(zip(contest.answers, scores, strict=True))
         if answer.source == CANDIDATES and score is not None
     ]
+
+
+def rights_of(
+    contests: Sequence[Contest], references: Path, config: RejectionConfig
+) -> list[Rights]:
+    """Which answers the checker counts as right.
+
+    references: references.jsonl. Raises RefusedError for a prompt without a reference, or with one
+    that is not right itself, and if no answer may be kept because none is right.
+    """
+    checker = checker_get(config.checker)
+    known = references_load(references, [contest.prompt_id for contest in contests])
+    references_check(known, checker)
+    rights = [
+        [checker(answer.text, known[contest.prompt_id].answer) == 1.0 for answer in contest.answers]
+        for contest in contests
+    ]
+    if not any(map(any, rights)):
+        raise RefusedError(
+            f"none of {sum(map(len, rights))} answers is right by {config.checker}: there is "
+            "nothing to keep; draw more, or take prompts that the policy answers rightly at times"
+        )
+    return rights
 
 
 def judgement_check(contests: Sequence[Contest], scores: Sequence[Scores]) -> None:
@@ -214,10 +253,25 @@ def best_of(scores: Sequence[float], n: int) -> float:
     )
 
 
-def best_of_n_curve(scores: Sequence[Sequence[float]]) -> list[dict[str, float]]:
+def best_is_right(scores: Sequence[float], rights: Rights, n: int) -> float:
+    """How often the highest of n of these scores, drawn without replacement, is a right answer's.
+
+    Of equal scores the first answer's is taken, as it is kept.
+    """
+    order = sorted(range(len(scores)), key=lambda place: (scores[place], -place))
+    draws = math.comb(len(scores), n)
+    return math.fsum(
+        math.comb(rank, n - 1) / draws for rank, place in enumerate(order) if rights[place]
+    )
+
+
+def best_of_n_curve(
+    scores: Sequence[Sequence[float]], rights: Sequence[Rights] | None = None
+) -> list[dict[str, float]]:
     """Mean over prompts of `best_of` n, n = 1, 2, 4, … and the fewest answers any prompt has.
 
-    `kl_bound`: nats by which choosing the best of n moves the distribution at most.
+    `kl_bound`: nats by which choosing the best of n moves the distribution at most. With `rights`
+    `pass_at_n`: how often one of n is right; `best_right`: how often the best of n is.
     """
     most = min(map(len, scores), default=0)
     counts = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
@@ -226,10 +280,21 @@ def best_of_n_curve(scores: Sequence[Sequence[float]]) -> list[dict[str, float]]
             "n": n,
             "mean_score": fmean(best_of(own, n) for own in scores),
             "kl_bound": math.log(n) - (n - 1) / n,
+            **(_right_of_n(scores, rights, n) if rights is not None else {}),
         }
         for n in counts
         if n
     ]
+
+
+def _right_of_n(
+    scores: Sequence[Sequence[float]], rights: Sequence[Rights], n: int
+) -> dict[str, float]:
+    chosen = [best_is_right(own, right, n) for own, right in zip(scores, rights, strict=True)]
+    return {
+        "pass_at_n": fmean(best_of([float(one) for one in right], n) for right in rights),
+        "best_right": fmean(chosen),
+    }
 
 
 @dataclass(frozen=True)
@@ -290,28 +355,40 @@ def scores_lay(
     contests: Sequence[Contest],
     scores: Sequence[Scores],
     kept: Sequence[Sequence[int]],
-    tokens: Sequence[Sequence[int]],
+    tokens: Sequence[Sequence[int]] | None,
+    rights: Sequence[Rights] | None,
 ) -> Iterator[ScoreRecord]:
     """Every answer that was looked at, in the order of scores.jsonl."""
-    for contest, own, places, lengths in zip(contests, scores, kept, tokens, strict=True):
+    for number, contest in enumerate(contests):
         for place, answer in enumerate(contest.answers):
             yield ScoreRecord(
                 prompt_id=contest.prompt_id,
                 source=answer.source,
                 index=answer.index,
-                score=own[place],
-                tokens=lengths[place],
+                score=scores[number][place],
+                tokens=tokens[number][place] if tokens else None,
                 finish_reason=answer.finish_reason,
-                kept=place in places,
+                kept=place in kept[number],
+                right=rights[number][place] if rights else None,
             )
 
 
 def result_describe(
-    contests: Sequence[Contest], scores: Sequence[Scores], choices: Sequence[Choice]
+    contests: Sequence[Contest],
+    scores: Sequence[Scores],
+    choices: Sequence[Choice],
+    rights: Sequence[Rights] | None = None,
 ) -> dict[str, Any]:
     """Counts, and what choosing came to. Means and the curve are of this round's candidates."""
-    drawn = [_drawn(contest, own) for contest, own in zip(contests, scores, strict=True)]
-    drawn = [own for own in drawn if own]
+    places = [_drawn(contest, own) for contest, own in zip(contests, scores, strict=True)]
+    drawn = [[score for _, score in own] for own in places if own]
+    right = None
+    if rights is not None:
+        right = [
+            [own[place] for place, _ in found]
+            for own, found in zip(rights, places, strict=True)
+            if found
+        ]
     answers = [answer for contest in contests for answer in contest.answers]
     chosen = [
         (contest.answers[place], own[place])
@@ -331,13 +408,60 @@ def result_describe(
         "mean_score_kept": fmean(score for _, score in chosen),
         "score_std": pstdev(everything) if everything else None,
         "score_std_within_prompt": fmean(pstdev(own) for own in drawn) if drawn else None,
-        "best_of_n": best_of_n_curve(drawn),
+        **(_right_describe(right) if right else {}),
+        "best_of_n": best_of_n_curve(drawn, right),
     }
+
+
+def _right_describe(rights: Sequence[Rights]) -> dict[str, Any]:
+    """How many of the candidates are right. Prompts of which all are, or none is, tell the most
+    about the questions: too easy, or too hard, for this policy."""
+    return {
+        "right": sum(map(sum, rights)),
+        "prompts_all_right": sum(map(all, rights)),
+        "prompts_none_right": sum(not any(own) for own in rights),
+    }
+
+
+def inputs_check(run: RunDir, config: RejectionConfig) -> None:
+    """Raise RefusedError if nothing would judge the answers, or something would go unread."""
+    if config.checker:
+        checker_get(config.checker)
+        if not run.has_input("references"):
+            raise RefusedError(f"checker {config.checker} needs the input references")
+    elif run.has_input("references"):
+        raise RefusedError("references are for a checker: name one, or leave the input out")
+    elif not run.has_input("reward"):
+        raise RefusedError("nothing judges the answers: give the input reward, or a checker")
+
+
+def scores_read(
+    run: RunDir, contests: Sequence[Contest], config: RejectionConfig
+) -> tuple[list[Scores], list[list[int]]]:
+    """The reward model's score of every answer, and the answers' tokens as it reads them.
+
+    Raises RefusedError if it cannot tell any prompt's answers apart.
+    """
+    reward = model_input(run, "reward")
+    tokenizer = tokenizer_load(reward.whole)
+    max_tokens = min(config.max_tokens, model_context(reward))
+    layout = layout_make(contests, tokenizer, max_tokens=max_tokens)
+    rows = pack(layout.groups, config.budget_tokens)
+
+    @cache
+    def scorer() -> Scorer:  # loaded only if a row is left to score
+        return Scorer(reward, role="reward", dtype=config.dtype)
+
+    found = rows_compute(run, rows, lambda _, row: scorer().scores(row))
+    scores = layout.scores_place(rows, found)
+    judgement_check(contests, scores)
+    return scores, layout.tokens
 
 
 def main(run: RunDir) -> None:
     config = run.config(RejectionConfig)
-    reward, candidates = model_input(run, "reward"), run.input(CANDIDATES)
+    inputs_check(run, config)
+    candidates = run.input(CANDIDATES)
     pools = [role for role in run.input_roles() if role.startswith("pool_")]
     contests = contests_make(
         records_read(run.input("prompts") / "prompts.jsonl", PromptRecord),
@@ -352,20 +476,17 @@ def main(run: RunDir) -> None:
         answer.finish_reason == "stop" for contest in contests for answer in contest.answers
     ):
         raise RefusedError("every answer was cut off by the length limit: none may be kept")
-    tokenizer = tokenizer_load(reward.whole)
-    max_tokens = min(config.max_tokens, model_context(reward))
-    layout = layout_make(contests, tokenizer, max_tokens=max_tokens)
-    rows = pack(layout.groups, config.budget_tokens)
-
-    @cache
-    def scorer() -> Scorer:  # loaded only if a row is left to score
-        return Scorer(reward, role="reward", dtype=config.dtype)
-
-    found = rows_compute(run, rows, lambda _, row: scorer().scores(row))
-    scores = layout.scores_place(rows, found)
-    judgement_check(contests, scores)
+    rights: list[Rights] | None = None
+    tokens: list[list[int]] | None = None
+    if config.checker:
+        rights = rights_of(contests, run.input("references") / REFERENCES_NAME, config)
+    if run.has_input("reward"):
+        scores, tokens = scores_read(run, contests, config)
+    else:
+        scores = [[float(right) for right in own] for own in rights or []]
     choices = [
-        answers_keep(contest, own, config) for contest, own in zip(contests, scores, strict=True)
+        answers_keep(contest, own, config, rights[place] if rights else None)
+        for place, (contest, own) in enumerate(zip(contests, scores, strict=True))
     ]
     kept = [choice.kept for choice in choices]
     folder = run.output("demonstrations")
@@ -374,8 +495,8 @@ def main(run: RunDir) -> None:
     )
     if not written:
         raise RefusedError("no prompt has an answer that may be kept")
-    records_write(folder / "scores.jsonl", scores_lay(contests, scores, kept, layout.tokens))
-    result = result_describe(contests, scores, choices)
+    records_write(folder / "scores.jsonl", scores_lay(contests, scores, kept, tokens, rights))
+    result = result_describe(contests, scores, choices, rights)
     print(json_canonical(result), flush=True)
     run.succeed(outputs={"demonstrations": "demonstrations"}, result=result)
 

@@ -14,7 +14,7 @@ class Command(BaseCommand):
     help = (
         "Bring in a file of questions and right answers, a JSON object a line, as GSM8K has them. "
         "The run's prompts, evaluation_prompts and references can then be chosen where PPO, RLOO, "
-        "GRPO and online DPO are launched with a checker."
+        "GRPO, online DPO and rejection sampling are launched with a checker."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -9,11 +9,14 @@ from modelhub.ml.configs import require
 
 @dataclass(frozen=True, kw_only=True)
 class RejectionConfig:
-    """Score samples and keep each prompt's best. Reads `reward` (a reward model), `prompts`,
-    `candidates`, and any `pool_1`, `pool_2`, … (the bests of earlier rounds); writes output
-    `demonstrations` (demonstrations.jsonl) with its scores."""
+    """Score samples and keep each prompt's best. Reads `reward` (a reward model), or `references`
+    for a checker, or both; `prompts`, `candidates`, and any `pool_1`, `pool_2`, … (the bests of
+    earlier rounds); writes output `demonstrations` (demonstrations.jsonl) with its scores."""
 
     PROGRAM: ClassVar[str] = "rejection"
+    # A function that tells right from wrong ("gsm8k", "exact"): a wrong answer is never kept. With
+    # a reward model too, that chooses among the right ones.
+    checker: str = ""
     keep: int = 1  # best answers kept of each prompt
     finished_only: bool = True  # an answer cut off by the length limit is never kept
     # Of answers this much alike (share of their 5-character pieces in common) one is kept; 1: only

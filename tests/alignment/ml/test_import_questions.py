@@ -87,3 +87,19 @@ def test_the_command_queues_a_run(tmp_path, capsys):
     assert run.config["location"] == str(path) and run.config["checker"] == "exact"
     with pytest.raises(CommandError, match="There is no file"):
         call_command("import_questions", str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("nowhere.jsonl", None, "nowhere.jsonl cannot be read: No such file"),
+        ("plain.jsonl.gz", b'{"question": "a?"}', "plain.jsonl.gz cannot be read: Not a gzipped"),
+        ("half.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "half.jsonl.gz cannot be read"),
+        ("latin.jsonl", b'{"question": "\xe9?"}', "latin.jsonl: wanted text in UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_a_sentence(tmp_path, name, content, reason):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(RefusedError, match=reason):
+        imported(tmp_path, tmp_path / name)

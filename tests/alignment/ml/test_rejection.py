@@ -8,6 +8,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import rejection
+from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.rejection import Answer, Contest
@@ -58,12 +59,20 @@ def pooled(prompt_id, text, *, batch="earlier", question=None):
     )
 
 
-def rejection_run(folder, reward, prompts, candidates, pools=(), **config):
+def rejection_run(folder, reward, prompts, candidates, pools=(), references=None, **config):
     inputs = {
-        "reward": reward,
         "prompts": prompts_write(folder / "prompts", prompts),
         "candidates": candidates_write(folder / "candidates", candidates),
     }
+    if reward is not None:
+        inputs["reward"] = reward
+    if references is not None:
+        inputs["references"] = folder / "references"
+        inputs["references"].mkdir()
+        records = [
+            ReferenceRecord(prompt_id=one, answer=right) for one, right in references.items()
+        ]
+        records_write(folder / "references" / "references.jsonl", records)
     for number, records in enumerate(pools, start=1):
         inputs[f"pool_{number}"] = folder / f"pool_{number}"
         inputs[f"pool_{number}"].mkdir()
@@ -83,8 +92,8 @@ def contest(*answers):
     )
 
 
-def kept_of(answers, scores, **config):
-    return rejection.answers_keep(answers, scores, RejectionConfig(**config)).kept
+def kept_of(answers, scores, rights=None, **config):
+    return rejection.answers_keep(answers, scores, RejectionConfig(**config), rights).kept
 
 
 # ── what is kept ─────────────────────────────────────────────────────────────────────────────────
@@ -150,6 +159,14 @@ def test_every_answer_that_is_not_kept_has_one_reason():
     }
 
 
+def test_a_wrong_answer_is_not_kept_however_high_its_score():
+    answers = contest(("a", "stop"), ("b", "stop"), ("c", "stop"), ("d", "length"))
+    rights = [True, False, True, False]
+    assert kept_of(answers, [1, 9, 2, 8], rights, keep=3) == [2, 0]
+    choice = rejection.answers_keep(answers, [1, 9, 2, 8], RejectionConfig(), rights)
+    assert choice.dropped == {0: "outranked", 1: "wrong", 3: "unfinished"}
+
+
 def test_best_of_n_is_the_mean_over_all_draws():
     # Of {1, 2, 4}: the pairs' highest are 2, 4, 4.
     assert rejection.best_of([4, 1, 2], 1) == pytest.approx(7 / 3)
@@ -168,6 +185,20 @@ def test_the_curve_ends_at_the_fewest_answers_and_carries_the_bound():
     assert [point["mean_score"] for point in curve] == pytest.approx([2.5, 17 / 6, 3])
     bounds = [0, math.log(2) - 1 / 2, math.log(3) - 2 / 3]
     assert [point["kl_bound"] for point in curve] == pytest.approx(bounds)
+
+
+def test_pass_at_n_and_the_best_of_n_by_reward_are_worked_by_hand():
+    # One prompt, two of four answers right, the reward model's favourite wrong. Of the six pairs
+    # five have a right one; those without the favourite, three, have a right one as their best.
+    curve = rejection.best_of_n_curve([[4.0, 3.0, 2.0, 1.0]], [[False, True, True, False]])
+    assert [point["n"] for point in curve] == [1, 2, 4]
+    assert [point["pass_at_n"] for point in curve] == pytest.approx([1 / 2, 5 / 6, 1])
+    assert [point["best_right"] for point in curve] == pytest.approx([1 / 2, 3 / 6, 0])
+
+
+def test_of_equal_scores_the_first_answer_is_the_best_of_n():
+    assert rejection.best_is_right([1.0, 1.0], [True, False], 2) == 1
+    assert rejection.best_is_right([1.0, 1.0], [False, True], 2) == 0
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
@@ -219,6 +250,24 @@ def test_a_reward_model_that_cannot_tell_answers_apart_is_refused(tmp_path, rewa
     with pytest.raises(RefusedError, match="it cannot choose"):
         rejection.main(RunDir(run))
     assert not (run / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("judges", "reason"),
+    [
+        ({}, "nothing judges the answers: give the input reward, or a checker"),
+        ({"checker": "gsm8k"}, "checker gsm8k needs the input references"),
+        ({"checker": "vibes", "references": {"a": "1"}}, "wanted exact or gsm8k, got 'vibes'"),
+        ({"references": {"a": "1"}}, "references are for a checker"),
+        ({"checker": "gsm8k", "references": {"b": "1"}}, "no reference for 1 prompts, such as a"),
+        ({"checker": "gsm8k", "references": {"a": "4"}}, "none of 2 answers is right by gsm8k"),
+    ],
+)
+def test_answers_that_nothing_can_judge_are_refused(tmp_path, judges, reason):
+    candidates = [candidate("a", 0, "It is 2"), candidate("a", 1, "Is it 3?")]
+    run = rejection_run(tmp_path, None, ["a"], candidates, **judges)
+    with pytest.raises(RefusedError, match=reason):
+        rejection.main(RunDir(run))
 
 
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
@@ -274,6 +323,62 @@ def test_scores_are_the_reward_models_own_and_the_best_finished_answer_wins(tmp_
     assert result["mean_score_kept"] > result["mean_score_all"]
     curve = [point["mean_score"] for point in result["best_of_n"]]
     assert curve[0] == pytest.approx(result["mean_score_all"]) and curve == sorted(curve)
+
+
+SUMS = {"a": "4 and 3.\n#### 7", "b": "#### 1,000"}
+SUMMED = [
+    candidate("a", 0, "It is 6."),
+    candidate("a", 1, "4 + 3 = 7"),
+    candidate("a", 2, "three and four: 7"),
+    candidate("a", 3, "#### 7", "length"),
+    candidate("b", 0, "999"),
+    candidate("b", 1, "It is $1000.00"),
+    candidate("b", 2, "I know not"),
+    candidate("b", 3, "ten"),
+]
+
+
+def test_a_checker_keeps_right_answers_without_a_reward_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(rejection, "Scorer", None)
+    pool = [pooled("a", "7 it is", batch="first"), pooled("a", "8 it is")]
+    run = rejection_run(
+        tmp_path, None, ["a", "b"], SUMMED, [pool], references=SUMS, checker="gsm8k", keep=3
+    )
+    rejection.main(RunDir(run))
+    rows = lines_of(run / "outputs/demonstrations/demonstrations.jsonl")
+    assert [row["text"] for row in rows] == [
+        "4 + 3 = 7",
+        "three and four: 7",
+        "7 it is",
+        "It is $1000.00",
+    ]
+    assert {row["score"] for row in rows} == {1.0}
+    scores = lines_of(run / "outputs/demonstrations/scores.jsonl")
+    assert [row["right"] for row in scores[:6]] == [False, True, True, True, True, False]
+    assert {row["tokens"] for row in scores} == {None}
+    result = result_of(run)
+    assert result["dropped"]["wrong"] == 5 and result["dropped"]["unfinished"] == 1
+    assert (result["right"], result["prompts_all_right"], result["prompts_none_right"]) == (4, 0, 0)
+    # Three of a's four are right, one of b's: all draws of two but b's three without it have one.
+    assert [one["pass_at_n"] for one in result["best_of_n"]] == pytest.approx([1 / 2, 3 / 4, 1])
+    assert all(one["pass_at_n"] == one["mean_score"] for one in result["best_of_n"])
+
+
+def test_a_reward_model_chooses_among_the_right_answers(tmp_path, reward):
+    run = rejection_run(tmp_path, reward, ["a", "b"], SUMMED, references=SUMS, checker="gsm8k")
+    rejection.main(RunDir(run))
+    rows = lines_of(run / "outputs/demonstrations/demonstrations.jsonl")
+    scores = {
+        (row["prompt_id"], row["index"]): row["score"]
+        for row in lines_of(run / "outputs/demonstrations/scores.jsonl")
+    }
+    better = max((1, 2), key=lambda index: scores["a", index])
+    assert [row["text"] for row in rows] == [SUMMED[better].text, "It is $1000.00"]
+    assert rows[0]["score"] == scores["a", better] != 1.0
+    last = result_of(run)["best_of_n"][-1]
+    assert last["pass_at_n"] == 1.0
+    favourites = [max(range(4), key=lambda index: scores[one, index]) for one in ("a", "b")]
+    assert last["best_right"] == ((favourites[0] > 0) + (favourites[1] == 1)) / 2
 
 
 def test_prompts_without_a_finished_answer_are_counted(tmp_path, reward):
