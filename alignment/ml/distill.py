@@ -407,12 +407,19 @@ class DistillWatch:
 
 def teacher_given(run: RunDir, config: DistillConfig) -> ModelInput | None:
     """The teacher's files, or None for a run on samples alone. Raises RefusedError if it is asked
-    for logits and is none, or is no language model."""
+    for logits and is none, or is no language model, and for settings that only a teacher has use
+    for."""
     if not run.has_input("teacher"):
         if config.logits_share:
             raise RefusedError(
                 "there is no teacher: give one, or learn its samples alone (logits_share 0)"
             )
+        for name in ("teacher_top_k", "temperature", "divergence"):
+            if getattr(config, name) != getattr(DistillConfig, name):
+                raise RefusedError(
+                    f"there is no teacher, and {name} is about its logits: leave it at "
+                    f"{getattr(DistillConfig, name)}, or give the teacher"
+                )
         return None
     given = model_input(run, "teacher")
     facts = model_directory_check(given.whole)

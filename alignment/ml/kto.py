@@ -43,7 +43,7 @@ from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import KtoConfig
 from alignment.ml.preference import logprobs_of, policy_make, reference_logprobs, row_logprobs
 from alignment.ml.sft import learning_rate, publish
-from alignment.ml.shared_prefix import Group, pack
+from alignment.ml.shared_prefix import Group, pack, window_least
 from alignment.ml.unpaired import (
     UnpairedGroup,
     classes_of,
@@ -463,7 +463,10 @@ def main(run: RunDir) -> None:
         raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
     tokenizer = tokenizer_load(given.whole)
     own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    context_tokens = model_context(given) - own_tokens
+    # A window is as good as the end of the context: neither an answer behind its own prompt nor one
+    # behind another's is computed where attention would not reach back to the prompt's start.
+    context_tokens = model_context(given)
+    context_tokens = min(context_tokens, window_least(given.whole) or context_tokens) - own_tokens
     max_tokens = min(config.max_tokens, context_tokens)
     data, notes = unpaired_read(run, config, tokenizer, max_tokens=max_tokens)
     groups = {

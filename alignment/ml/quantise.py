@@ -67,14 +67,15 @@ def choices_right(
 
     An empty answer has no likelihood a token; it is taken for one of log-probability 0.
     """
-    found: dict[int, tuple[float, float]] = {}
+    found = {one.prompt_id: (0.0, 0.0) for one in groups}  # a prompt may have several groups
     for row in pack([one.group for one in groups], budget_tokens):
         for index, answers in zip(row.indices, answer_logprobs(model, row), strict=True):
             means = [float(one.mean()) if len(one) else 0.0 for one in answers]
             gaps = [means[better] - means[worse] for better, worse in groups[index].pairs]
-            right = sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps)
-            found[index] = (right, float(len(gaps)))
-    return [found[index] for index in range(len(groups))]
+            right, pairs = found[groups[index].prompt_id]
+            right += sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps)
+            found[groups[index].prompt_id] = (right, pairs + len(gaps))
+    return list(found.values())
 
 
 def beside(
@@ -146,7 +147,7 @@ def main(run: RunDir) -> None:
             run.input("rankings") / "rankings.jsonl", tokenizer, max_tokens=limit
         )
         groups = [one for split in _UNSEEN for one in ranked.of_split(split)]
-        if len(groups) < 2:
+        if len({one.prompt_id for one in groups}) < 2:
             raise RefusedError("the rankings hold fewer than two prompts of an unseen split")
 
     run.progress(0, 3, "steps")

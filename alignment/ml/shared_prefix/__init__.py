@@ -27,7 +27,7 @@ from alignment.ml.shared_prefix.forward import (
     member_scores,
 )
 from alignment.ml.shared_prefix.rows import Group, Row, Span, pack
-from alignment.ml.shared_prefix.support import UnsupportedModelError
+from alignment.ml.shared_prefix.support import UnsupportedModelError, window_least
 
 __all__ = [
     "Group",
@@ -40,4 +40,5 @@ __all__ = [
     "hidden_states",
     "member_scores",
     "pack",
+    "window_least",
 ]

@@ -1,8 +1,9 @@
 """Which models a shared row can serve, as far as their configuration tells."""
 
+from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from modelhub.ml.configs import RefusedError
 
@@ -44,6 +45,30 @@ def configuration_check(base: PreTrainedModel) -> None:
         )
 
 
+def windows_of(config: PretrainedConfig) -> dict[str, int]:
+    """The windows that some layer's attention is kept to, in tokens, by the field that says so.
+
+    Prompt and answer of a shared row fit into the shortest.
+    """
+    text = config.get_text_config()
+    kinds = getattr(text, "layer_types", None)
+    found = {}
+    for kind, field in (
+        ("sliding_attention", "sliding_window"),
+        ("chunked_attention", "attention_chunk_size"),
+    ):
+        window = getattr(text, field, None)
+        if window is not None and (kinds is None or kind in kinds):
+            found[field] = int(window)
+    return found
+
+
+def window_least(folder: Path) -> int | None:
+    """The shortest window of a model directory's attention, in tokens; None: there is none."""
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    return min(windows_of(config).values(), default=None)
+
+
 def length_check(base: PreTrainedModel, longest: int) -> None:
     """Raise UnsupportedModelError if a window or a scaling of positions would act on the row."""
     text = base.config.get_text_config()
@@ -52,13 +77,8 @@ def length_check(base: PreTrainedModel, longest: int) -> None:
         raise UnsupportedModelError(
             f"prompt and answer have {longest} tokens, the model's context {context}"
         )
-    kinds = getattr(text, "layer_types", None)
-    for kind, field in (
-        ("sliding_attention", "sliding_window"),
-        ("chunked_attention", "attention_chunk_size"),
-    ):
-        window = getattr(text, field, None)
-        if window is not None and window < longest and (kinds is None or kind in kinds):
+    for field, window in windows_of(base.config).items():
+        if window < longest:
             raise UnsupportedModelError(
                 f"{field} of {window} tokens is shorter than prompt and answer ({longest})"
             )

@@ -267,6 +267,15 @@ def test_a_teacher_that_is_missing_or_scores_is_refused(tmp_path, student, maste
 
 
 @pytest.mark.parametrize(
+    "setting", [{"teacher_top_k": 8}, {"temperature": 2.0}, {"divergence": "reverse_kl"}]
+)
+def test_a_teachers_settings_without_a_teacher_are_refused(tmp_path, student, setting):
+    run = distill_run(tmp_path, student, None, logits_share=0.0, **setting)
+    with pytest.raises(RefusedError, match=f"no teacher, and {next(iter(setting))} is about"):
+        distill.main(RunDir(run))
+
+
+@pytest.mark.parametrize(
     ("values", "reason"),
     [
         ({"divergence": "kl"}, "divergence: wanted forward_kl or reverse_kl or jensen_shannon"),

@@ -15,7 +15,7 @@ from alignment.ml.configs import KtoConfig
 from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
 from alignment.ml.unpaired import UnpairedGroup, mismatched
-from modelhub.ml.checkpoint import model_load
+from modelhub.ml.checkpoint import model_load, model_save
 from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.divergence import Diverged
 from modelhub.ml.parallel import processes_start
@@ -322,6 +322,42 @@ def test_answers_that_fit_behind_their_own_prompts_alone_do_not_stop_the_run(tmp
     run = kto_run(tmp_path, base, records)
     kto.main(RunDir(run))
     assert result_of(run)["prompts"] == 8
+
+
+def test_mismatched_answers_that_a_window_would_cut_do_not_stop_the_run(tmp_path):
+    """As above, with a context of 2048 of which attention sees the last 512."""
+    records = []
+    for number, record in enumerate(ratings_rows(8)):
+        if number // 2 % 2:
+            record = replace(record, messages=[{"role": "user", "content": "q" * 400}])
+        else:
+            record = replace(record, candidate={**record.candidate, "text": "ab" * 200})
+        records.append(record)
+    records.append(
+        replace(records[0], prompt_id="long", messages=[{"role": "user", "content": "q" * 400}])
+    )
+    tokenizer = tiny_tokenizer()
+    model = transformers.MistralForCausalLM(
+        transformers.MistralConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            max_position_embeddings=2048,
+            sliding_window=512,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    model_save(model, tokenizer, tmp_path / "base", dtype="float32")
+    run = kto_run(tmp_path / "kto", tmp_path / "base", records)
+    kto.main(RunDir(run))
+    result = result_of(run)
+    assert result["prompts"] == 8
+    assert any(
+        "1 ratings left out: a prompt and answer of more than 512" in one for one in result["notes"]
+    )
 
 
 def test_virtual_tokens_are_measured_against_the_base_without_them(tmp_path, base):

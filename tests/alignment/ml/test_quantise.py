@@ -11,6 +11,8 @@ pytest.importorskip("compressed_tensors", reason="the ml extra is not installed"
 
 from alignment.ml import quantise, sft
 from alignment.ml.configs import QuantiseConfig
+from alignment.ml.data import rankings_load
+from alignment.ml.shared_prefix import attach
 from annotation.records import RankedCandidate
 from modelhub.ml import generate
 from modelhub.ml.chat import answer_encode, prompt_render
@@ -227,6 +229,21 @@ def test_its_judgement_is_tested_on_choices_that_people_made(tmp_path, base):
             means.append(logs_TV.gather(-1, torch.tensor(answer_T)[:, None]).mean())
         right += bool(means[0] > means[1])
     assert row["parent"] == pytest.approx(right / 12)
+
+
+def test_several_tasks_of_one_prompt_are_one_prompt_to_the_interval(tmp_path, base):
+    """What is drawn again for the interval is independent: a prompt with all its choices."""
+    tokenizer, model = tokenizer_load(base), model_load(base, dtype="float32")
+    attach(model)
+    file = rankings_write(tmp_path / "rankings", 3) / "rankings.jsonl"
+    rows = [value for _, value in lines_read(file)]
+    rows[1] |= {"prompt_id": rows[0]["prompt_id"], "messages": rows[0]["messages"]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    groups = rankings_load(file, tokenizer, max_tokens=512).groups
+    assert len(groups) == 3
+    alone = [quantise.choices_right(model, [group], 4096) for group in groups]
+    summed = (alone[0][0][0] + alone[1][0][0], 2.0)
+    assert quantise.choices_right(model, groups, 4096) == [summed, alone[2][0]]
 
 
 @pytest.mark.parametrize("config", [{"scheme": "w8a8"}, {"scheme": "w4a16", "group_size": 64}])
