@@ -228,6 +228,13 @@ class Processes:
         values /= self.tensor_parallel  # a group's ranks have the same figures
         return dict(zip(figures, values.tolist(), strict=True))
 
+    def tensor_sum(self, tensor: Tensor) -> Tensor:
+        """The tensor added up over the readers, in place: the same bits on every rank."""
+        if self.world > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.tensor_parallel
+        return tensor
+
     def gather(self, model: Any, make: Callable[[], Any]) -> Any | None:
         """The trained model, whole, on the first rank; None on the others, whose work is done.
 
@@ -248,6 +255,15 @@ class Processes:
         return model if self.rank == 0 else None
 
 
+# This process by itself, for what is called outside a run of several.
+ALONE = Processes(
+    rank=0,
+    world=1,
+    device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    strategy="ddp",
+)
+
+
 def processes_start() -> Processes:
     """Join the processes that torchrun, accelerate or the hub's launcher has started, if any.
 
@@ -257,8 +273,7 @@ def processes_start() -> Processes:
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     on_cuda = torch.cuda.is_available()
     if world == 1:
-        device = torch.device("cuda" if on_cuda else "cpu")
-        return Processes(rank=0, world=1, device=device, strategy="ddp")
+        return ALONE
     strategy = _strategy(os.environ)
     device = torch.device("cpu")
     if on_cuda:

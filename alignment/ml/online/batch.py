@@ -1,10 +1,11 @@
 """What a step learns from: drawn answers, how likely they were, and to whom.
 
-Legend: B prompts, K answers of a prompt, T tokens of an answer.
+Legend: B prompts, K answers of a prompt, T tokens of an answer, S tokens of a row's answers.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +13,12 @@ from torch import Tensor
 
 from alignment.ml.configs import GroupSettings, OnlineSettings
 from alignment.ml.online.losses import answer_sums
-from alignment.ml.ppo.batch import by_answer_lay, row_values
+from alignment.ml.ppo.batch import by_answer_lay, row_values, rows_look
 from alignment.ml.ppo.losses import kl_estimates
 from alignment.ml.ppo.networks import autocast, reference_logprobs, token_logprobs
 from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, Row, pack
+from modelhub.ml.parallel import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -35,20 +37,27 @@ class Batch:
 
 @torch.no_grad()
 def batch_make(
-    answers: Answers, *, actor: Any, reference: Any | None, config: OnlineSettings
+    answers: Answers,
+    *,
+    actor: Any,
+    reference: Any | None,
+    config: OnlineSettings,
+    processes: Processes = ALONE,
 ) -> tuple[Batch, dict[str, float]]:
     """Log-probabilities of drawn answers under policy and reference, and the step's figures."""
     groups = answers.groups
-    rows = pack(groups, config.budget_tokens)
-    ours, spread, theirs = [], [], []
-    for row in rows:
+    own_logprobs = partial(token_logprobs, temperature=config.temperature, entropy=True)
+
+    def look(row: Row) -> Tensor:
         with autocast(config.dtype):
-            logprobs_S, entropy_S = token_logprobs(
-                actor, row, temperature=config.temperature, entropy=True
-            )
-            theirs.append(reference_logprobs(reference, actor, row, config.temperature))
-        ours.append(logprobs_S)
-        spread.append(entropy_S)
+            logprobs_S, entropy_S = processes.forward(own_logprobs, actor, row)
+            theirs_S = reference_logprobs(reference, actor, row, config.temperature, processes)
+        return torch.stack([logprobs_S, entropy_S, theirs_S])
+
+    tokens = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, tokens))
+    found = rows_look(rows, look, quantities=3, processes=processes)
+    ours, spread, theirs = ([one[place] for one in found] for place in range(3))
     logprobs, others = by_answer_lay(groups, rows, ours), by_answer_lay(groups, rows, theirs)
     ratios_BK = (answer_sums(logprobs) - answer_sums(others)).view(len(groups), -1)
     lengths = [len(one) for one in logprobs]

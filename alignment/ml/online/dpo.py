@@ -31,6 +31,16 @@ from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.rundir import RunDir, program_run
 
 
+_FIGURES = (
+    "loss/policy_avg",
+    "policy/accuracy",
+    "policy/margin",
+    "policy/reward_better",
+    "policy/reward_worse",
+    "policy/approxkl_avg",
+)
+
+
 @dataclass(frozen=True)
 class Pair:
     """The better and the worse answer to a prompt."""
@@ -69,12 +79,17 @@ def minibatch_gradients(
     Returns the minibatch's figures and the tokens computed.
     """
     chosen = [pairs[place] for place in places]
-    sums: dict[str, float] = {}
-    rows = pack([pair.group for pair in chosen], config.budget_tokens)
-    for row in rows:
+    sums = dict.fromkeys(_FIGURES, 0.0)
+    processes = learner.processes
+    logprobs_of = partial(token_logprobs, temperature=config.temperature)
+    tokens = sum(pair.group.tokens for pair in chosen)
+    rows = pack(
+        [pair.group for pair in chosen], processes.budget_tokens(config.budget_tokens, tokens)
+    )
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         lengths = [len(answer) for group in row.groups for answer in group.answers]
         with autocast(config.dtype):
-            logprobs_S, _ = token_logprobs(learner.actor, row, temperature=config.temperature)
+            logprobs_S, _ = processes.forward(logprobs_of, learner.actor, row)
         policy_P2 = answer_sums(logprobs_S.split(lengths)).view(-1, 2)
         reference_P2 = policy_P2.new_tensor([chosen[index].reference for index in row.indices])
         drawn_P2 = policy_P2.new_tensor([chosen[index].drawn for index in row.indices])
@@ -83,18 +98,19 @@ def minibatch_gradients(
             ratios_P2 = ratios_P2 / ratios_P2.new_tensor(lengths).view(-1, 2)
         gaps_P = ratios_P2[:, 0] - ratios_P2[:, 1]
         losses_P = dpo_losses(gaps_P, config.loss, beta=config.beta)
-        (losses_P.sum() / len(chosen)).backward()
+        (weight * losses_P.sum() / len(chosen)).backward()
         with torch.no_grad():
-            for name, found in (
-                ("loss/policy_avg", losses_P),
-                ("policy/accuracy", (gaps_P > 0).float() + 0.5 * (gaps_P == 0).float()),
-                ("policy/margin", config.beta * gaps_P),
-                ("policy/reward_better", config.beta * ratios_P2[:, 0]),
-                ("policy/reward_worse", config.beta * ratios_P2[:, 1]),
-                ("policy/approxkl_avg", 0.5 * (policy_P2 - drawn_P2).square().mean(1)),
-            ):
-                sums[name] = sums.get(name, 0.0) + float(found.sum()) / len(chosen)
-    return sums, sum(row.tokens for row in rows)
+            found = (
+                losses_P,
+                (gaps_P > 0).float() + 0.5 * (gaps_P == 0).float(),
+                config.beta * gaps_P,
+                config.beta * ratios_P2[:, 0],
+                config.beta * ratios_P2[:, 1],
+                0.5 * (policy_P2 - drawn_P2).square().mean(1),
+            )
+            for name, found_P in zip(_FIGURES, found, strict=True):
+                sums[name] += weight * float(found_P.sum()) / len(chosen)
+    return processes.sum(sums), tokens
 
 
 def update(

@@ -23,7 +23,7 @@ from alignment.ml.configs import GrpoConfig
 from alignment.ml.online.batch import Batch, rewards_of
 from alignment.ml.online.losses import equal_prompts, group_advantages, token_shares
 from alignment.ml.online.training import online_run
-from alignment.ml.online.updates import Learner, ratio_figures
+from alignment.ml.online.updates import RATIO_FIGURES, Learner, ratio_figures
 from alignment.ml.ppo.losses import kl_estimates, policy_losses
 from alignment.ml.ppo.networks import autocast, token_logprobs
 from alignment.ml.shared_prefix import pack
@@ -48,9 +48,13 @@ def minibatch_gradients(
     lengths = [len(answer) for group in groups for answer in group.answers]
     shares = iter(token_shares(lengths, config.loss, max_tokens=config.max_tokens))
     share_of = [[next(shares) for _ in group.answers] for group in groups]
-    sums: dict[str, float] = {}
-    rows = pack(groups, config.budget_tokens)
-    for row in rows:
+    has_kl = config.kl_in == "loss" and config.kl_coef > 0
+    sums = dict.fromkeys(("loss/policy_avg", *RATIO_FIGURES, *["loss/kl_avg"] * has_kl), 0.0)
+    processes = learner.processes
+    logprobs_of = partial(token_logprobs, temperature=config.temperature)
+    tokens = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, tokens))
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         old = batch.row(row, places, batch.logprobs)
         old_S = torch.cat(old)
         lengths_A = torch.tensor([len(one) for one in old], device=old_S.device)
@@ -58,7 +62,7 @@ def minibatch_gradients(
         shares_A = old_S.new_tensor([share for index in row.indices for share in share_of[index]])
         shares_S = shares_A.repeat_interleave(lengths_A)
         with autocast(config.dtype):
-            logprobs_S, _ = token_logprobs(learner.actor, row, temperature=config.temperature)
+            logprobs_S, _ = processes.forward(logprobs_of, learner.actor, row)
         losses_S, held_S = policy_losses(
             logprobs_S,
             old_S,
@@ -69,17 +73,17 @@ def minibatch_gradients(
         found = ratio_figures(logprobs_S - old_S, held_S)
         loss = (shares_S * losses_S).sum()
         total = loss
-        if config.kl_in == "loss" and config.kl_coef:
+        if has_kl:
             kl_S = kl_estimates(
                 logprobs_S, torch.cat(batch.row(row, places, batch.reference)), config.kl_estimator
             )
             found["loss/kl_avg"] = kl_S
             total = total + config.kl_coef * (shares_S * kl_S).sum()
-        total.backward()
-        sums["loss/policy_avg"] = sums.get("loss/policy_avg", 0.0) + float(loss.detach())
+        (weight * total).backward()
+        sums["loss/policy_avg"] += weight * float(loss.detach())
         for name, values_S in found.items():
-            sums[name] = sums.get(name, 0.0) + float(values_S.detach().sum()) / sum(lengths)
-    return sums, sum(row.tokens for row in rows)
+            sums[name] += weight * float(values_S.detach().sum()) / sum(lengths)
+    return processes.sum(sums), tokens
 
 
 def update(

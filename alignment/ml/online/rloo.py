@@ -26,7 +26,7 @@ from alignment.ml.online.losses import (
     leave_one_out,
 )
 from alignment.ml.online.training import online_run
-from alignment.ml.online.updates import Learner, ratio_figures
+from alignment.ml.online.updates import RATIO_FIGURES, Learner, ratio_figures
 from alignment.ml.ppo.losses import kl_estimates, policy_losses
 from alignment.ml.ppo.networks import autocast, token_logprobs
 from alignment.ml.shared_prefix import pack
@@ -49,12 +49,16 @@ def minibatch_gradients(
     groups = [batch.groups[place] for place in places]
     answers = sum(len(group.answers) for group in groups)
     advantages = list(advantages_BK.flatten())
-    sums: dict[str, float] = {}
-    rows = pack(groups, config.budget_tokens)
-    for row in rows:
+    has_kl = config.kl_in == "loss" and config.kl_coef > 0
+    sums = dict.fromkeys(("loss/policy_avg", *RATIO_FIGURES, *["loss/kl_avg"] * has_kl), 0.0)
+    processes = learner.processes
+    logprobs_of = partial(token_logprobs, temperature=config.temperature)
+    tokens = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, tokens))
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         old = batch.row(row, places, batch.logprobs)
         with autocast(config.dtype):
-            logprobs_S, _ = token_logprobs(learner.actor, row, temperature=config.temperature)
+            logprobs_S, _ = processes.forward(logprobs_of, learner.actor, row)
         own = logprobs_S.split([len(one) for one in old])
         sums_A, old_A = answer_sums(own), answer_sums(old)
         losses_A, held_A = policy_losses(
@@ -65,16 +69,16 @@ def minibatch_gradients(
         )
         found = {"loss/policy_avg": losses_A, **ratio_figures(sums_A - old_A, held_A)}
         total = losses_A.sum()
-        if config.kl_in == "loss" and config.kl_coef:
+        if has_kl:
             kl_S = kl_estimates(
                 logprobs_S, torch.cat(batch.row(row, places, batch.reference)), config.kl_estimator
             )
             found["loss/kl_avg"] = kl_S
             total = total + config.kl_coef * kl_S.sum()
-        (total / answers).backward()
+        (weight * total / answers).backward()
         for name, values in found.items():
-            sums[name] = sums.get(name, 0.0) + float(values.detach().sum()) / answers
-    return sums, sum(row.tokens for row in rows)
+            sums[name] += weight * float(values.detach().sum()) / answers
+    return processes.sum(sums), tokens
 
 
 def update(

@@ -22,6 +22,7 @@ from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import below_reason, divergence_stop, rise_reason
+from modelhub.ml.parallel import processes_start
 from modelhub.ml.rundir import NotFinite, RunDir
 
 
@@ -74,7 +75,11 @@ def train(
             raise NotFinite(f"a score is not finite at step {step + 1}")
         scores_BK = scores_B.view(len(answers.groups), config.samples)
         batch, figures = batch_make(
-            answers, actor=learner.actor, reference=learner.reference, config=config
+            answers,
+            actor=learner.actor,
+            reference=learner.reference,
+            config=config,
+            processes=learner.processes,
         )
         kl = figures["objective/kl"]
         if 0 < config.kl_limit < kl:
@@ -160,16 +165,24 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     rewards_check(run, tokenizer, config)
     prompts, held_out = prompts_load(run, tokenizer, config)
     asked = [*prompts, *held_out]
-    reward = reward_make(run, config, [one.prompt_id for one in asked])
+    processes = processes_start()
+    reward = reward_make(run, config, [one.prompt_id for one in asked], processes)
 
-    torch.manual_seed(config.seed)
-    actor = actor_load(base, config)
+    def make() -> Any:
+        torch.manual_seed(config.seed)
+        return actor_load(base, config)
+
+    actor = make()
     reference = None
     if run.has_input("reference"):
         reference = reference_load(run.input("reference"))
     elif not config.lora_rank:
         reference = reference_load(base)
-    drawing = Drawing(base, tokenizer, asked, config)
+    for model in (actor, reference):
+        if model is not None:
+            processes.prepare(model)
+            model.to(processes.device)
+    drawing = Drawing(base, tokenizer, asked, config, processes=processes)
     print(f"{len(prompts)} prompts; engine {drawing.name} {drawing.version}", flush=True)
 
     def evaluate() -> list[list[float]]:
@@ -177,7 +190,7 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
 
     trained = train(
         run,
-        Learner(actor, reference, config),
+        Learner(actor, reference, config, processes),
         update=update,
         reward=reward,
         drawing=drawing,
@@ -199,6 +212,9 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     if held_out:
         drawing.refresh(actor, step=trained.steps + 1)
         after = evaluate()
+    actor = processes.gather(actor, make)
+    if actor is None:
+        return  # the first process publishes
     report = held_out_report(trained.before, after, config)
     more = {"equal_prompts_share": share}
     outcome_publish(run, actor, base, tokenizer, config, trained, report, more)

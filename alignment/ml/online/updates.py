@@ -12,6 +12,7 @@ from alignment.ml.configs import OnlineSettings
 from alignment.ml.ppo.networks import optimizer_of
 from alignment.ml.ppo.updates import learning_rate_share, minibatches_deal, norm_clip
 from modelhub.ml.checkpoint import training_state_load, training_state_save
+from modelhub.ml.parallel import ALONE, Processes
 from modelhub.ml.rundir import NotFinite
 
 Gradients = Callable[[Sequence[int]], tuple[dict[str, float], int]]
@@ -20,9 +21,17 @@ Gradients = Callable[[Sequence[int]], tuple[dict[str, float], int]]
 class Learner:
     """The policy with its optimizer, and the reference that it is kept near."""
 
-    def __init__(self, actor: Any, reference: Any | None, config: OnlineSettings) -> None:
-        """reference: None where it is the actor, its adapter off."""
+    def __init__(
+        self,
+        actor: Any,
+        reference: Any | None,
+        config: OnlineSettings,
+        processes: Processes = ALONE,
+    ) -> None:
+        """reference: None where it is the actor, its adapter off. Both are prepared for the
+        processes already."""
         self.actor, self.reference, self._config = actor, reference, config
+        self.processes = processes
         self._optimizer = optimizer_of(actor, config.lr, config)
         self._weights = [one for one in actor.parameters() if one.requires_grad]
 
@@ -38,8 +47,8 @@ class Learner:
         """All updates of a step. Returns their mean figures and the tokens computed.
 
         places: of the prompts to learn from; without any no update is taken, and none of the
-        figures is there. gradients: adds those of the prompts' loss to the weights' and returns
-        (figures, tokens). target_kl: a minibatch whose policy/approxkl_avg is more ends the step.
+        figures is there. gradients: adds those of the prompts' loss to the weights', of the rows that
+        are this process's, and returns (figures, tokens) of all. target_kl: a minibatch whose policy/approxkl_avg is more ends the step.
         Raises NotFinite before a weight is touched by an update that is not finite.
         """
         config = self._config
@@ -54,7 +63,9 @@ class Learner:
             ):
                 figures, computed = gradients([places[one] for one in hand])
                 tokens += computed
-                figures["policy/grad_norm"] = norm_clip(self._weights, config.max_grad_norm)
+                figures["policy/grad_norm"] = norm_clip(
+                    self._weights, config.max_grad_norm, self.processes
+                )
                 for name, value in figures.items():
                     if not math.isfinite(value):
                         raise NotFinite(f"{name} is {value} at step {step + 1}")
@@ -77,14 +88,13 @@ class Learner:
         return training_state_load(folder, model=self.actor, optimizer=self._optimizer)
 
 
+RATIO_FIGURES = ("policy/clipfrac_avg", "policy/approxkl_avg", "val/ratio")
+
+
 def ratio_figures(gap: torch.Tensor, held: torch.Tensor) -> dict[str, torch.Tensor]:
     """What a loss has to say beside itself, a value each of its tokens or answers.
 
     gap: log π/π_old; held: whether the clip held it back.
     """
     gap = gap.detach()
-    return {
-        "policy/clipfrac_avg": held.float(),
-        "policy/approxkl_avg": 0.5 * gap.square(),
-        "val/ratio": gap.exp(),
-    }
+    return dict(zip(RATIO_FIGURES, (held.float(), 0.5 * gap.square(), gap.exp()), strict=True))

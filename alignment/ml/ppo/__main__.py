@@ -20,6 +20,7 @@ from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import processes_start
 from modelhub.ml.records import RecordError, lines_read, records_read
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -73,10 +74,14 @@ def main(run: RunDir) -> None:
         limit = min(config.max_context_tokens, model_directory_check(base).context_tokens)
         examples = pretraining_load(run.input("pretraining"), tokenizer, max_tokens=limit)
     asked = [*prompts, *held_out]
-    reward = reward_make(run, config, [one.prompt_id for one in asked])
+    processes = processes_start()
+    reward = reward_make(run, config, [one.prompt_id for one in asked], processes)
 
-    torch.manual_seed(config.seed)
-    actor = actor_load(base, config)
+    def make() -> Any:
+        torch.manual_seed(config.seed)
+        return actor_load(base, config)
+
+    actor = make()
     rewarded_by_model = run.has_input("reward")
     critic = critic_load(run.input("reward") if rewarded_by_model else None, base, config)
     reference = None
@@ -84,9 +89,13 @@ def main(run: RunDir) -> None:
         reference = reference_load(run.input("reference"))
     elif not config.lora_rank:
         reference = reference_load(base)
-    drawing = Drawing(base, tokenizer, asked, config)
+    for model in (actor, critic, reference):
+        if model is not None:
+            processes.prepare(model)
+            model.to(processes.device)
+    drawing = Drawing(base, tokenizer, asked, config, processes=processes)
     print(f"{len(prompts)} prompts; engine {drawing.name} {drawing.version}", flush=True)
-    learner = Learner(actor, critic, config)
+    learner = Learner(actor, critic, config, processes)
 
     def evaluate() -> list[list[float]]:
         return held_out_scores(drawing, reward, held_out, config)
@@ -107,6 +116,9 @@ def main(run: RunDir) -> None:
     if held_out:
         drawing.refresh(actor, step=trained.steps + 1)
         after = evaluate()
+    actor = processes.gather(actor, make)
+    if actor is None:
+        return  # the first process publishes
     report = held_out_report(trained.before, after, config)
     outcome_publish(run, actor, base, tokenizer, config, trained, report)
 

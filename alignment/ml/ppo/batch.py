@@ -1,10 +1,12 @@
 """What a step learns from: drawn answers with all that updates need of each of their tokens.
 
-Legend: B answers of a step, T tokens of the longest, S tokens of a row's answers.
+Legend: B answers of a step, T tokens of the longest, S tokens of a row's answers, Q quantities that
+a token has.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from alignment.ml.ppo.networks import (
 )
 from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, Row, pack
+from modelhub.ml.parallel import ALONE, Processes
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,30 @@ def by_answer_lay(
 
 
 @torch.no_grad()
+def rows_look(
+    rows: Sequence[Row], look: Callable[[Row], Tensor], *, quantities: int, processes: Processes
+) -> list[Tensor]:
+    """What `look` finds of every row, (Q, S) each, float32, in the rows' order.
+
+    A row is looked at by one process, and what it found is every process's, to the bit: all that
+    follows from it is computed everywhere, so that means and deviations are over the whole step.
+    """
+    found: dict[int, Tensor] = {}
+    for place, weight in processes.share(range(len(rows)), cost=lambda place: rows[place].tokens):
+        values_QS = look(rows[place])  # collective where the model is sharded, wanted or not
+        if weight:
+            found[place] = values_QS
+    if processes.world == 1:
+        return [found[place] for place in range(len(rows))]
+    lengths = [sum(len(a) for group in row.groups for a in group.answers) for row in rows]
+    parts = torch.zeros(quantities, sum(lengths), device=processes.device).split(lengths, dim=1)
+    for place, values_QS in found.items():
+        parts[place].copy_(values_QS)
+    flat_QS = processes.tensor_sum(torch.cat(parts, dim=1))
+    return list(flat_QS.split(lengths, dim=1))
+
+
+@torch.no_grad()
 def batch_make(
     answers: Answers,
     scores_B: Tensor,
@@ -94,23 +121,26 @@ def batch_make(
     reference: Any | None,
     kl_coef: float,
     config: PpoConfig,
+    processes: Processes = ALONE,
 ) -> tuple[Batch, dict[str, float]]:
     """Log-probabilities, values, rewards and advantages of drawn answers, and the step's figures.
 
     scores_B: each answer's score as PPO sees it. Raises NotFinite for a figure that is none.
     """
     groups = answers.groups
-    rows = pack(groups, config.budget_tokens)
-    ours, spread, theirs, worth = [], [], [], []
-    for row in rows:
+    own_logprobs = partial(token_logprobs, temperature=config.temperature, entropy=True)
+
+    def look(row: Row) -> Tensor:
         with autocast(config.dtype):
-            logprobs_S, entropy_S = token_logprobs(
-                actor, row, temperature=config.temperature, entropy=True
-            )
-            ours.append(logprobs_S)
-            spread.append(entropy_S)
-            theirs.append(reference_logprobs(reference, actor, row, config.temperature))
-            worth.append(token_values(critic, row))
+            logprobs_S, entropy_S = processes.forward(own_logprobs, actor, row)
+            theirs_S = reference_logprobs(reference, actor, row, config.temperature, processes)
+            values_S = processes.forward(token_values, critic, row)
+        return torch.stack([logprobs_S, entropy_S, theirs_S, values_S])
+
+    tokens = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, tokens))
+    found = rows_look(rows, look, quantities=4, processes=processes)
+    ours, spread, theirs, worth = ([one[place] for one in found] for place in range(4))
     logprobs = by_answer_lay(groups, rows, ours)
     values = by_answer_lay(groups, rows, worth)
     lengths_B = torch.tensor([len(one) for one in logprobs])

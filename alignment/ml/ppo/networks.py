@@ -4,6 +4,7 @@ Legend: S answer tokens of a row, C width of a hidden state, V vocabulary.
 """
 
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -21,6 +22,7 @@ from alignment.ml.shared_prefix import Row, attach, hidden_states
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.optimizers import optimizer_make
+from modelhub.ml.parallel import ALONE, Processes, tensor_whole
 
 _CHUNK_TOKENS = 256  # answer tokens whose logits exist at once
 
@@ -35,6 +37,7 @@ def autocast(dtype: str) -> AbstractContextManager[Any]:
 
 
 # ── loading ──────────────────────────────────────────────────────────────────────────────────────
+# Onto the CPU: `Processes.prepare` shards a model, and moves it to the device layer by layer.
 
 
 def actor_load(folder: Path, config: OnlineSettings) -> Any:
@@ -48,7 +51,7 @@ def reference_load(folder: Path) -> Any:
     model = model_load(folder, dtype="float32").requires_grad_(False)
     _dropout_off(model)
     attach(model)
-    return model.to(device_choose())
+    return model
 
 
 def critic_load(reward: Path | None, base: Path, config: OnlineSettings) -> Any:
@@ -98,7 +101,7 @@ def _ready(model: Any, config: OnlineSettings) -> Any:
     attach(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    return model.to(device_choose()).train()
+    return model.train()
 
 
 def _dropout_off(model: nn.Module) -> None:
@@ -169,12 +172,15 @@ def token_values(critic: Any, row: Row) -> Tensor:
 
 
 @torch.no_grad()
-def reference_logprobs(reference: Any | None, actor: Any, row: Row, temperature: float) -> Tensor:
+def reference_logprobs(
+    reference: Any | None, actor: Any, row: Row, temperature: float, processes: Processes = ALONE
+) -> Tensor:
     """The reference's log-probabilities, (S,); without one it is the actor, its adapter off."""
+    logprobs = partial(token_logprobs, temperature=temperature)
     if reference is not None:
-        return token_logprobs(reference, row, temperature=temperature)[0]
+        return processes.forward(logprobs, reference, row)[0]
     with actor.disable_adapter():
-        return token_logprobs(actor, row, temperature=temperature)[0]
+        return processes.forward(logprobs, actor, row)[0]
 
 
 # ── what others load ─────────────────────────────────────────────────────────────────────────────
@@ -182,20 +188,24 @@ def reference_logprobs(reference: Any | None, actor: Any, row: Row, temperature:
 
 @torch.no_grad()
 def plain_weights(model: Any) -> dict[str, Tensor]:
-    """Every tensor of the policy by transformers' name, an adapter merged into copies."""
-    if not hasattr(model, "peft_config"):
-        return dict(model.state_dict())
-    base = model.get_base_model()
-    weights = {
-        name.replace(".base_layer.", "."): tensor
-        for name, tensor in base.state_dict().items()
-        if ".lora_" not in name
-    }
-    for name, module in base.named_modules():
-        if isinstance(module, peft.tuners.lora.LoraLayer):
-            weights[f"{name}.weight"] = weights[f"{name}.weight"] + module.get_delta_weight(
-                "default"
-            )
+    """Every tensor of the policy by transformers' name, whole, an adapter merged into copies.
+
+    Collective where the policy is sharded: every process gets all of it, a layer at a time.
+    """
+    is_adapted = hasattr(model, "peft_config")
+    base = model.get_base_model() if is_adapted else model
+    whole: dict[int, Tensor] = {}  # tied weights are one tensor under two names, and stay one
+    weights = {}
+    for name, tensor in base.state_dict(keep_vars=True).items():
+        if not is_adapted or ".lora_" not in name:
+            if id(tensor) not in whole:
+                whole[id(tensor)] = tensor_whole(tensor.detach())
+            weights[name.replace(".base_layer.", ".")] = whole[id(tensor)]
+    if is_adapted:
+        for name, module in base.named_modules():
+            if isinstance(module, peft.tuners.lora.LoraLayer):
+                delta = tensor_whole(module.get_delta_weight("default"))
+                weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta
     return weights
 
 

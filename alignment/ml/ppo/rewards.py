@@ -16,6 +16,7 @@ from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.chat import reward_token_id
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.parallel import ALONE, Processes, objects_gather
 from modelhub.ml.rundir import RunDir
 
 
@@ -49,10 +50,16 @@ class Reward(Protocol):
 
 
 class ModelReward:
-    """A reward model's score, read at an answer's last token or at a token behind it."""
+    """A reward model's score, read at an answer's last token or at a token behind it.
 
-    def __init__(self, folder: Path, config: OnlineSettings) -> None:
+    Every process has the whole model and scores a share of the rows.
+    """
+
+    def __init__(
+        self, folder: Path, config: OnlineSettings, processes: Processes = ALONE
+    ) -> None:
         self.figures: dict[str, float] = {}
+        self._processes = processes
         reading = reward_token_id(tokenizer_load(folder))
         self._reading = [] if reading is None else [reading]
         self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
@@ -61,15 +68,18 @@ class ModelReward:
 
     @torch.inference_mode()
     def scores(self, answers: Answers) -> Tensor:
-        found: list[list[float]] = [[] for _ in answers.judged]
         groups = [
             Group(one.prompt_T, [[*answer, *self._reading] for answer in one.answers])
             for one in answers.judged
         ]
-        for row in pack(groups, self._budget_tokens):
-            for place, own in zip(row.indices, self._scorer.scores(row), strict=True):
-                found[place] = own
-        return torch.tensor([score for own in found for score in own])
+        tokens = sum(group.tokens for group in groups)
+        rows = pack(groups, self._processes.budget_tokens(self._budget_tokens, tokens))
+        scored: dict[int, list[float]] = {}
+        for row, weight in self._processes.share(rows, cost=lambda row: row.tokens):
+            if weight:  # a blank pass is for models that are sharded
+                scored |= zip(row.indices, self._scorer.scores(row), strict=True)
+        found = {place: own for rank in objects_gather(list(scored.items())) for place, own in rank}
+        return torch.tensor([score for place in range(len(groups)) for score in found[place]])
 
 
 class CombinedReward:
@@ -121,7 +131,9 @@ class CheckerReward:
         )
 
 
-def reward_make(run: RunDir, config: OnlineSettings, prompt_ids: Sequence[str]) -> Reward:
+def reward_make(
+    run: RunDir, config: OnlineSettings, prompt_ids: Sequence[str], processes: Processes = ALONE
+) -> Reward:
     """The reward that the run's inputs and settings ask for. Raises RefusedError if they do not
     fit each other."""
     references = run.input("references") / REFERENCES_NAME if run.has_input("references") else None
@@ -133,14 +145,14 @@ def reward_make(run: RunDir, config: OnlineSettings, prompt_ids: Sequence[str]) 
         return CheckerReward(config.checker, references, prompt_ids)
     if not run.has_input("reward"):
         raise RefusedError("nothing rewards the answers: give the input reward, or a checker")
-    helpful = ModelReward(run.input("reward"), config)
+    helpful = ModelReward(run.input("reward"), config, processes)
     if not run.has_input("safety"):
         return helpful
     risky = {}
     if references is not None:
         found = references_load(references, prompt_ids)
         risky = {prompt_id: one.risky for prompt_id, one in found.items()}
-    safe = ModelReward(run.input("safety"), config)
+    safe = ModelReward(run.input("safety"), config, processes)
     return CombinedReward(helpful, safe, risky, config.safety_threshold)
 
 

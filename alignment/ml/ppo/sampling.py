@@ -5,7 +5,7 @@ Legend: K answers of a prompt.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -27,6 +27,7 @@ from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Drawn, Sample, Sampler, engine_choose
 from modelhub.ml.generate import PromptsError, model_eos, prompts_read, sample_seed
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.parallel import ALONE, Processes, objects_gather
 
 _CANARY_PROMPTS = 8
 _CANARY_TOKENS = 32  # of each
@@ -83,8 +84,16 @@ class Canary:
         self._groups = [Group(prompt, [answer]) for prompt, answer in sequences]
         self._before: tuple[list[float], list[float]] | None = None  # (trainer's, engine's)
 
-    def check(self, sampler: Sampler, actor: Any, config: OnlineSettings, *, step: int) -> float:
-        """How far engine and trainer are apart, mean nats a token.
+    def check(
+        self,
+        sampler: Sampler,
+        actor: Any,
+        config: OnlineSettings,
+        *,
+        step: int,
+        processes: Processes = ALONE,
+    ) -> float:
+        """How far engine and trainer are apart, mean nats a token. Every process watches its own.
 
         Raises CanaryError if that is more than the tolerance, or if the trainer's log-probabilities
         have moved since the last check and the engine's have not at all, however little that is.
@@ -93,7 +102,7 @@ class Canary:
         ours, theirs = [], []
         for row in pack(self._groups, config.budget_tokens):
             with torch.no_grad(), autocast(config.dtype):
-                ours += token_logprobs(actor, row)[0].tolist()
+                ours += processes.forward(token_logprobs, actor, row)[0].tolist()
             theirs += [logprob for place in row.indices for logprob in found[place]]
         apart = fmean(abs(a - b) for a, b in zip(ours, theirs, strict=True))
         if not apart <= self._tolerance:  # NaN is refused too
@@ -129,7 +138,11 @@ def canary_make(prompts: Sequence[LaidPrompt], tokenizer: Any, config: OnlineSet
 
 
 class Drawing:
-    """An engine beside the actor: refreshed, watched, and asked for answers."""
+    """An engine beside the actor: refreshed, watched, and asked for answers.
+
+    Of several processes each has an engine of its own with the whole policy, and draws the answers
+    to a share of the prompts; an answer's seed is its own, so that it comes out the same.
+    """
 
     def __init__(
         self,
@@ -138,9 +151,13 @@ class Drawing:
         prompts: Sequence[LaidPrompt],
         config: OnlineSettings,
         sampler: Sampler | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        """prompts: all that will be asked, for the room they need. sampler: given in tests."""
-        self._config, self._tokenizer = config, tokenizer
+        """prompts: all that will be asked, for the room they need. sampler: given in tests.
+
+        Raises RefusedError for an engine that there is none of, or none of on several processes.
+        """
+        self._config, self._tokenizer, self._processes = config, tokenizer, processes
         self._ending = end_of_turn_id(tokenizer)
         self._stop_ids = stop_ids(tokenizer, model_eos(folder))
         longest = max(len(prompt.tokens) for prompt in prompts)
@@ -166,7 +183,12 @@ class Drawing:
             "stop_ids": self._stop_ids,
             "context_tokens": context_tokens,
         }
-        if engine_choose(config.engine) == "vllm":
+        if self._processes.world > 1 and config.engine == "vllm":
+            raise RefusedError(
+                "engine vllm makes process groups of its own, and this process is one of "
+                f"{self._processes.world}: take engine transformers, or one process"
+            )
+        if self._processes.world == 1 and engine_choose(config.engine) == "vllm":
             try:
                 from modelhub.ml.engines.vllm import VllmEngine
             except ImportError as error:
@@ -185,7 +207,9 @@ class Drawing:
             plain_weights(actor), dtype=self._config.sampler_dtype, seed=self._config.seed + step
         )
         self._sampler.refresh(weights)
-        return self._canary.check(self._sampler, actor, self._config, step=step)
+        return self._canary.check(
+            self._sampler, actor, self._config, step=step, processes=self._processes
+        )
 
     def draw(
         self,
@@ -195,22 +219,29 @@ class Drawing:
         salt: str,
         finished: Callable[[int], None] = lambda _: None,
     ) -> Answers:
-        """`samples` answers to each prompt. The same salt, seed and weights give the same ones."""
+        """`samples` answers to each prompt. The same salt, seed and weights give the same ones.
+
+        finished: called with the number of this process's answers that are done.
+        """
         seed = random.Random(f"{self._config.seed}:{salt}").getrandbits(31)  # noqa: S311
+        shared = self._processes.share(range(len(prompts)), cost=lambda at: len(prompts[at].tokens))
+        own = [place for place, weight in shared if weight]
         asked = [
             Sample(
-                prompt_id=prompt.prompt_id,
+                prompt_id=prompts[place].prompt_id,
                 index=index,
-                messages=prompt.messages,
-                prompt_tokens=prompt.tokens,
-                seed=sample_seed(seed, prompt.prompt_id, index),
+                messages=prompts[place].messages,
+                prompt_tokens=prompts[place].tokens,
+                seed=sample_seed(seed, prompts[place].prompt_id, index),
                 temperature=self._config.temperature,
             )
-            for prompt in prompts
+            for place in own
             for index in range(samples)
         ]
-        drawn = self._sampler.draw(asked, finished)
-        by_prompt = [drawn[start : start + samples] for start in range(0, len(drawn), samples)]
+        drawn = self._sampler.draw(asked, finished) if asked else []
+        by_prompt = _drawn_gather(
+            {place: drawn[at * samples : (at + 1) * samples] for at, place in enumerate(own)}
+        )
         return Answers(
             prompt_ids=[prompt.prompt_id for prompt in prompts],
             groups=[
@@ -235,6 +266,13 @@ class Drawing:
     def _text(self, drawn: Drawn) -> str:
         written = drawn.tokens[:-1] if drawn.finish_reason == "stop" else drawn.tokens
         return answer_decode(self._tokenizer, written)
+
+
+def _drawn_gather(own: dict[int, list[Drawn]]) -> list[list[Drawn]]:
+    """Every process's answers, by the place of their prompt."""
+    told = [(place, [asdict(one) for one in drawn]) for place, drawn in own.items()]
+    found = {place: drawn for rank in objects_gather(told) for place, drawn in rank}
+    return [[Drawn(**one) for one in found[place]] for place in range(len(found))]
 
 
 def room_tokens(folder: Path, config: OnlineSettings) -> int:

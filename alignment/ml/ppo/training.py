@@ -119,6 +119,7 @@ def train(
             reference=reference,
             kl_coef=done["kl_coef"],
             config=config,
+            processes=learner.processes,
         )
         kl = figures["objective/kl"]
         if 0 < config.kl_limit < kl:

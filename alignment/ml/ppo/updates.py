@@ -6,6 +6,7 @@ Legend: S tokens of a row's answers.
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignment.ml.configs import OnlineSettings, PpoConfig
 from alignment.ml.ppo.batch import Batch
@@ -21,6 +22,7 @@ from alignment.ml.ppo.losses import policy_losses, value_losses
 from alignment.ml.ppo.networks import autocast, optimizer_of, token_logprobs, token_values
 from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.checkpoint import training_state_load, training_state_save
+from modelhub.ml.parallel import ALONE, Processes, tensor_placed, tensor_whole
 from modelhub.ml.rundir import NotFinite
 
 _EMA_NAME = "ema.safetensors"
@@ -37,12 +39,18 @@ def minibatches_deal(prompts: int, *, parts: int, salt: str) -> list[list[int]]:
 
 
 def minibatch_gradients(
-    batch: Batch, places: Sequence[int], *, actor: Any, critic: Any, config: PpoConfig
+    batch: Batch,
+    places: Sequence[int],
+    *,
+    actor: Any,
+    critic: Any,
+    config: PpoConfig,
+    processes: Processes = ALONE,
 ) -> tuple[dict[str, float], int]:
     """Add the gradients of the mean losses over a minibatch's tokens, row by row.
 
-    How groups fall into rows changes nothing but rounding. Returns the minibatch's figures and the
-    tokens computed, by one of the two networks.
+    How groups fall into rows, and rows to processes, changes nothing but rounding. Returns the
+    minibatch's figures and the tokens computed, by one of the two networks.
     """
     groups = [batch.groups[place] for place in places]
     tokens = sum(len(answer) for group in groups for answer in group.answers)
@@ -50,27 +58,29 @@ def minibatch_gradients(
         ("loss/policy_avg", "policy/clipfrac_avg", "policy/approxkl_avg", "val/ratio"), 0.0
     )
     sums |= {"loss/value_avg": 0.0, "val/clipfrac_avg": 0.0}
-    rows = pack(groups, config.budget_tokens)
-    for row in rows:
+    logprobs_of = partial(token_logprobs, temperature=config.temperature)
+    whole = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, whole))
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         old_S = batch.row(row, places, batch.logprobs)
         with autocast(config.dtype):
-            logprobs_S, _ = token_logprobs(actor, row, temperature=config.temperature)
+            logprobs_S, _ = processes.forward(logprobs_of, actor, row)
         losses_S, held_S = policy_losses(
             logprobs_S,
             old_S,
             batch.row(row, places, batch.advantages),
             cliprange=config.cliprange,
         )
-        (losses_S.sum() / tokens).backward()
+        (weight * losses_S.sum() / tokens).backward()
         with autocast(config.dtype):
-            values_S = token_values(critic, row)
+            values_S = processes.forward(token_values, critic, row)
         errors_S, near_S = value_losses(
             values_S,
             batch.row(row, places, batch.values),
             batch.row(row, places, batch.returns),
             cliprange_value=config.cliprange_value,
         )
-        (errors_S.sum() / tokens).backward()
+        (weight * errors_S.sum() / tokens).backward()
         with torch.no_grad():
             gap_S = logprobs_S - old_S
             for name, found_S in (
@@ -81,28 +91,36 @@ def minibatch_gradients(
                 ("loss/value_avg", errors_S),
                 ("val/clipfrac_avg", near_S.float()),
             ):
-                sums[name] += float(found_S.sum()) / tokens
-    return sums, sum(row.tokens for row in rows)
+                sums[name] += weight * float(found_S.sum()) / tokens
+    return processes.sum(sums), whole
 
 
-def pretraining_gradients(actor: Any, groups: Sequence[Group], config: PpoConfig) -> float:
+def pretraining_gradients(
+    actor: Any, groups: Sequence[Group], config: PpoConfig, processes: Processes = ALONE
+) -> float:
     """Add γ times the gradient of the mean loss over the examples' tokens (PPO-ptx).
 
     Returns that mean, nats a token, without γ.
     """
     tokens = sum(len(answer) for group in groups for answer in group.answers)
     total = 0.0
-    for row in pack(groups, config.budget_tokens):
+    whole = sum(group.tokens for group in groups)
+    rows = pack(groups, processes.budget_tokens(config.budget_tokens, whole))
+    for row, weight in processes.share(rows, cost=lambda row: row.tokens):
         with autocast(config.dtype):
-            loss = -token_logprobs(actor, row)[0].sum() / tokens
-        (config.ptx_coef * loss).backward()
-        total += float(loss.detach())
-    return total
+            loss = -processes.forward(token_logprobs, actor, row)[0].sum() / tokens
+        (weight * config.ptx_coef * loss).backward()
+        total += weight * float(loss.detach())
+    return processes.sum({"loss": total})["loss"]
 
 
-def norm_clip(weights: Sequence[Tensor], limit: float) -> float:
-    """The gradient's norm before it is clipped to `limit` (0: not at all)."""
-    return float(nn.utils.clip_grad_norm_(weights, limit if limit else math.inf))
+def norm_clip(weights: Sequence[Tensor], limit: float, processes: Processes = ALONE) -> float:
+    """Sum the gradients over the processes and clip them; the norm before.
+
+    limit: of the norm; 0 clips nothing.
+    """
+    processes.gradients_sum(weights)
+    return float(processes.gradients_clip(weights, limit if limit else math.inf))
 
 
 def learning_rate_share(step: int, config: OnlineSettings) -> float:
@@ -116,8 +134,12 @@ def learning_rate_share(step: int, config: OnlineSettings) -> float:
 class Learner:
     """Actor and critic with their optimizers, and the actor's average if it is asked for."""
 
-    def __init__(self, actor: Any, critic: Any, config: PpoConfig) -> None:
+    def __init__(
+        self, actor: Any, critic: Any, config: PpoConfig, processes: Processes = ALONE
+    ) -> None:
+        """Both are prepared for the processes already."""
         self.actor, self.critic, self._config = actor, critic, config
+        self.processes = processes
         self.actor_optimizer = optimizer_of(actor, config.lr, config)
         self.critic_optimizer = optimizer_of(critic, config.critic_lr, config)
         self.actor_weights = [one for one in actor.parameters() if one.requires_grad]
@@ -132,7 +154,7 @@ class Learner:
         examples: as many pretraining examples as it is asked for. Raises NotFinite before a weight
         is touched by an update whose losses or gradients are not finite.
         """
-        config = self._config
+        config, processes = self._config, self.processes
         share = learning_rate_share(step, config)
         for optimizer, lr in (
             (self.actor_optimizer, config.lr),
@@ -149,17 +171,25 @@ class Learner:
                 salt=f"{config.seed}:{step}:{epoch}",
             ):
                 figures, computed = minibatch_gradients(
-                    batch, places, actor=self.actor, critic=self.critic, config=config
+                    batch,
+                    places,
+                    actor=self.actor,
+                    critic=self.critic,
+                    config=config,
+                    processes=processes,
                 )
                 tokens += computed
                 if config.ptx_coef:
                     count = sum(len(batch.groups[place].answers) for place in places)
                     wanted = max(1, round(config.ptx_per_answer * count))
                     figures["loss/ptx_avg"] = pretraining_gradients(
-                        self.actor, examples(wanted), config
+                        self.actor, examples(wanted), config, processes
                     )
-                figures["policy/grad_norm"] = norm_clip(self.actor_weights, config.max_grad_norm)
-                figures["val/grad_norm"] = norm_clip(self.critic_weights, config.max_grad_norm)
+                for name, weights in (
+                    ("policy/grad_norm", self.actor_weights),
+                    ("val/grad_norm", self.critic_weights),
+                ):
+                    figures[name] = norm_clip(weights, config.max_grad_norm, processes)
                 for name, value in figures.items():
                     if not math.isfinite(value):
                         raise NotFinite(f"{name} is {value} at step {step + 1}")
@@ -199,7 +229,8 @@ class Learner:
             (folder / name).mkdir()
             training_state_save(folder / name, model=model, optimizer=optimizer, values=values)
         if self._ema:
-            save_file({str(i): one.cpu() for i, one in enumerate(self._ema)}, folder / _EMA_NAME)
+            whole = {str(i): tensor_whole(one).cpu() for i, one in enumerate(self._ema)}
+            save_file(whole, folder / _EMA_NAME)
 
     def load(self, folder: Path) -> dict[str, Any]:
         values: dict[str, Any] = {}
@@ -208,7 +239,7 @@ class Learner:
         if self._ema:
             saved = load_file(folder / _EMA_NAME)
             for place, mean in enumerate(self._ema):
-                mean.copy_(saved[str(place)])
+                mean.copy_(tensor_placed(saved[str(place)], mean))
         return values
 
     def _parts(self) -> list[tuple[str, Any, torch.optim.Optimizer]]:

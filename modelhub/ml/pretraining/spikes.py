@@ -94,6 +94,19 @@ def _nats(loss: float | None) -> str:
     return "no number" if loss is None else f"{loss:.2f} nats"
 
 
+def seen_once(by_rank: Sequence[Sequence[Seen]]) -> list[Seen]:
+    """The blocks that any rank has seen, each once, in their order.
+
+    Ranks that share matrices read the same blocks, and their losses differ in the last digits: the
+    first of them tells.
+    """
+    found: dict[tuple[int, int], Seen] = {}
+    for own in by_rank:
+        for one in own:
+            found.setdefault((one.step, one.sample), one)
+    return [found[key] for key in sorted(found)]
+
+
 def suspects(seen: Sequence[Seen], *, step: int) -> list[Seen]:
     """The blocks of the steps that made the spike, the worst first."""
     own = [one for one in seen if one.step > step - PATIENCE_STEPS]

@@ -41,6 +41,7 @@ from modelhub.ml.pretraining.spikes import (
     WINDOW_STEPS,
     Seen,
     Spike,
+    seen_once,
     spike_may_begin,
     spike_reason,
     suspects,
@@ -281,9 +282,9 @@ def lately(
         for at, loss in stepped.blocks
     ]
     by_rank = objects_gather([list(astuple(one)) for one in own])
-    everyone = {tuple(one) for found in by_rank for one in found}
+    everyone = seen_once([[Seen(*one) for one in found] for found in by_rank])
     kept = [one for one in progress.seen if one.step > step - PATIENCE_STEPS]
-    progress.seen = [*kept, *sorted(Seen(*one) for one in everyone)]
+    progress.seen = [*kept, *everyone]
 
 
 def count(

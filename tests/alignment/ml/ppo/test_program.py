@@ -252,7 +252,7 @@ def test_a_rate_that_breaks_the_policy_stops_the_run_within_a_step(tmp_path, bas
 def test_a_gradient_that_is_no_number_touches_no_weight(tmp_path, base, reward, monkeypatch):
     found = []
 
-    def gradients(batch, places, *, actor, critic, config):
+    def gradients(batch, places, *, actor, critic, config, processes):
         weight = next(actor.parameters())
         weight.grad = torch.full_like(weight, torch.nan)
         found.append((actor, [one.detach().clone() for one in actor.parameters()]))

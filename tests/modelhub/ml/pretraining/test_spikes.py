@@ -2,7 +2,13 @@
 
 import math
 
-from modelhub.ml.pretraining.spikes import Seen, spike_may_begin, spike_reason, suspects
+from modelhub.ml.pretraining.spikes import (
+    Seen,
+    seen_once,
+    spike_may_begin,
+    spike_reason,
+    suspects,
+)
 
 LEVEL = [2.0, 2.1] * 20  # median 2.05, median absolute deviation 0.05: a deviation of 0.0741
 LIMIT = 2.05 + 8 * 1.4826 * 0.05
@@ -49,3 +55,11 @@ def test_suspects_are_the_blocks_of_the_spike_the_worst_first():
         Seen(9, 3, "b", 6, math.nan),
     ]
     assert [one.block for one in suspects(seen, step=9)] == [6, 5, 1]
+
+
+def test_a_block_that_two_ranks_read_together_is_listed_once():
+    first = [Seen(4, 10, "a", 3, 2.0), Seen(4, 12, "b", 0, math.nan)]
+    # Tensor parallel: the same blocks, their losses rounded otherwise; a third rank has others.
+    second = [Seen(4, 10, "a", 3, 2.0000002), Seen(4, 12, "b", 0, math.nan)]
+    third = [Seen(4, 11, "a", 9, 3.0)]
+    assert seen_once([first, second, third]) == [first[0], third[0], first[1]]
