@@ -77,6 +77,7 @@ POLICY_METHODS = (
             EVALUATION_PROMPTS,
         ),
         registers="policy",
+        takes_processes=True,
         presets=(
             Preset(
                 name="instructgpt",
@@ -102,6 +103,7 @@ POLICY_METHODS = (
         docs="algorithms/rloo.md",
         inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
         registers="policy",
+        takes_processes=True,
         presets=(
             Preset(
                 name="rloo",
@@ -117,6 +119,7 @@ POLICY_METHODS = (
         docs="algorithms/grpo.md",
         inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
         registers="policy",
+        takes_processes=True,
         presets=(
             Preset(
                 name="grpo",
@@ -142,6 +145,7 @@ POLICY_METHODS = (
         docs="algorithms/online-dpo.md",
         inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
         registers="policy",
+        takes_processes=True,
         presets=(
             Preset(
                 name="oaif",

@@ -46,6 +46,7 @@ from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import model_save
 from modelhub.ml.configs import GenerateConfig
 from modelhub.ml.engines.transformers import TransformersEngine
+from modelhub.ml.parallel import ALONE
 from tests.tiny_model import tiny_tokenizer
 
 K, PROMPTS_PER_STEP, PPO_EPOCHS, STEPS = 4, 4, 4, 4  # of the steps the first is not counted
@@ -115,9 +116,11 @@ class Ours:
         )
         self.drawing = Drawing(policy, tokenizer, prompts, self.config, engine)
         self.reward = ModelReward(reward, self.config)
-        self.reference = reference_load(policy)
+        self.reference = reference_load(policy).to(ALONE.device)
         self.learner = Learner(
-            actor_load(policy, self.config), critic_load(reward, policy, self.config), self.config
+            actor_load(policy, self.config).to(ALONE.device),
+            critic_load(reward, policy, self.config).to(ALONE.device),
+            self.config,
         )
         self.prompts = prompts
         self.taken = 0

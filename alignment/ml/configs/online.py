@@ -21,7 +21,8 @@ class OnlineSettings:
     max_tokens: int = 128  # of an answer
     max_context_tokens: int = 2048  # prompt + answer; a longer prompt is an error that names it
     temperature: float = 1.0  # of the draws, and of every log-probability
-    engine: str = "auto"  # "vllm", "transformers"; "auto" takes vllm where installed
+    # "vllm" (on one process alone), "transformers"; "auto" takes vllm where it is installed and can
+    engine: str = "auto"
     sampler_dtype: str = "float32"  # of the engine's weights; rounded stochastically to bfloat16
     # Nats a token by which engine and trainer may differ; 0: by dtype
     canary_tolerance: float = 0.0

@@ -30,7 +30,6 @@ from alignment.ml.ppo.networks import autocast, token_logprobs
 from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.rundir import RunDir, program_run
 
-
 _FIGURES = (
     "loss/policy_avg",
     "policy/accuracy",

@@ -47,8 +47,9 @@ class Learner:
         """All updates of a step. Returns their mean figures and the tokens computed.
 
         places: of the prompts to learn from; without any no update is taken, and none of the
-        figures is there. gradients: adds those of the prompts' loss to the weights', of the rows that
-        are this process's, and returns (figures, tokens) of all. target_kl: a minibatch whose policy/approxkl_avg is more ends the step.
+        figures is there. gradients: adds those of the prompts' loss to the weights', of the rows
+        that are this process's, and returns (figures, tokens) of all. target_kl: a minibatch whose
+        policy/approxkl_avg is more ends the step.
         Raises NotFinite before a weight is touched by an update that is not finite.
         """
         config = self._config

@@ -55,9 +55,7 @@ class ModelReward:
     Every process has the whole model and scores a share of the rows.
     """
 
-    def __init__(
-        self, folder: Path, config: OnlineSettings, processes: Processes = ALONE
-    ) -> None:
+    def __init__(self, folder: Path, config: OnlineSettings, processes: Processes = ALONE) -> None:
         self.figures: dict[str, float] = {}
         self._processes = processes
         reading = reward_token_id(tokenizer_load(folder))

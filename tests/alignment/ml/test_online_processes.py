@@ -1,6 +1,7 @@
 """Methods that learn from what they draw have the losses of one process on two. Real ones, gloo."""
 
 import importlib
+import time
 
 import pytest
 
@@ -13,7 +14,7 @@ from tests.alignment.ml.online.runs import FAST as ONLINE
 from tests.alignment.ml.ppo.runs import FAST as PPO
 from tests.alignment.ml.ppo.runs import figures_of
 from tests.alignment.ml.programs import prompts_write, result_of, run_make, tiny_reward_write
-from tests.modelhub.ml.ranks import ranks_run
+from tests.modelhub.ml.ranks import ranks_end, ranks_run, ranks_start
 from tests.tiny_model import tiny_model_write
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow]
@@ -21,9 +22,10 @@ pytestmark = [pytest.mark.ml, pytest.mark.slow]
 # Three answers to each of four prompts and then two, so that a rank has a row more than the other,
 # or none; minibatches, whose answers are no more than a row or two.
 STEPS = {"prompts_per_step": 4, "minibatches": 2, "epochs": 2, "budget_tokens": 90}
+WHITE = {"whiten_scores": True, "whiten_rewards": True}  # over the whole step
 METHODS = {
-    "ppo": ("alignment.ml.ppo.__main__", {**PPO, "whiten_scores": True, "kl_coef": 0.1}),
-    "rloo": ("alignment.ml.online.rloo", {**ONLINE, "normalize_advantages": True}),
+    "ppo": ("alignment.ml.ppo.__main__", {**PPO, **WHITE, "kl_coef": 0.1, "ema_decay": 0.5}),
+    "rloo": ("alignment.ml.online.rloo", {**ONLINE, "normalize_advantages": True, "lora_rank": 4}),
     "grpo": ("alignment.ml.online.grpo", {**ONLINE, "kl_coef": 0.1, "scale_rewards": "batch"}),
     "online_dpo": ("alignment.ml.online.dpo", ONLINE),
 }
@@ -41,10 +43,14 @@ def inputs(tmp_path_factory):
     }
 
 
-def trained(folder, inputs, method, *, world, strategy="ddp", **more):
+def made(folder, inputs, method, **more):
     module, config = METHODS[method]
     run = run_make(folder, method, inputs, {**config, **STEPS, **more})
-    main = importlib.import_module(module).main
+    return run, importlib.import_module(module).main
+
+
+def trained(folder, inputs, method, *, world, strategy="ddp"):
+    run, main = made(folder, inputs, method)
     statuses = ranks_run(main, run, world=world, strategy=strategy)
     assert statuses == [0] * world, (run / "log.txt").read_text()[-3000:]
     return run
@@ -71,6 +77,28 @@ def runs_compare(one, other):
 def test_two_processes_have_the_losses_of_one(tmp_path, inputs, method):
     one = trained(tmp_path / "one", inputs, method, world=1)
     for strategy in ("ddp", "fsdp2"):
-        runs_compare(
-            one, trained(tmp_path / strategy, inputs, method, world=2, strategy=strategy)
-        )
+        runs_compare(one, trained(tmp_path / strategy, inputs, method, world=2, strategy=strategy))
+
+
+def test_a_killed_run_of_two_goes_on_alone(tmp_path, inputs):
+    """Actor, critic and average were shared out; the checkpoint has them whole."""
+    one = trained(tmp_path / "one", inputs, "ppo", world=1)
+    run, main = made(tmp_path / "two", inputs, "ppo", checkpoint_every_steps=2)
+    processes = ranks_start(main, run, world=2, strategy="fsdp2")
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints" / "step-00000002" / "manifest.json").exists():
+        assert time.monotonic() < deadline, (run / "log.txt").read_text()[-3000:]
+        time.sleep(0.005)
+    for process in processes:
+        process.kill()
+    ranks_end(processes)
+    assert not (run / "result.json").exists()
+    assert ranks_run(main, run, world=1) == [0], (run / "log.txt").read_text()[-3000:]
+    assert "resuming behind step 2 of 4" in (run / "log.txt").read_text()
+    runs_compare(one, run)
+
+
+def test_an_engine_with_process_groups_of_its_own_is_refused(tmp_path, inputs):
+    run, main = made(tmp_path / "run", inputs, "grpo", engine="vllm")
+    assert ranks_run(main, run, world=2) == [2, 2]
+    assert "engine vllm makes process groups of its own" in (run / "log.txt").read_text()
