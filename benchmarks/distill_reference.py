@@ -28,12 +28,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from torch import nn
 
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.runs import program_run
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
-from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
-from modelhub.packaged import packaged_gguf
 
 ARMS: dict[str, dict[str, Any]] = {
     "samples": {"logits_share": 0.0},
@@ -60,14 +59,9 @@ def teacher_prepare(folder: Path) -> None:
     teacher, student = folder / "teacher", folder / "student"
     if (student / MANIFEST_NAME).exists():
         return
-    for one in (teacher, student):
-        shutil.rmtree(one, ignore_errors=True)
-        one.mkdir(parents=True)
-    scratch = folder / "scratch"
-    scratch.mkdir(exist_ok=True)
-    gguf_convert(packaged_gguf(), teacher, scratch=scratch)
-    shutil.rmtree(scratch)
-    manifest_write(teacher)
+    smollm2_prepare(teacher)
+    shutil.rmtree(student, ignore_errors=True)
+    student.mkdir(parents=True)
     model: Any = model_load(teacher, dtype="bfloat16")
     layers = list(model.model.layers)[1::2]
     for place, layer in enumerate(layers):

