@@ -1,13 +1,14 @@
 """PPO, RLOO, GRPO and online DPO by a checker: the sums marked in GSM8K's answers, a small model.
 
     python -m benchmarks.sums_reference --method rloo
-    python -m benchmarks.sums_reference --method ppo --set kl_coef 0.01
+    python -m benchmarks.sums_reference --method ppo --set lr 5e-5 --evaluate-on validation
 
-A Llama of a million weights, one token a byte, is first fine-tuned on some of the sums that
+A Llama of a million weights, one token a byte, is first fine-tuned on two thirds of the sums that
 GSM8K's answers mark ("<<48/2=24>>"), as questions and answers, until it is right at times. Then the
-method improves it on other sums, rewarded by the checker `gsm8k` alone. Of a third part, never
-trained on, the share of answers that are right is given before and after, and the difference with
-its 95 % interval over prompts. All three parts are of different sums, in an order of the seed's.
+method improves it on sums that the file does not mark, neither way round, drawn to be of the same
+form, rewarded by the checker `gsm8k` alone. Of the marked sums that are left, never trained on, the
+share of answers that are right is given before and after, and the difference with its 95 % interval
+over prompts. Settings are chosen on 500 more drawn sums, with `--evaluate-on validation`.
 
 The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
 ../shared/data). The fine-tuned model is kept for the next method; killed and started again with the
@@ -29,12 +30,14 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from alignment.ml.data import DemonstrationRecord
+from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.ppo_reference import prompts_write
 from benchmarks.runs import program_run
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
 
 METHODS = ("ppo", "rloo", "grpo", "online_dpo")
+VALIDATION = 500  # drawn sums to choose settings by
 FINE_TUNING: dict[str, Any] = {
     "epochs": 40,
     "lr": 2e-3,
@@ -48,7 +51,7 @@ FINE_TUNING: dict[str, Any] = {
 CONFIG: dict[str, Any] = {
     "engine": "transformers",
     "checker": "gsm8k",
-    "epochs": 3,
+    "epochs": 1,
     "prompts_per_step": 32,
     "samples": 16,
     "max_tokens": 6,
@@ -64,6 +67,7 @@ OWN: dict[str, dict[str, Any]] = {
     "online_dpo": {"beta": 0.1, "lr": 5e-5},
 }
 _SUM = re.compile(r"<<(\d{1,2}[-+*/]\d{1,2})=(\d{1,3})>>")
+_PARTS = re.compile(r"(\d+)([-+*/])(\d+)")
 
 
 def sums_read(path: Path, *, seed: int) -> list[tuple[str, str]]:
@@ -75,15 +79,60 @@ def sums_read(path: Path, *, seed: int) -> list[tuple[str, str]]:
     return ordered
 
 
+def sums_draw(marked: list[tuple[str, str]], count: int, *, seed: int) -> list[tuple[str, str]]:
+    """(question, answer) of `count` sums of the same form that are not marked, none twice.
+
+    A sign and its left number are those of one marked sum, the right number is another's with that
+    sign, both drawn by the seed. What has no whole answer from 0 to 999 is drawn again, and so is
+    what is marked, or has been drawn, the other way round: 3+4 is no new sum beside 4+3.
+    """
+    parts = [_parts(question) for question, _ in marked]
+    rights = {sign: [right for _, own, right in parts if own == sign] for sign in "+-*/"}
+    draw = random.Random(seed)
+    seen = {_either_way(*one) for one in parts}
+    found: list[tuple[str, str]] = []
+    for _ in range(1000 * count):
+        if len(found) == count:
+            return found
+        left, sign, _right = draw.choice(parts)
+        right = draw.choice(rights[sign])
+        answer, key = _answer(left, sign, right), _either_way(left, sign, right)
+        if answer is None or key in seen:
+            continue
+        seen.add(key)
+        found.append((f"{left}{sign}{right}", str(answer)))
+    raise SystemExit(
+        f"there are only {len(found)} sums to draw, not {count}: ask for fewer prompts"
+    )
+
+
+def _parts(question: str) -> tuple[int, str, int]:
+    left, sign, right = _PARTS.fullmatch(question).groups()  # type: ignore[union-attr]
+    return int(left), sign, int(right)
+
+
+def _either_way(left: int, sign: str, right: int) -> tuple[int, str, int]:
+    if sign in "+*" and left > right:
+        left, right = right, left
+    return left, sign, right
+
+
+def _answer(left: int, sign: str, right: int) -> int | None:
+    """None if it is no whole number from 0 to 999."""
+    if sign == "/":
+        return left // right if right and left % right == 0 else None
+    answer = {"+": left + right, "-": left - right, "*": left * right}[sign]
+    return answer if 0 <= answer <= 999 else None
+
+
 def model_write(folder: Path, *, seed: int) -> None:
     """A Llama of a million random weights that knows bytes."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     from modelhub.ml.checkpoint import model_save
-    from tests.tiny_model import tiny_tokenizer
 
-    tokenizer = tiny_tokenizer()
+    tokenizer = byte_tokenizer()
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -132,8 +181,9 @@ def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--method", choices=METHODS, default="rloo")
-    parser.add_argument("--prompts", type=int, default=640)
-    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--prompts", type=int, default=4000)
+    parser.add_argument("--held-out", type=int, default=1000)
+    parser.add_argument("--evaluate-on", choices=["held_out", "validation"], default="held_out")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
     )
@@ -147,12 +197,14 @@ def main() -> None:
         except ValueError:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
-    sums = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
+    marked = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
+    drawn = sums_draw(marked, VALIDATION + given.prompts, seed=0)
+    held_out = given.evaluate_on == "held_out"
     parts = {
-        "evaluation_prompts": sums[: given.held_out],
-        "prompts": sums[given.held_out : given.held_out + given.prompts],
+        "evaluation_prompts": marked[: given.held_out] if held_out else drawn[:VALIDATION],
+        "prompts": drawn[VALIDATION:],
     }
-    policy = policy_make(given.folder, sums[given.held_out + given.prompts :])
+    policy = policy_make(given.folder, marked[given.held_out :])
     inputs = {"base": policy, "references": given.folder / "references"}
     references = []
     for name, own in parts.items():
@@ -165,14 +217,16 @@ def main() -> None:
     inputs["references"].mkdir(exist_ok=True)
     records_write(inputs["references"] / REFERENCES_NAME, references)
     started = time.monotonic()
-    result = program_run(given.folder / given.method, given.method, config, inputs)
+    run = given.folder / f"{given.method}-{given.evaluate_on}"
+    result = program_run(run, given.method, config, inputs)
     print(
         json_canonical(
             {
                 "method": given.method,
                 "prompts": given.prompts,
+                "config": config,
                 "steps": result["steps"],
-                "held_out": result["held_out"],
+                given.evaluate_on: result["held_out"],
                 "kl": result["kl"][-1],
                 "scores": [round(one, 3) for one in result["scores"]],
                 "equal_prompts_share": result.get("equal_prompts_share"),
