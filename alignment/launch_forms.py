@@ -16,6 +16,7 @@ from modelhub.models import Run, uid_new
 from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
+_LINE_CHARS = 100  # a text whose default is longer is written on several lines
 
 
 class ListField(forms.CharField):
@@ -36,6 +37,15 @@ class ListField(forms.CharField):
             return [self.item(part) for part in parts if part]
         except ValueError as error:
             raise forms.ValidationError("Values with commas between.") from error
+
+
+class TextField(forms.CharField):
+    """A text of several lines. Browsers end them in a way of their own, which is undone here."""
+
+    widget = forms.Textarea(attrs={"rows": 5})
+
+    def to_python(self, value: Any) -> str:
+        return str(super().to_python(value)).replace("\r\n", "\n")
 
 
 class LaunchForm(forms.Form):
@@ -188,6 +198,8 @@ def _setting_field(setting: ConfigField) -> forms.Field:
     if setting.type is float:
         # Text, for a browser's number field refuses 9e-6 by its step.
         return forms.FloatField(widget=forms.TextInput(attrs={"inputmode": "decimal"}), **kwargs)
+    if len(str(setting.default)) > _LINE_CHARS:
+        return TextField(max_length=4000, strip=False, **kwargs)
     return forms.CharField(max_length=4000, strip=False, **kwargs)
 
 

@@ -86,6 +86,53 @@ class LabelRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RatedRecord:
+    """What a judge said of one answer: a line of ratings.jsonl. Sorted by task and answer."""
+
+    task: str
+    candidate: str  # its id
+    rating: int | None  # 1 to 7; None: no reply was a rating, or it was not asked
+    finish_reason: str  # of the last reply; "too_long": the question had no room
+    reply: str  # the last one
+    attempts: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatingLabelRecord:
+    """A judge's ratings of one task: a line of labels.jsonl."""
+
+    task: str
+    ratings: dict[str, int]  # id of each candidate → 1 to 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisionRecord:
+    """An answer that a model criticised and wrote anew: a line of revisions.jsonl.
+
+    Sorted by task and step; the last revision of a task is its label.
+    """
+
+    task: str
+    original: str  # id of the candidate that was taken up
+    step: int  # from 0; each starts from the text of the one before
+    principle: str
+    critique: str
+    text: str  # the revision
+    outcome: str  # "revised", or why the text is none: one of alignment.ml.revise.OUTCOMES
+    attempts: int  # of both questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class RevisionLabelRecord:
+    """A model's revision of one of a task's answers: a line of labels.jsonl."""
+
+    task: str
+    original: str  # id of the candidate
+    text: str
+    reason: str  # the principles and critiques it came by
+
+
+@dataclass(frozen=True, kw_only=True)
 class MemberScoreRecord:
     """An answer as an ensemble of reward models sees it: a line of scores.jsonl."""
 

@@ -213,6 +213,8 @@ RUN_PROGRAMS: dict[str, str] = {
     "online_dpo": "alignment.ml.online.dpo",
     "evaluate": "alignment.ml.evaluate",
     "judge": "alignment.ml.judge",
+    "rate": "alignment.ml.rate",
+    "revise": "alignment.ml.revise",
     "self_instruct": "alignment.ml.self_instruct",
 }
 # Called, by name, inside the transaction that marks a run of this program succeeded.
@@ -220,6 +222,8 @@ RUN_SUCCEEDED_HOOKS: dict[str, str] = {
     "import_model": "modelhub.services.imports.model_import_finish",
     "reward_ensemble": "alignment.services.ensembles.ensemble_finish",
     "judge": "alignment.services.judging.judge_finish",
+    "rate": "alignment.services.judging.rate_finish",
+    "revise": "alignment.services.judging.revise_finish",
     "self_instruct": "alignment.services.self_instruct.self_instruct_finish",
 }
 # Called in the same transaction for a run of any program that a person has launched.

@@ -13,7 +13,9 @@ from alignment.ml.configs import (
     ContextDistillationConfig,
     GhostAttentionConfig,
     JudgeConfig,
+    RateConfig,
     RejectionConfig,
+    ReviseConfig,
     SelfInstructConfig,
 )
 from modelhub.ml.configs import GenerateConfig
@@ -76,7 +78,42 @@ ANSWERS = (
         docs="algorithms/ai-feedback.md",
         inputs=(
             Input(role="model", title="Judge", versions=POLICIES, is_required=False),
-            Input(role="tasks", title="Tasks", of_project=("open", "judged")),
+            Input(
+                role="tasks",
+                title="Pairs and rankings",
+                of_project=("open", "judged"),
+                task_kinds=("pair", "ranking"),
+            ),
+        ),
+    ),
+    Method(
+        config=RateConfig,
+        title="AI ratings",
+        about="A model rates each answer of a project's rating tasks from 1 to 7, by a rubric.",
+        docs="algorithms/ai-feedback.md",
+        inputs=(
+            Input(role="model", title="Judge", versions=POLICIES, is_required=False),
+            Input(
+                role="tasks",
+                title="Rating tasks",
+                of_project=("open", "judged"),
+                task_kinds=("rating",),
+            ),
+        ),
+    ),
+    Method(
+        config=ReviseConfig,
+        title="Critique and revision",
+        about="A model criticises an answer by a principle and writes it anew: an edit.",
+        docs="algorithms/critique-and-revision.md",
+        inputs=(
+            Input(role="model", title="Reviser", versions=POLICIES, is_required=False),
+            Input(
+                role="tasks",
+                title="Edit tasks",
+                of_project=("open", "judged"),
+                task_kinds=("edit",),
+            ),
         ),
     ),
     Method(

@@ -25,6 +25,7 @@ class Input:
     is_required: bool = True
     is_many: bool = False
     of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched
+    task_kinds: tuple[str, ...] = ()  # of those rows, where they are tasks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from itertools import combinations
 from typing import Any
 
 from alignment.ml.configs import JudgeConfig
-from alignment.ml.replies import Asker, Question
+from alignment.ml.replies import Asker
 from alignment.records import LABELS_NAME, TASKS_NAME, LabelRecord, TaskRecord, VerdictRecord
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import records_read, records_write
@@ -30,6 +30,11 @@ from modelhub.ml.rundir import RunDir, program_run
 
 _VERDICT = re.compile(r"(?:verdict:\s*)?\**(?P<verdict>a|b|tie)\**\.?", re.IGNORECASE)
 _SPEAKERS = {"system": "Instructions", "user": "Person", "assistant": "Assistant"}
+
+
+def talk_lay(messages: Iterable[Mapping[str, str]]) -> str:
+    """A conversation as a question quotes it."""
+    return "\n\n".join(f"{_SPEAKERS[one['role']]}: {one['content']}" for one in messages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +62,7 @@ def bouts_make(tasks: Iterable[TaskRecord]) -> list[Bout]:
 
 def question_lay(bout: Bout, *, rubric: str, reasons: bool) -> tuple[dict[str, str], ...]:
     """What the judge is asked, as one message, for which every chat template has room."""
-    talk = "\n\n".join(f"{_SPEAKERS[one['role']]}: {one['content']}" for one in bout.task.messages)
+    talk = talk_lay(bout.task.messages)
     first, second = (bout.task.candidates[place]["text"] for place in (bout.first, bout.second))
     how = (
         "Say in a few sentences how they compare. Then end with a line that is"
@@ -83,30 +88,28 @@ def verdict_read(reply: str) -> str | None:
 
 def verdicts_ask(asker: Asker, bouts: Sequence[Bout], config: JudgeConfig) -> list[VerdictRecord]:
     """The judge's verdict of each bout, asked again as often as the configuration says."""
-    found: dict[int, VerdictRecord] = {}
-    open_ = list(range(len(bouts)))
-    for attempt, temperature in enumerate(config.temperatures):
-        questions = [
-            Question(
-                name=bouts[place].name,
-                messages=question_lay(bouts[place], rubric=config.rubric, reasons=config.reasons),
-                temperature=temperature,
-                attempt=attempt,
-            )
-            for place in open_
-        ]
-        for place, reply in zip(open_, asker.ask(f"attempt-{attempt}", questions), strict=True):
-            too_long = reply.finish_reason == "too_long"
-            found[place] = VerdictRecord(
-                task=bouts[place].task.task,
-                first=bouts[place].task.candidates[bouts[place].first]["id"],
-                second=bouts[place].task.candidates[bouts[place].second]["id"],
-                verdict="too_long" if too_long else verdict_read(reply.text) or "unread",
-                reply=reply.text,
-                attempts=attempt + 1,
-            )
-        open_ = [place for place in open_ if found[place].verdict == "unread"]
-    return [found[place] for place in range(len(bouts))]
+    questions = {
+        bout.name: question_lay(bout, rubric=config.rubric, reasons=config.reasons)
+        for bout in bouts
+    }
+    told = asker.ask_until(
+        "attempt", questions, reads=lambda reply: verdict_read(reply.text) is not None
+    )
+    return [
+        VerdictRecord(
+            task=bout.task.task,
+            first=bout.task.candidates[bout.first]["id"],
+            second=bout.task.candidates[bout.second]["id"],
+            verdict=(
+                "too_long"
+                if one.finish_reason == "too_long"
+                else verdict_read(one.text) or "unread"
+            ),
+            reply=one.text,
+            attempts=one.attempts,
+        )
+        for bout, one in zip(bouts, told, strict=True)
+    ]
 
 
 def outcome_of(forth: VerdictRecord, back: VerdictRecord) -> tuple[str, str | None]:

@@ -6,7 +6,7 @@ started again, a program asks for the missing chunks alone and is told the same.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,15 @@ class ReplyRecord:
     finish_reason: str  # "stop", "length"; "too_long": the question had no room, and was not asked
 
 
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a question came to in the end."""
+
+    text: str
+    finish_reason: str
+    attempts: int
+
+
 class Asker:
     """The run's input `model`, or the configuration's endpoint, loaded when it is first asked."""
 
@@ -72,6 +81,42 @@ class Asker:
                 records_write(path, found)
             replies += found
         return replies
+
+    def ask_until(
+        self,
+        part: str,
+        questions: Mapping[str, tuple[dict[str, str], ...]],
+        *,
+        reads: Callable[[ReplyRecord], bool],
+    ) -> list[Told]:
+        """A reply to each question (name → messages), in order.
+
+        One that does not read is asked for again, at the next of the configuration's temperatures,
+        while there is one; a question without room for a reply is not.
+        """
+        names = list(questions)
+        found: dict[str, Told] = {}
+        for attempt, temperature in enumerate(self._config.temperatures):
+            asked = [
+                Question(
+                    name=name,
+                    messages=questions[name],
+                    temperature=temperature,
+                    attempt=attempt,
+                )
+                for name in names
+            ]
+            replies = dict(zip(names, self.ask(f"{part}-{attempt}", asked), strict=True))
+            for name, reply in replies.items():
+                found[name] = Told(
+                    text=reply.text, finish_reason=reply.finish_reason, attempts=attempt + 1
+                )
+            names = [
+                name
+                for name, reply in replies.items()
+                if reply.finish_reason != "too_long" and not reads(reply)
+            ]
+        return [found[name] for name in questions]
 
     def _draw(self, chunk: Sequence[Question], keys: Sequence[str]) -> list[ReplyRecord]:
         samples = {place: self._sample(one) for place, one in enumerate(chunk)}

@@ -19,7 +19,7 @@ _ROWS = {
     "prompts": "its prompts to train on",
     "held_out": "its held-out prompts",
 }
-_OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z]+)")
+_OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z_]+)")
 _REFERENCE = re.compile(
     r"version/(?P<version>[0-9a-f]{32})|dataset/(?P<dataset>[0-9a-f]{32})"
     r"|run/(?P<run>[0-9a-f]{32})/(?P<role>[a-z][a-z0-9_]{0,39})"

@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from alignment.methods import METHODS, Method
+from alignment.methods import METHODS, Input, Method
 from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
 from alignment.services.judging import judge_tasks_store
@@ -131,7 +131,7 @@ def _inputs_resolve(
             name = f"{role}_{number}" if one.is_many else role
             if one.of_project:
                 project, which = project_resolve(input=one, reference=reference, user=user)
-                found[name] = Given(artifact=_rows_store(project, which))
+                found[name] = Given(artifact=_rows_store(one, project, which))
                 continue
             given = input_resolve(input=one, reference=reference, user=user)
             found[name] = given
@@ -141,12 +141,12 @@ def _inputs_resolve(
     return found
 
 
-def _rows_store(project: Project, which: str) -> Artifact:
+def _rows_store(input: Input, project: Project, which: str) -> Artifact:
     if which == "prompts":
         return seeds_store(project=project)
     if which == "held_out":
         return held_out_store(project=project)
-    return judge_tasks_store(project=project, which=which)
+    return judge_tasks_store(project=project, which=which, kinds=input.task_kinds)
 
 
 def held_out_store(*, project: Project) -> Artifact:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from django import forms
 from django.test import Client
 from django.urls import reverse
 
@@ -201,3 +202,13 @@ def test_the_api_does_not_exist_for_members(references, dana, signed_in):
     client = signed_in(dana)
     assert send(client, body_of(references)).status_code == 404
     assert client.get("/api/v1/methods/").status_code == 404
+
+
+def test_a_text_of_several_lines_is_kept_as_it_was_written(staff):
+    """A browser ends lines by CR LF; the same principles are the same annotator all the same."""
+    form = staff.get(reverse("method_launch", args=["revise"])).context["form"]
+    assert isinstance(form[SETTING + "principles"].field.widget, forms.Textarea)
+    assert not isinstance(form[SETTING + "engine"].field.widget, forms.Textarea)
+    assert form[SETTING + "principles"].field.clean("Be short.\r\nBe kind.") == (
+        "Be short.\nBe kind."
+    )

@@ -16,7 +16,9 @@ from alignment.ml.configs.online_dpo import OnlineDpoConfig
 from alignment.ml.configs.orpo import OrpoConfig
 from alignment.ml.configs.ppo import PpoConfig
 from alignment.ml.configs.quantise import QuantiseConfig
+from alignment.ml.configs.rate import RateConfig
 from alignment.ml.configs.rejection import RejectionConfig
+from alignment.ml.configs.revise import ReviseConfig
 from alignment.ml.configs.reward import RewardConfig
 from alignment.ml.configs.rloo import RlooConfig
 from alignment.ml.configs.self_instruct import SelfInstructConfig
@@ -40,7 +42,9 @@ __all__ = [
     "OrpoConfig",
     "PpoConfig",
     "QuantiseConfig",
+    "RateConfig",
     "RejectionConfig",
+    "ReviseConfig",
     "RewardConfig",
     "RlooConfig",
     "SelfInstructConfig",

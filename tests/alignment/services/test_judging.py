@@ -2,13 +2,17 @@
 
 import pytest
 
-from alignment.records import LabelRecord, TaskRecord
-from alignment.services.judging import judge_finish
+from alignment.records import LabelRecord, RatingLabelRecord, RevisionLabelRecord, TaskRecord
+from alignment.services.judging import judge_finish, rate_finish, revise_finish
 from alignment.services.launches import Launch, run_launch
 from annotation.models import Membership, Submission, Task
+from annotation.records import RankingRecord
+from annotation.selectors.agreements import people_agreement
 from annotation.selectors.judged import judgements_newest, tasks_shared
 from annotation.services.assignments import assignment_next
+from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.pairs import pair_submit
+from annotation.services.ratings import rating_submit
 from annotation.task_forms import PairForm
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import records_read, records_write
@@ -30,10 +34,10 @@ def manager():
     return make_user("manager", is_staff=True, is_superuser=True)
 
 
-def launched(project, manager, which="open", **settings):
+def launched(project, manager, which="open", method="judge", **settings):
     return run_launch(
         launch=Launch(
-            method="judge",
+            method=method,
             settings={**ENDPOINT, **settings},
             inputs={"tasks": f"project/{project.uid}/{which}"},
         ),
@@ -46,19 +50,21 @@ def tasks_of(run):
     return list(records_read(folder / "tasks.jsonl", TaskRecord))
 
 
-def finish(run, tmp_path, tiers_by_task):
+def labelled(run, tmp_path, finish, labels):
     folder = tmp_path / run.uid
     folder.mkdir()
-    records_write(
-        folder / "labels.jsonl",
-        [
-            LabelRecord(task=uid, tiers=tiers, agreed=1, pairs=1)
-            for uid, tiers in tiers_by_task.items()
-        ],
-    )
+    records_write(folder / "labels.jsonl", labels)
     artifact = artifact_store(folder=folder, kind=Artifact.Kind.EVALUATION)
     RunOutput.objects.create(run=run, role="labels", artifact=artifact)
-    judge_finish(run=run)
+    finish(run=run)
+
+
+def finish(run, tmp_path, tiers_by_task):
+    labels = [
+        LabelRecord(task=uid, tiers=tiers, agreed=1, pairs=1)
+        for uid, tiers in tiers_by_task.items()
+    ]
+    labelled(run, tmp_path, judge_finish, labels)
 
 
 def uids_of(task):
@@ -85,7 +91,7 @@ def test_open_pairs_and_rankings_are_judged_and_marked(manager, tmp_path):
     assert member.user.username.startswith("judge-org-big-judge-")
     assert not member.user.is_active
     assert run.uid in pair.submissions.get().rationale
-    with pytest.raises(ApplicationError, match="no such pair"):  # no slot is left
+    with pytest.raises(ApplicationError, match="no such task: "):  # no slot is left
         launched(project, manager)
 
 
@@ -131,3 +137,81 @@ def test_tasks_of_a_project_one_does_not_manage_are_not_there(manager):
         launched(project, make_user("stranger", is_staff=True))
     with pytest.raises(ApplicationError, match="there is no"):
         launched(project, manager, "all")
+
+
+def test_ratings_land_beside_peoples_and_their_agreement_is_told(manager, tmp_path):
+    project = make_project()
+    tasks = [make_task(project, Task.Kind.RATING) for _ in range(6)]
+    make_task(project, Task.Kind.PAIR)
+    ann = make_member(project, "ann")
+    for number in range(6):
+        assignment = assignment_next(membership=ann)
+        a, b = uids_of(assignment.task)
+        overall = {a: {"overall": 1 + number, "flags": ["wrong"]}, b: {"overall": 7, "flags": []}}
+        rating_submit(assignment=assignment, ratings=overall)
+    with pytest.raises(ApplicationError, match="no such task: "):  # no slot is left
+        launched(project, manager, method="rate")
+    run = launched(project, manager, "judged", method="rate")
+    assert {one.task for one in tasks_of(run)} == {one.uid for one in tasks}
+    order = {one.task_id: number for number, one in enumerate(ann.assignments.order_by("pk"))}
+    labels = []
+    for task in tasks:
+        a, b = uids_of(task)
+        labels.append(RatingLabelRecord(task=task.uid, ratings={a: 1 + order[task.pk], b: 7}))
+    labelled(run, tmp_path, rate_finish, labels)
+    machine = Submission.objects.filter(source="model")
+    assert set(machine.values_list("status", flat=True)) == {"surplus"}
+    assert machine.first().rating.ratings[uids_of(machine.first().task)[1]] == {
+        "overall": 7,
+        "flags": [],
+    }
+    member = Membership.objects.get(project=project, source=Membership.Source.MODEL)
+    assert member.user.username.startswith("rater-org-big-judge-")
+    shared = tasks_shared(judgements_newest(project=project, kind="rating"))
+    own = people_agreement("rating", shared, {})[member.pk]
+    assert own.tasks == 6 and own.interval.value == pytest.approx(1.0)
+
+
+def test_a_rater_rates_a_task_once_and_takes_a_free_slot(manager, tmp_path):
+    project = make_project()
+    task = make_task(project, Task.Kind.RATING, ("Paris.",))
+    (a,) = uids_of(task)
+    run = launched(project, manager, method="rate")
+    labelled(run, tmp_path, rate_finish, [RatingLabelRecord(task=task.uid, ratings={a: 5})])
+    rate_finish(run=run)
+    submission = task.submissions.get()
+    assert (submission.source, submission.status) == ("model", "accepted")
+    assert submission.rating.ratings == {a: {"overall": 5, "flags": []}}
+
+
+def test_a_revision_lands_as_an_edit_that_is_better_than_its_original(manager, tmp_path):
+    project = make_project()
+    task = make_task(project, Task.Kind.EDIT)
+    a, _ = uids_of(task)
+    run = launched(project, manager, method="revise")
+    label = RevisionLabelRecord(
+        task=task.uid, original=a, text="Paris, of course.", reason="By the principle: …"
+    )
+    labelled(run, tmp_path, revise_finish, [label])
+    revise_finish(run=run)
+    submission = task.submissions.get()
+    assert (submission.source, submission.status) == ("model", "accepted")
+    assert submission.comparison.worse.uid == a
+    assert submission.comparison.better.text == "Paris, of course."
+    assert run.uid in submission.rationale and "By the principle" in submission.rationale
+    member = Membership.objects.get(project=project, source=Membership.Source.MODEL)
+    assert member.user.username.startswith("reviser-org-big-judge-")
+    dataset = preference_dataset_freeze(project=project, kind="edit", created_by=manager)
+    (row,) = records_read(artifact_folder(dataset.artifact) / "rankings.jsonl", RankingRecord)
+    assert row.is_simulated and [len(tier) for tier in row.tiers] == [1, 1]
+
+
+def test_other_principles_are_another_annotator(manager, tmp_path):
+    project = make_project(overlap=2)
+    task = make_task(project, Task.Kind.EDIT, ("Paris.",))
+    (a,) = uids_of(task)
+    for principles in ("Be short.", "Be polite."):
+        run = launched(project, manager, method="revise", principles=principles)
+        label = RevisionLabelRecord(task=task.uid, original=a, text=principles, reason="")
+        labelled(run, tmp_path, revise_finish, [label])
+    assert task.submissions.count() == Membership.objects.filter(project=project).count() == 2
