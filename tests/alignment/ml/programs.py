@@ -1,10 +1,7 @@
 """Run directories, small models and killed processes for the tests of the training programs."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,9 +9,9 @@ from typing import Any
 
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.records import CandidateRecord, PromptRecord, lines_read, records_write
+from modelhub.ml.rundir import RunDir
+from tests.modelhub.ml.ranks import program_start
 from tests.tiny_model import tiny_tokenizer
-
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def run_make(
@@ -52,22 +49,19 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [value for _, value in lines_read(path)]
 
 
-def program_kill(code: str, run: Path, when: Callable[[], bool], *, timeout_s: float = 120) -> None:
-    """Start `code` on a run directory in a process of its own and SIGKILL it once `when` holds."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(run)],
-        env={**os.environ, **ONE_THREAD},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
+def program_kill(
+    main: Callable[[RunDir], None], run: Path, when: Callable[[], bool], *, timeout_s: float = 120
+) -> None:
+    """Start a program in a process of its own and SIGKILL it once `when` holds."""
+    process = program_start(main, run)
     deadline = time.monotonic() + timeout_s
     while not when():
-        assert process.poll() is None, f"ended by itself: {process.communicate()[1].decode()}"
+        assert process.is_alive(), f"ended by itself: {(run / 'log.txt').read_text()}"
         assert time.monotonic() < deadline, "nothing to kill in time"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert not (run / "result.json").exists()
 
 

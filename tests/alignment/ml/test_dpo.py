@@ -33,10 +33,6 @@ from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
 
-PROGRAM = (
-    "from alignment.ml.dpo import main; from modelhub.ml.rundir import program_run;"
-    "program_run(main)"
-)
 FAST = {"lr": 1e-3, "rankings_per_step": 4, "bootstrap_samples": 100}
 
 
@@ -287,7 +283,7 @@ def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_p
     whole = dpo_run(tmp_path / "whole", base, rows(12), **config)
     dpo.main(RunDir(whole))
     killed = dpo_run(tmp_path / "killed", base, rows(12), **config)
-    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) == 2)
+    program_kill(dpo.main, killed, lambda: len(checkpoints_of(killed)) == 2)
     step = json.loads((killed / "progress.json").read_text())["done"]
     assert 0 < step < len(metrics_of(whole))
     dpo.main(RunDir(killed))

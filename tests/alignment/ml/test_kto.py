@@ -35,10 +35,6 @@ from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
 
-PROGRAM = (
-    "from alignment.ml.kto import main; from modelhub.ml.rundir import program_run;"
-    "program_run(main)"
-)
 FAST = {"lr": 1e-3, "examples_per_step": 8, "bootstrap_samples": 100}
 
 
@@ -404,7 +400,7 @@ def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_p
     whole = kto_run(tmp_path / "whole", base, ratings_rows(24), **config)
     kto.main(RunDir(whole))
     killed = kto_run(tmp_path / "killed", base, ratings_rows(24), **config)
-    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) == 2)
+    program_kill(kto.main, killed, lambda: len(checkpoints_of(killed)) == 2)
     step = json.loads((killed / "progress.json").read_text())["done"]
     assert 0 < step < len(metrics_of(whole))
     kto.main(RunDir(killed))

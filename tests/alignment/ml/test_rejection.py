@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
-from alignment.ml import rejection
+from alignment.ml import rejection, scoring
 from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import RejectionConfig
 from alignment.ml.data import DemonstrationRecord
@@ -454,17 +454,18 @@ def test_the_order_of_the_files_changes_no_byte(tmp_path, reward):
 
 
 @pytest.mark.slow
+def checkpointing_often(run):
+    scoring._CHECKPOINT_EVERY_S = 0.05
+    rejection.main(run)
+
+
 def test_killed_and_started_again_it_writes_the_same_bytes(tmp_path, reward, capsys):
     ids, candidates = many(prompts=250, samples=3, seed=5)
     config = {"budget_tokens": 64, "keep": 2}  # a row to each prompt
     whole = rejection_run(tmp_path / "whole", reward, ids, candidates, **config)
     rejection.main(RunDir(whole))
     killed = rejection_run(tmp_path / "killed", reward, ids, candidates, **config)
-    program = (
-        "from alignment.ml import rejection, scoring; scoring._CHECKPOINT_EVERY_S = 0.05;"
-        "from modelhub.ml.rundir import program_run; program_run(rejection.main)"
-    )
-    program_kill(program, killed, lambda: bool(checkpoints_of(killed)))
+    program_kill(checkpointing_often, killed, lambda: bool(checkpoints_of(killed)))
     done = int(checkpoints_of(killed)[-1].name.removeprefix("step-"))
     capsys.readouterr()
     rejection.main(RunDir(killed))

@@ -35,11 +35,6 @@ from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
 pytestmark = pytest.mark.ml
 
-PROGRAM = (
-    "from alignment.ml.sft import main; from modelhub.ml.rundir import program_run;"
-    "program_run(main)"
-)
-
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
@@ -317,7 +312,7 @@ def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_p
     sft.main(RunDir(whole))
 
     killed = sft_run(tmp_path / "killed", base, demonstrations(12), **config)
-    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) == 2)
+    program_kill(sft.main, killed, lambda: len(checkpoints_of(killed)) == 2)
     step = json.loads((killed / "progress.json").read_text())["done"]
     assert 0 < step < len(metrics_of(whole))
     sft.main(RunDir(killed))

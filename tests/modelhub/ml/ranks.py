@@ -1,6 +1,6 @@
 """Several real processes with torchrun's environment, forked from one that has imported torch.
 
-Importing torch and transformers is most of a tiny run's cost; the fork server pays it once a file.
+Importing torch and transformers is most of a tiny run's cost; the fork server pays it once.
 """
 
 import multiprocessing
@@ -13,13 +13,16 @@ from pathlib import Path
 
 from modelhub.ml.rundir import RunDir, program_run
 
+# What a fork server imports for all that it will fork: it keeps what it was first told.
+_PRELOADED = ["alignment.ml.sft", "modelhub.ml.generate"]
+
 
 def ranks_start(
     main: Callable[[RunDir], None], run: Path, *, world: int, strategy: str = "ddp"
 ) -> list[BaseProcess]:
     """Start a program on `world` processes, printing to the run's log.txt. `main` by import."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([main.__module__])
+    context.set_forkserver_preload([*_PRELOADED, main.__module__])
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -55,6 +58,16 @@ def ranks_run(
 ) -> list[int | None]:
     """Run a program on `world` processes to its end. Returns exit statuses, by rank."""
     return ranks_end(ranks_start(main, run, world=world, strategy=strategy))
+
+
+def program_start(main: Callable[[RunDir], None], run: Path) -> BaseProcess:
+    """Start a program in one process of its own."""
+    return ranks_start(main, run, world=1)[0]
+
+
+def program_finish(main: Callable[[RunDir], None], run: Path) -> None:
+    """Run a program in a process of its own to its end, which must be a good one."""
+    assert ranks_run(main, run, world=1) == [0], (run / "log.txt").read_text()[-3000:]
 
 
 def _work(main: Callable[[RunDir], None], run: str, environment: dict[str, str]) -> None:

@@ -1,7 +1,6 @@
 """The sampling program: what it plans, refuses, and keeps when it is killed."""
 
 import json
-import signal
 import time
 from pathlib import Path
 
@@ -12,14 +11,14 @@ from modelhub.ml.engines import engine_choose
 from modelhub.ml.generate import (
     PromptsError,
     chunks_cut,
+    main,
     prompts_read,
     sample_seed,
     samples_plan,
 )
 from modelhub.ml.records import CandidateRecord, PromptRecord, records_read
-from tests.modelhub.ml.runs import program_finish, program_start, prompts_write, run_write
-
-PROGRAM = "modelhub.ml.generate"
+from tests.modelhub.ml.ranks import program_finish, program_start
+from tests.modelhub.ml.runs import prompts_write, run_write
 
 
 def _prompts(count: int) -> list[PromptRecord]:
@@ -139,7 +138,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _main(run: Path) -> None:
     """The program's main in this process, for refusals that need no engine."""
-    from modelhub.ml.generate import main
     from modelhub.ml.rundir import RunDir
 
     main(RunDir(run))
@@ -271,25 +269,25 @@ def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(tiny, tmp_pa
     """Case D32: 800 of 800, no duplicate, output equal."""
     prompts = prompts_write(tmp_path / "prompts", 200)
     straight = run_write(tmp_path / "straight", "generate", CONFIG, prompts=prompts, model=tiny)
-    program_finish(PROGRAM, straight)
+    program_finish(main, straight)
 
     run = run_write(tmp_path / "run", "generate", CONFIG, prompts=prompts, model=tiny)
     parts = run / "checkpoints" / "parts"
     for kill in range(3):
         before = len(list(parts.glob("*.jsonl")))
-        process = program_start(PROGRAM, run)
+        process = program_start(main, run)
         deadline = time.monotonic() + 400
         # Each time at another place of a chunk, some chunks later.
         while len(list(parts.glob("*.jsonl"))) < before + 3 + kill:
-            assert process.poll() is None, (run / "log.txt").read_text()[-2000:]
+            assert process.is_alive(), (run / "log.txt").read_text()[-2000:]
             assert time.monotonic() < deadline
             time.sleep(0.005)
         time.sleep(0.02 * kill)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         assert not (run / "result.json").exists()
-    result = program_finish(PROGRAM, run)
-    assert result["answers"] == 800
+    program_finish(main, run)
+    assert json.loads((run / "result.json").read_text())["result"]["answers"] == 800
     name = "outputs/candidates/candidates.jsonl"
     assert (run / name).read_bytes() == (straight / name).read_bytes()
     assert (run / "log.txt").read_text().count("resuming:") == 3

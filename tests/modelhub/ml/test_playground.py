@@ -5,8 +5,6 @@ distribution worked out by hand, contrastive search against a loop without a cac
 """
 
 import json
-import os
-import signal
 import time
 from pathlib import Path
 
@@ -14,7 +12,8 @@ import pytest
 
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.trials import PlaygroundConfig, Strategy
-from tests.modelhub.ml.runs import program_finish, program_start, run_write
+from tests.modelhub.ml.ranks import program_finish, program_start
+from tests.modelhub.ml.runs import run_write
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -22,10 +21,10 @@ pytestmark = pytest.mark.ml
 
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load
-from modelhub.ml.playground import Token, Writer, logits_shaper, prompt_lay
+from modelhub.ml.playground import Token, Writer, logits_shaper, main, prompt_lay
+from tests.alignment.ml.programs import result_of
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
-PROGRAM = "modelhub.ml.playground"
 GREEDY = {"kind": "greedy"}
 
 
@@ -198,17 +197,20 @@ def test_a_killed_trial_goes_on_to_the_same_words(folder, tmp_path) -> None:
         "max_tokens": 100,
     }
     inputs = {"model_0": folder, "model_1": folder}
-    whole = program_finish(PROGRAM, run_write(tmp_path / "whole", "playground", settings, **inputs))
+    uncut = run_write(tmp_path / "whole", "playground", settings, **inputs)
+    program_finish(main, uncut)
+    whole = result_of(uncut)
     run = run_write(tmp_path / "killed", "playground", settings, **inputs)
-    process = program_start(PROGRAM, run)
+    process = program_start(main, run)
     trial = run / "trial.json"
     deadline = time.monotonic() + 120
     while not (trial.exists() and len(json.loads(trial.read_text())["cells"]) >= 2):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline and process.is_alive()
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    again = program_finish(PROGRAM, run)
+    process.kill()
+    process.join()
+    program_finish(main, run)
+    again = result_of(run)
     assert "answers are there already" in (run / "log.txt").read_text()
     assert [one["tokens"] for one in again["cells"]] == [one["tokens"] for one in whole["cells"]]
     assert len(whole["cells"]) == 8

@@ -304,11 +304,7 @@ def test_killed_and_started_again_they_end_with_the_same_figures_and_weights(
     settings = {"epochs": 6, "checkpoint_every_steps": 3, **config}
     whole = step_run(tmp_path / "whole", method, inputs, **settings)
     killed = online_run_make(tmp_path / "killed", method, inputs, **settings)
-    program = (
-        f"from alignment.ml.online.{method} import main;"
-        "from modelhub.ml.rundir import program_run; program_run(main)"
-    )
-    program_kill(program, killed, lambda: len(checkpoints_of(killed)) == 2)
+    program_kill(METHODS[method].main, killed, lambda: len(checkpoints_of(killed)) == 2)
     step = json.loads((killed / "progress.json").read_text())["done"]
     assert 0 < step < 12
     METHODS[method].main(RunDir(killed))

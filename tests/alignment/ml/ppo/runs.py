@@ -18,10 +18,6 @@ FAST = {
     "rise_factor": 0.0,  # the tiny models' scores are noise, and their losses jump
     "bootstrap_samples": 200,
 }
-PROGRAM = (
-    "from alignment.ml.ppo.__main__ import main; from modelhub.ml.rundir import program_run;"
-    "program_run(main)"
-)
 
 
 def ppo_run(folder: Path, inputs: dict[str, Path], *, prompts: int = 8, **config: Any) -> Path:

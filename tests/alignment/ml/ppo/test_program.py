@@ -18,7 +18,7 @@ from modelhub.ml.configs import ConfigError, RefusedError, config_load
 from modelhub.ml.divergence import Diverged
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
-from tests.alignment.ml.ppo.runs import PROGRAM, figures_of, ppo_run
+from tests.alignment.ml.ppo.runs import figures_of, ppo_run
 from tests.alignment.ml.programs import (
     checkpoints_of,
     messages,
@@ -390,7 +390,7 @@ def test_killed_and_started_again_it_ends_with_the_same_figures_and_weights(
     whole = ppo_run(tmp_path / "whole", inputs, **settings)
     main(RunDir(whole))
     killed = ppo_run(tmp_path / "killed", inputs, **settings)
-    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) == 2)
+    program_kill(main, killed, lambda: len(checkpoints_of(killed)) == 2)
     step = json.loads((killed / "progress.json").read_text())["done"]
     assert 0 < step < 12
     main(RunDir(killed))

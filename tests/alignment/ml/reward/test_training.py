@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -30,6 +28,7 @@ from modelhub.ml.parallel import processes_start
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.test_data import ranking
+from tests.modelhub.ml.ranks import program_finish, program_start
 from tests.tiny_model import tiny_model_write
 
 pytestmark = pytest.mark.ml
@@ -224,23 +223,21 @@ def test_stopped_twice_it_ends_with_the_same_losses_and_weights(tmp_path, base):
     training.main(RunDir(whole))
 
     stopped = run_make(tmp_path / "stopped", base, records, **config)
-    command = [sys.executable, "-m", "alignment.ml.reward", str(stopped)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     checkpoints: set[str] = set()
     for stop, status in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
-        program = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        program = program_start(training.main, stopped)
         deadline = time.monotonic() + 120
         while not {path.name for path in stopped.glob("checkpoints/step-*")} - checkpoints:
-            assert time.monotonic() < deadline and program.poll() is None
+            assert time.monotonic() < deadline and program.is_alive()
             time.sleep(0.01)
-        program.send_signal(stop)
-        assert program.wait(30) == status
+        os.kill(program.pid, stop)
+        program.join(30)
+        assert program.exitcode == status
         assert not (stopped / "result.json").exists()
         checkpoints |= {path.name for path in stopped.glob("checkpoints/step-*")}
 
-    last = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert last.returncode == 0, last.stderr
-    assert "resuming behind step" in last.stdout
+    program_finish(training.main, stopped)
+    assert "resuming behind step" in (stopped / "log.txt").read_text()
     assert result_of(stopped)["losses"] == result_of(whole)["losses"]
     assert result_of(stopped)["held_out"] == result_of(whole)["held_out"]
     weights = "outputs/model/model.safetensors"

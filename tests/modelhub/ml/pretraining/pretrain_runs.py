@@ -9,10 +9,6 @@ import numpy as np
 from tests.alignment.ml.programs import run_make
 from tests.tiny_model import tiny_tokenizer
 
-PROGRAM = (
-    "from modelhub.ml.pretraining.__main__ import main;"
-    "from modelhub.ml.rundir import program_run; program_run(main)"
-)
 TINY = {
     "architecture": "gpt2",
     "size": "tiny",

@@ -23,7 +23,6 @@ from modelhub.ml.pretraining.watchdog import EXIT_HUNG
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import checkpoints_of, lines_of, program_kill, result_of
 from tests.modelhub.ml.pretraining.pretrain_runs import (
-    PROGRAM,
     cities,
     pretrain_run,
     shards_write,
@@ -121,7 +120,7 @@ def test_killed_and_resumed_it_ends_bit_for_bit_the_same(tmp_path, tokenizer, to
     whole = pretrain_run(tmp_path / "whole", tokenizer, inputs, **config)
     main(RunDir(whole))
     killed = pretrain_run(tmp_path / "killed", tokenizer, inputs, **config)
-    program_kill(PROGRAM, killed, lambda: len(checkpoints_of(killed)) >= 2)
+    program_kill(main, killed, lambda: len(checkpoints_of(killed)) >= 2)
     main(RunDir(killed))
     assert metrics_of(killed) == metrics_of(whole)
     assert weights_of(killed) == weights_of(whole)
