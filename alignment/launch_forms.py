@@ -1,6 +1,7 @@
 """The form that launches a method, made from its configuration class and its inputs."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -12,7 +13,7 @@ from alignment.selectors.launches import input_choices
 from alignment.services.launches import Launch
 from modelhub.config_fields import ConfigField, config_fields
 from modelhub.ml.records import json_canonical, json_strict
-from modelhub.models import Run, uid_new
+from modelhub.models import Endpoint, Run, uid_new
 from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
@@ -167,6 +168,24 @@ def launch_initial(*, method: Method, preset: str, run: Run | None) -> dict[str,
             "strategy": run.strategy,
         }
     return initial | {SETTING + name: value for name, value in settings.items()}
+
+
+def launch_given(*, method: Method, given: Mapping[str, str]) -> dict[str, Any]:
+    """What a link to the form fills in: fields by their names, and `endpoint`, one of the hub's.
+
+    An endpoint that is not there, or a method that asks none, fills in nothing.
+    """
+    initial = {name: value for name, value in given.items() if name.startswith((INPUT, SETTING))}
+    settings = {one.name for one in config_fields(method.config)}
+    endpoint = Endpoint.objects.filter(name=given.get("endpoint", "")).first()
+    if endpoint is not None and "endpoint_url" in settings:
+        initial |= {
+            SETTING + "engine": "openai",
+            SETTING + "endpoint_url": endpoint.base_url,
+            SETTING + "endpoint_model": endpoint.served_model,
+            SETTING + "endpoint_key_variable": endpoint.api_key_variable,
+        }
+    return initial
 
 
 def _input_field(input: Input, user: User) -> forms.Field:

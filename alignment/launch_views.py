@@ -5,7 +5,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from alignment.launch_forms import LaunchForm, launch_body, launch_initial
+from alignment.launch_forms import LaunchForm, launch_body, launch_given, launch_initial
 from alignment.methods import FAMILIES, METHODS
 from alignment.services.launches import run_launch
 from modelhub import tasks
@@ -44,6 +44,7 @@ def method_launch(request: HttpRequest, method: str) -> HttpResponse:
         copied = None
     preset = request.GET.get("preset", "")
     initial = launch_initial(method=found, preset=preset, run=copied)
+    initial |= launch_given(method=found, given=request.GET.dict())
     form = LaunchForm(request.POST or None, method=found, user=user, initial=initial)
     if request.method == "POST" and form.is_valid():
         launch = form.launch()

@@ -235,6 +235,11 @@ RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.task
 RUN_LEASE_S = env.float("RONDO_RUN_LEASE_S", default=30)
 RUN_HEARTBEAT_S = env.float("RONDO_RUN_HEARTBEAT_S", default=5)
 RUN_ATTEMPTS = 3
+# Servers of versions: where their logs lie, what is started, and how long one lives that no worker
+# looks after (longer than a site takes to come back).
+SERVERS_DIR = DATA_DIR / "servers"
+SERVER_MODULE = "vllm.entrypoints.openai.api_server"
+SERVER_LEASE_S = env.float("RONDO_SERVER_LEASE_S", default=120)
 RUN_CANCEL_GRACE_S = env.float("RONDO_RUN_CANCEL_GRACE_S", default=20)
 
 # Annotation

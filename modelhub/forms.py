@@ -13,6 +13,7 @@ from modelhub.models import ModelVersion, uid_new
 from modelhub.packaged import packaged_models
 
 PACKAGED = "packaged"
+CONTEXT_TOKENS = 4096  # that a server is asked for unless somebody says otherwise
 
 
 class ImportModelForm(forms.Form):
@@ -235,3 +236,19 @@ class PlannerForm(forms.Form):
     def defaults(cls) -> dict[str, Any]:
         """What the form holds when nothing was asked yet."""
         return {name: field.initial for name, field in cls.base_fields.items()}
+
+
+class ServerForm(forms.Form):
+    """How a version is served."""
+
+    context_tokens = forms.IntegerField(
+        label=_("Context"),
+        min_value=1,
+        help_text=_("Tokens of a prompt and its answer together, at most. Longer takes more."),
+    )
+
+    def __init__(self, *args: Any, version: ModelVersion, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        field = self.fields["context_tokens"]
+        field.initial = min(version.context_tokens, CONTEXT_TOKENS)
+        field.widget.attrs["max"] = version.context_tokens

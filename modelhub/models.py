@@ -4,11 +4,13 @@ The hub knows no prompt, ranking or round.
 """
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.db import models
 from django.db.models import Q
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 
@@ -155,9 +157,76 @@ class Endpoint(Identified):
         blank=True,
         help_text="the environment variable that holds the key; the key itself is never stored",
     )
+    version = models.ForeignKey(
+        ModelVersion,
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="endpoints",
+        help_text="the version it serves, where it is one of ours",
+    )
 
     def __str__(self) -> str:
         return self.name
+
+
+class Server(Identified):
+    """A version that is served on one machine, from the asking to its end.
+
+    The row says what is wanted; the keeper of a machine that runs programs (modelhub/keeper.py)
+    takes it up, makes it so and tells what has become of it.
+    """
+
+    class Status(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        STARTING = "starting", _("starting")
+        READY = "ready", _("ready")
+        ENDED = "ended", _("ended")
+
+    version = models.ForeignKey(ModelVersion, on_delete=models.CASCADE, related_name="servers")
+    status = models.CharField(max_length=20, choices=Status.choices, default=Status.WAITING)
+    context_tokens = models.PositiveIntegerField(help_text="prompt and answer together, at most")
+    cache_bytes = models.BigIntegerField(help_text="memory for keys and values")
+    memory_bytes = models.BigIntegerField(help_text="memory it is expected to take, all in all")
+    host = models.CharField(max_length=200, blank=True, help_text="the machine that took it up")
+    process = models.CharField(
+        max_length=80, blank=True, help_text="id and start of its process, as the kernel tells them"
+    )
+    port = models.PositiveIntegerField(null=True, blank=True)
+    endpoint = models.ForeignKey(
+        Endpoint, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+    seen_at = models.DateTimeField(null=True, blank=True, help_text="last looked after")
+    stop_asked_at = models.DateTimeField(null=True, blank=True)
+    started_at = models.DateTimeField(null=True, blank=True)
+    ready_at = models.DateTimeField(null=True, blank=True)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    error = models.TextField(blank=True, help_text="why it ended, unless it was asked to")
+    requested_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["-id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["version"], condition=~Q(status="ended"), name="server_one_a_version"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"server of {self.version}"
+
+    @property
+    def is_live(self) -> bool:
+        return self.status != self.Status.ENDED
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the machine that took it up has not looked after it for longer than it lives."""
+        lease = timedelta(seconds=settings.SERVER_LEASE_S)
+        seen = self.seen_at or self.created_at
+        return self.is_live and bool(self.host) and timezone.now() - seen > lease
 
 
 class Run(Identified):

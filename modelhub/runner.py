@@ -1,4 +1,6 @@
-"""The only place that starts programs: claim a run, start it, follow it, finish or fail it.
+"""Starts the programs of runs: claim a run, start it, follow it, finish or fail it.
+
+With modelhub/keeper.py, which does the same for servers, the only place that starts any.
 
 The program is a child in a session of its own, so that it and what it starts can be ended
 together. It dies with this process (modelhub/ml/rundir.py asks the kernel for that); what outlives
@@ -15,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -353,7 +355,7 @@ def launch_command(run: Run, module: str, folder: Path) -> list[str]:
 
 
 def program_environment(run: Run) -> dict[str, str]:
-    """This process's environment without its secrets.
+    """The environment of a run's program: this process's without its secrets.
 
     Kept are the key of an endpoint, if an administrator has registered the address and the
     variable together (a configuration alone could send any secret anywhere), the hub's token for
@@ -374,17 +376,23 @@ def program_environment(run: Run) -> dict[str, str]:
         )
     ):
         asked.add(variable)
+    kept = environment_without_secrets(asked=asked)
+    if run.config.get("source") != "hub":
+        kept.setdefault("HF_HUB_OFFLINE", "1")
+    return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+
+
+def environment_without_secrets(*, asked: Collection[str] = ()) -> dict[str, str]:
+    """This process's environment without its secrets, but for those `asked` for by name."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if name in asked or not _is_secret(name.upper())
     }
-    if run.config.get("source") != "hub":
-        kept.setdefault("HF_HUB_OFFLINE", "1")
     # A program shares its machine with the site. Threads that spin while they wait for each other
     # made reward training five times slower as soon as anything else ran; asleep they cost nothing.
     kept.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+    return kept
 
 
 def _is_secret(name: str) -> bool:

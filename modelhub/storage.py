@@ -5,6 +5,7 @@
     ARTIFACTS_DIR/.tmp-<random>/             one being written, or left by a process that was killed
     ARTIFACTS_DIR/.lock                      held while content is placed, found or removed
     RUNS_DIR/<run uid>/                      see modelhub/ml/rundir.py
+    SERVERS_DIR/<server uid>/                see modelhub/ml/serve.py
 
 Folders are 0700 and files 0600. `Artifact.uri` is "local:<sha256>": a name, not a path, so that the
 data folder can move and another store can be added beside this one.
@@ -35,7 +36,7 @@ from modelhub.ml.manifest import (
     manifest_write,
     path_sync,
 )
-from modelhub.models import Artifact, Run
+from modelhub.models import Artifact, Run, Server
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +177,16 @@ def run_folder_make(run: Run) -> Path:
     return _folder_make(_folder_make(settings.RUNS_DIR) / run.uid)
 
 
+def server_folder(server: Server) -> Path:
+    """The server's directory. It may lie on another machine."""
+    return Path(settings.SERVERS_DIR) / server.uid
+
+
+def server_folder_make(server: Server) -> Path:
+    """The server's directory, made if need be, readable by its owner alone."""
+    return _folder_make(_folder_make(settings.SERVERS_DIR) / server.uid)
+
+
 def folder_remove(folder: Path) -> None:
     """Remove a folder and all below it."""
     shutil.rmtree(folder)
@@ -183,8 +194,17 @@ def folder_remove(folder: Path) -> None:
 
 def run_log_tail(run: Run, *, max_bytes: int = 16_384) -> str:
     """The end of what the program printed, as text without control characters; "" without a log."""
+    return _log_tail(run_folder(run) / LOG_NAME, max_bytes)
+
+
+def server_log_tail(server: Server, *, max_bytes: int = 16_384) -> str:
+    """The end of what the server printed, as `run_log_tail` gives a run's."""
+    return _log_tail(server_folder(server) / LOG_NAME, max_bytes)
+
+
+def _log_tail(log: Path, max_bytes: int) -> str:
     try:
-        with (run_folder(run) / LOG_NAME).open("rb") as file:
+        with log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - max_bytes))
             tail = file.read(max_bytes)

@@ -3,19 +3,25 @@
 import logging
 import os
 import socket
+from typing import Any
 
 from celery import current_app
+from celery.signals import worker_ready, worker_shutdown
 from celery.worker import state
 from django.conf import settings
 from kombu.exceptions import OperationalError
 
 from modelhub import storage
 from modelhub.doorbell import doorbell
+from modelhub.keeper import Keeper
 from modelhub.models import Run
 from modelhub.runner import run_execute
-from modelhub.services import idempotency, runs
+from modelhub.services import idempotency, runs, servers
 
 logger = logging.getLogger(__name__)
+
+_PROGRAM_QUEUES = {"cpu", "gpu"}
+_keepers: list[Keeper] = []
 
 
 @doorbell
@@ -50,7 +56,23 @@ def ring_queued_runs() -> None:
 def clean_up() -> None:
     """Remove what killed processes left in the store, and replies kept for repeated requests."""
     storage.orphans_sweep()
+    servers.servers_forget()
     idempotency.idempotent_requests_expire()
+
+
+@worker_ready.connect
+def keeper_start(sender: Any, **_: Any) -> None:
+    """A worker that runs programs keeps its machine's servers beside them."""
+    if not _PROGRAM_QUEUES.isdisjoint(sender.app.amqp.queues.consume_from):
+        _keepers.append(Keeper())
+        _keepers[-1].start()
+
+
+@worker_shutdown.connect
+def keeper_stop(**_: Any) -> None:
+    """End the servers with the worker that keeps them."""
+    while _keepers:
+        _keepers.pop().stop()
 
 
 def _worker_is_stopping() -> bool:

@@ -2,7 +2,7 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import corpus_views, playground_views, views
+from modelhub import corpus_views, playground_views, server_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
@@ -15,6 +15,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("versions/<str:version_uid>/card/", views.version_card, name="version_card"),
     path("versions/<str:version_uid>/README.md", views.version_readme, name="version_readme"),
     path("versions/<str:version_uid>/alias/", views.version_alias, name="version_alias"),
+    path(
+        "versions/<str:version_uid>/serving/", server_views.version_serving, name="version_serving"
+    ),
+    path("versions/<str:version_uid>/serve/", server_views.server_start, name="server_start"),
+    path("servers/<str:server_uid>/stop/", server_views.server_stop_view, name="server_stop"),
     path("playground/", playground_views.playground, name="playground"),
     path("playground/<str:trial_uid>/", playground_views.trial, name="playground_trial"),
     path("corpora/", corpus_views.corpus_list, name="corpus_list"),

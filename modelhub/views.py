@@ -29,6 +29,7 @@ from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.selectors.garbage import garbage_plan
 from modelhub.serializers import user_of
+from modelhub.server_views import serving_context
 from modelhub.services.garbage import garbage_collect
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
@@ -340,6 +341,7 @@ def _version_page(
         "alias_form": alias_form,
         "differences": differences,
         "verified": verified,
+        **serving_context(version),
     }
     return render(request, "modelhub/version_detail.html", context, status=status)
 

@@ -112,7 +112,7 @@ def dialogue_answers(
             gettext("So many messages were put that this task gives no more answers.")
         )
     sides = _in_shown_order(form.sides, assignment, messages)
-    endpoints = {one.name: one for one in Endpoint.objects.all()}
+    endpoints = {one.name: one for one in Endpoint.objects.select_related("version")}
     for side in sides:
         if side.endpoint not in endpoints:
             raise ApplicationError(gettext("A model of this project is gone; tell its manager."))
@@ -189,7 +189,7 @@ def _turn_keep(
         Candidate.objects.create(
             prompt=prompt,
             text=text,
-            version=versions.get(side.version),
+            version=versions.get(side.version) or endpoint.version,
             decoding={
                 "engine": "endpoint",
                 "endpoint": endpoint.name,

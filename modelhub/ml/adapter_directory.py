@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME
 from modelhub.ml.model_directory import (
     ModelDirectoryError,
@@ -36,6 +37,7 @@ _ROLES = {"CAUSAL_LM": "causal", "SEQ_CLS": "reward"}
 _LORA_TENSOR = re.compile(r"base_model\.model\.([\w.]+)\.lora_(A|B)\.weight")
 _HEAD_TENSOR = "base_model.model.score.weight"
 _TARGET = re.compile(r"[A-Za-z_][\w.]{0,199}")
+_VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _MAX_RANK, _MAX_VIRTUAL_TOKENS = 4096, 16384
 
 
@@ -179,6 +181,25 @@ def _lora_check(settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry])
             raise ModelDirectoryError(ADAPTER_WEIGHTS, f"{module:.80} is not among target_modules")
     if not parts:
         raise ModelDirectoryError(ADAPTER_WEIGHTS, "holds no LoRA weight")
+
+
+def vllm_rank(folder: Path) -> int:
+    """The rank that vLLM makes room for: the least it knows that holds the adapter's.
+
+    Raises RefusedError for adapters that put tokens in front of a prompt, and for larger ranks.
+    """
+    facts = adapter_directory_check(folder)
+    if facts.kind != "lora":
+        raise RefusedError(
+            f"vLLM serves no {facts.kind} adapter, LoRA alone: take engine transformers"
+        )
+    fitting = [rank for rank in _VLLM_RANKS if rank >= facts.rank]
+    if not fitting:
+        raise RefusedError(
+            f"vLLM serves LoRA up to rank {_VLLM_RANKS[-1]}, and this is {facts.rank}: "
+            "merge it (program merge_adapter), or take engine transformers"
+        )
+    return fitting[0]
 
 
 if __name__ == "__main__":

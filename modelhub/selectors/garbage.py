@@ -12,7 +12,7 @@ from django.db.models import Max, Model
 from django.utils import timezone
 
 from modelhub import storage
-from modelhub.models import Artifact, ModelVersion, RunInput, RunOutput
+from modelhub.models import Artifact, ModelVersion, RunInput, RunOutput, Server
 
 # Only these are ever removed: what people wrote, and what was made of it, is not the hub's.
 WEIGHTS = (Artifact.Kind.MODEL, Artifact.Kind.ADAPTER, Artifact.Kind.GGUF)
@@ -35,10 +35,10 @@ class GarbagePlan:
 def garbage_plan(*, older_than: timedelta) -> GarbagePlan:
     """Versions and weights that nothing keeps and that are older than that.
 
-    A version is kept by an alias or an alias's past, a version made from it, a run that reads it,
-    a round, campaign, candidate or anything else that refers to it, and by being its model's
-    newest. Weights are kept by their versions and by everything that refers to them but the run
-    that made them. One query for each kind of reference.
+    A version is kept by an alias or an alias's past, a version made from it, a run that reads it, a
+    server that serves it, a round, campaign, candidate or anything else that refers to it, and by
+    being its model's newest. Weights are kept by their versions and by everything that refers to
+    them but the run that made them. One query for each kind of reference.
     """
     before = timezone.now() - older_than
     old = ModelVersion.objects.filter(created_at__lt=before).select_related("model", "artifact")
@@ -62,7 +62,9 @@ def garbage_plan(*, older_than: timedelta) -> GarbagePlan:
 def versions_kept(versions: Iterable[ModelVersion]) -> set[int]:
     """Which of these versions something keeps, by key. One query for each kind of reference."""
     asked = list(versions)
-    kept = _referred(ModelVersion, {one.pk for one in asked})
+    kept = _referred(ModelVersion, {one.pk for one in asked}, without=(Server,))
+    live = Server.objects.exclude(status=Server.Status.ENDED).filter(version__in=asked)
+    kept |= set(live.values_list("version", flat=True))
     newest = dict(
         ModelVersion.objects.filter(model__in={one.model_id for one in asked})
         .order_by()

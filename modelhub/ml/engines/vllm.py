@@ -30,7 +30,7 @@ from vllm import LLM, SamplingParams
 from vllm.inputs import TokensPrompt
 from vllm.lora.request import LoRARequest
 
-from modelhub.ml.adapter_directory import adapter_directory_check
+from modelhub.ml.adapter_directory import vllm_rank
 from modelhub.ml.chat import answer_decode
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Answer, Drawn, Sample
@@ -38,7 +38,6 @@ from modelhub.ml.engines import Answer, Drawn, Sample
 _MAX_SEQUENCES = 256
 _MIN_STEP_TOKENS = 32_768
 _KV_BLOCK_TOKENS = 128
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 class VllmEngine:
@@ -67,7 +66,7 @@ class VllmEngine:
         self._adapter = None
         adapted: dict[str, Any] = {}
         if base is not None:
-            rank = lora_rank(folder)
+            rank = vllm_rank(folder)
             adapted = {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
             self._adapter = LoRARequest("adapter", 1, str(folder))
             folder = base
@@ -169,25 +168,6 @@ class VllmEngine:
             finish_reason=output.finish_reason,
             mean_logprob=output.cumulative_logprob / len(tokens),
         )
-
-
-def lora_rank(folder: Path) -> int:
-    """The rank that the engine makes room for: the least it knows that holds the adapter's.
-
-    Raises RefusedError for adapters that put tokens in front of a prompt, and for larger ranks.
-    """
-    facts = adapter_directory_check(folder)
-    if facts.kind != "lora":
-        raise RefusedError(
-            f"engine vllm serves no {facts.kind} adapter, LoRA alone: take engine transformers"
-        )
-    fitting = [rank for rank in _LORA_RANKS if rank >= facts.rank]
-    if not fitting:
-        raise RefusedError(
-            f"engine vllm serves LoRA up to rank {_LORA_RANKS[-1]}, and this is {facts.rank}: "
-            "merge it (program merge_adapter), or take engine transformers"
-        )
-    return fitting[0]
 
 
 def _kv_cache_bytes(folder: Path, config: GenerateConfig, context_tokens: int) -> int:

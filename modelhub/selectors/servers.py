@@ -1,0 +1,89 @@
+"""Reading servers, and what one would take."""
+
+import json
+import os
+from typing import Any
+
+from django.db.models import QuerySet
+from django.utils.translation import gettext
+
+from modelhub import storage
+from modelhub.errors import ApplicationError
+from modelhub.models import ModelVersion, Server
+
+SERVES = (
+    ModelVersion.Role.BASE,
+    ModelVersion.Role.POLICY,
+    ModelVersion.Role.ADAPTER,
+    ModelVersion.Role.QUANTISED,
+)
+
+# vLLM and torch themselves, their server's two processes together: docs/experiments.md.
+PROCESS_BYTES = 1_400 << 20
+_CACHED_ANSWERS = 4  # of the longest kind; shorter ones share the room
+_LEAST_CACHE_BYTES = 64 << 20
+
+
+def served_name(version: ModelVersion) -> str:
+    """The name that requests to a server call a version by."""
+    return f"{version.model.name}@{version.number}"
+
+
+def servers_live() -> QuerySet[Server]:
+    """Servers that are wanted or there, the earliest first, with version, model and endpoint."""
+    live = Server.objects.exclude(status=Server.Status.ENDED)
+    return live.select_related("version__model", "version__artifact", "endpoint").order_by("pk")
+
+
+def version_server(*, version: ModelVersion) -> Server | None:
+    """The version's server, or the last there was. One query."""
+    return version.servers.select_related("endpoint", "requested_by").order_by("-pk").first()
+
+
+def server_get(*, uid: str) -> Server | None:
+    """One server with its version. One query."""
+    found = Server.objects.select_related("version__model", "version__artifact", "endpoint")
+    return found.filter(uid=uid).first()
+
+
+def server_memory_bytes(*, version: ModelVersion, context_tokens: int) -> int:
+    """Memory that serving a version is expected to take, all in all. Errors: see below."""
+    cache = server_cache_bytes(version=version, context_tokens=context_tokens)
+    return _weights_bytes(version) + cache + PROCESS_BYTES
+
+
+def server_cache_bytes(*, version: ModelVersion, context_tokens: int) -> int:
+    """Room for the keys and values of a few of the longest answers, at most a quarter of memory.
+
+    Raises ApplicationError if the version's config.json does not say how large these are.
+    """
+    is_adapter = version.role == ModelVersion.Role.ADAPTER
+    longest = context_tokens * _token_bytes(
+        version.parent if is_adapter and version.parent else version
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(min(_CACHED_ANSWERS * longest, memory // 4), longest, _LEAST_CACHE_BYTES)
+
+
+def _weights_bytes(version: ModelVersion) -> int:
+    """In vLLM's bfloat16; what is quantised stays as it is, and an adapter lies on its base."""
+    if version.role == ModelVersion.Role.QUANTISED:
+        return version.artifact.size_bytes
+    base = version.parent if version.role == ModelVersion.Role.ADAPTER else None
+    return 2 * (version.parameters + (base.parameters if base else 0))
+
+
+def _token_bytes(version: ModelVersion) -> int:
+    """Bytes of a token's keys and values in bfloat16, by the model's own config.json."""
+    try:
+        path = storage.artifact_folder(version.artifact) / "config.json"
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        layers = told.get("num_hidden_layers") or told["n_layer"]
+        heads = told.get("num_attention_heads") or told["n_head"]
+        head = told.get("head_dim") or (told.get("hidden_size") or told["n_embd"]) // heads
+        return int(2 * 2 * layers * (told.get("num_key_value_heads") or heads) * head)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ApplicationError(
+            gettext("config.json of %(version)s does not say how large its cache is.")
+            % {"version": version}
+        ) from error
