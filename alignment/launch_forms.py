@@ -175,7 +175,10 @@ def launch_given(*, method: Method, given: Mapping[str, str]) -> dict[str, Any]:
 
     An endpoint that is not there, or a method that asks none, fills in nothing.
     """
-    initial = {name: value for name, value in given.items() if name.startswith((INPUT, SETTING))}
+    named = (INPUT, SETTING, "model_name")
+    initial: dict[str, Any] = {
+        name: value for name, value in given.items() if name.startswith(named)
+    }
     settings = {one.name for one in config_fields(method.config)}
     endpoint = Endpoint.objects.filter(name=given.get("endpoint", "")).first()
     if endpoint is not None and "endpoint_url" in settings:

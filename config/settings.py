@@ -181,6 +181,8 @@ RUNS_DIR = DATA_DIR / "runs"
 IMPORT_ROOTS: list[Path] = [
     Path(p).resolve() for p in env.list("RONDO_IMPORT_ROOTS", default=[str(DATA_DIR / "import")])
 ]
+# Folders that the hub's pages push versions to.
+EXPORT_DIR = Path(env.str("RONDO_EXPORT_DIR", default=str(DATA_DIR / "export")))
 # Where versions are pushed to by `hub_push … hub:NAME`; the key is in HF_TOKEN.
 MODEL_HUB_ENDPOINT: str = env.str("RONDO_MODEL_HUB_ENDPOINT", default="https://huggingface.co")
 # name → module; a run names a program, never a module, path or command.

@@ -252,3 +252,44 @@ class ServerForm(forms.Form):
         field = self.fields["context_tokens"]
         field.initial = min(version.context_tokens, CONTEXT_TOKENS)
         field.widget.attrs["max"] = version.context_tokens
+
+
+class PushForm(forms.Form):
+    """Where a version is pushed to."""
+
+    place = forms.ChoiceField(
+        label=_("Push it to"),
+        choices=[("folder", _("a folder on this server")), ("hub", _("the model hub"))],
+        initial="folder",
+        widget=forms.RadioSelect,
+    )
+    target = forms.CharField(
+        label=_("Name there"),
+        max_length=200,
+        help_text=_("Of the folder, which is new; or organisation/model of the hub."),
+    )
+    is_public = forms.BooleanField(label=_("For everyone to see, on the hub"), required=False)
+
+
+class PullForm(forms.Form):
+    """A pushed folder to take in."""
+
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
+    location = forms.CharField(
+        label=_("Folder"),
+        max_length=400,
+        help_text=_("A path below an import folder. It has the manifest.json that a push wrote."),
+    )
+    model = forms.SlugField(
+        label=_("Name in the hub"),
+        max_length=80,
+        help_text=_("Letters, digits, - and _. An existing name gets a new version."),
+    )
+    role = forms.ChoiceField(
+        label=_("Role"),
+        required=False,
+        choices=[
+            ("", _("as its files say")),
+            *((role, role) for role in ("base", "policy", "reward", "critic")),
+        ],
+    )

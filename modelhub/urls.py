@@ -2,11 +2,12 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import corpus_views, playground_views, server_views, views
+from modelhub import corpus_views, playground_views, server_views, sharing_views, views
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
     path("import/", views.model_import, name="model_import"),
+    path("pull/", sharing_views.model_pull, name="model_pull"),
     path("planner/", views.planner, name="planner"),
     path("garbage/", views.garbage, name="garbage"),
     path("models/<str:model_uid>/", views.model_detail, name="model_detail"),
@@ -15,6 +16,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("versions/<str:version_uid>/card/", views.version_card, name="version_card"),
     path("versions/<str:version_uid>/README.md", views.version_readme, name="version_readme"),
     path("versions/<str:version_uid>/alias/", views.version_alias, name="version_alias"),
+    path("versions/<str:version_uid>/push/", sharing_views.version_push_view, name="version_push"),
     path(
         "versions/<str:version_uid>/serving/", server_views.version_serving, name="version_serving"
     ),
@@ -32,6 +34,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("compare/", views.run_compare, name="run_compare"),
     path("runs/<str:run_uid>/", views.run_detail, name="run_detail"),
     path("runs/<str:run_uid>/metrics/", views.run_metrics, name="run_metrics"),
+    path("runs/<str:run_uid>/gguf/", sharing_views.gguf_download, name="gguf_download"),
     path("runs/<str:run_uid>/cancel/", views.run_cancel_view, name="run_cancel"),
     path("runs/<str:run_uid>/retry/", views.run_retry_view, name="run_retry"),
 ]

@@ -18,7 +18,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from modelhub import storage, tasks
 from modelhub.cards import Card, card_markdown, card_read
 from modelhub.errors import ApplicationError
-from modelhub.forms import AliasForm, CardForm, ImportModelForm, PlannerForm
+from modelhub.forms import AliasForm, CardForm, ImportModelForm, PlannerForm, PushForm
 from modelhub.lineage_chart import lineage_chart
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
@@ -28,6 +28,7 @@ from modelhub.selectors import lineage
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.selectors.garbage import garbage_plan
+from modelhub.selectors.variants import version_variants
 from modelhub.serializers import user_of
 from modelhub.server_views import serving_context
 from modelhub.services.garbage import garbage_collect
@@ -115,14 +116,14 @@ def garbage(request: HttpRequest) -> HttpResponse:
 @require_safe
 @hub_page
 def version_detail(request: HttpRequest, version_uid: str) -> HttpResponse:
-    return _version_page(request, _version_of(version_uid), AliasForm())
+    return version_page(request, version_of(version_uid), AliasForm())
 
 
 @require_POST
 @hub_page
 def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
     """Hash everything the version was made of, and say what differs."""
-    version = _version_of(version_uid)
+    version = version_of(version_uid)
     size = lineage.lineage_bytes(lineage.version_lineage(version=version))
     if size > VERIFY_BYTES:
         messages.warning(
@@ -139,17 +140,17 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
         )
         return redirect("version_detail", version.uid)
     differences = lineage.lineage_verify(version=version)
-    return _version_page(request, version, AliasForm(), differences=differences, verified=True)
+    return version_page(request, version, AliasForm(), differences=differences, verified=True)
 
 
 @require_POST
 @hub_page
 def version_card(request: HttpRequest, version_uid: str) -> HttpResponse:
     """Write the words of the version's card."""
-    version = _version_of(version_uid)
+    version = version_of(version_uid)
     form = CardForm(request.POST)
     if not form.is_valid():
-        return _version_page(request, version, AliasForm(), card_form=form, status=422)
+        return version_page(request, version, AliasForm(), card_form=form, status=422)
     version_card_write(version=version, actor=user_of(request), **form.cleaned_data)
     messages.success(request, gettext("The card is written."))
     return redirect("version_detail", version.uid)
@@ -159,7 +160,7 @@ def version_card(request: HttpRequest, version_uid: str) -> HttpResponse:
 @hub_page
 def version_readme(request: HttpRequest, version_uid: str) -> HttpResponse:
     """The version's card as README.md, to take away."""
-    version = _version_of(version_uid)
+    version = version_of(version_uid)
     reply = HttpResponse(
         card_markdown(_card_of(version, lineage.version_lineage(version=version))),
         content_type="text/markdown; charset=utf-8",
@@ -172,7 +173,7 @@ def version_readme(request: HttpRequest, version_uid: str) -> HttpResponse:
 @hub_page
 def version_alias(request: HttpRequest, version_uid: str) -> HttpResponse:
     """Point an alias at the version."""
-    version = _version_of(version_uid)
+    version = version_of(version_uid)
     form = AliasForm(request.POST)
     if form.is_valid():
         try:
@@ -187,7 +188,7 @@ def version_alias(request: HttpRequest, version_uid: str) -> HttpResponse:
                 gettext("%(alias)s is %(version)s now.") % {"alias": alias, "version": version},
             )
             return redirect("version_detail", version.uid)
-    return _version_page(request, version, form, status=422)
+    return version_page(request, version, form, status=422)
 
 
 @require_safe
@@ -301,7 +302,8 @@ def _model_of(uid: str) -> Model:
     return model
 
 
-def _version_of(uid: str) -> ModelVersion:
+def version_of(uid: str) -> ModelVersion:
+    """The version, or 404."""
     version = version_selectors.version_get(uid=uid)
     if version is None:
         raise Http404("Not found.")
@@ -315,20 +317,23 @@ def _run_of(uid: str) -> Run:
     return run
 
 
-def _version_page(
+def version_page(
     request: HttpRequest,
     version: ModelVersion,
     alias_form: AliasForm,
     *,
     card_form: CardForm | None = None,
+    push_form: PushForm | None = None,
     differences: list[lineage.Difference] | None = None,
     verified: bool = False,
     status: int = 200,
 ) -> HttpResponse:
+    """The version's page, with the forms as they were sent where something was refused."""
     made_of = lineage.version_lineage(version=version)
     children = version_selectors.version_children(version=version)
     card = _card_of(version, made_of)
     initial = {"text": version.card, "license": card.license}
+    target = f"{version.model.name}-v{version.number}"
     context = {
         "version": version,
         "lineage": made_of,
@@ -339,6 +344,11 @@ def _version_page(
         "chart": lineage_chart(made_of, version, children),
         "readers": version_selectors.artifact_readers(artifact=version.artifact),
         "alias_form": alias_form,
+        "push_form": push_form or PushForm(initial={"target": target}),
+        "export_dir": settings.EXPORT_DIR,
+        "hub_endpoint": settings.MODEL_HUB_ENDPOINT,
+        "can_shrink": version.role in (ModelVersion.Role.BASE, ModelVersion.Role.POLICY),
+        "variants": version_variants(version=version),
         "differences": differences,
         "verified": verified,
         **serving_context(version),

@@ -311,6 +311,7 @@ def names_of(side: Side) -> set[str]:
         "name",
         "run_uid",
         "number",
+        "server_uid",
         "sha256",
     }
     return {value for name, value in side.uids().items() if name not in hub}

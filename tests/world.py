@@ -23,7 +23,7 @@ from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.projects import guideline_publish
 from annotation.services.rankings import ranking_submit
 from annotation.services.tokens import project_token_create
-from modelhub.models import ModelVersion, Run
+from modelhub.models import ModelVersion, Run, Server
 from tests import builders
 
 
@@ -47,6 +47,7 @@ class Side:
     run: Run
     trial: Run
     token: ProjectToken
+    server: Server
 
     def uids(self) -> dict[str, str]:
         """URL parameter → the uid of this side's object."""
@@ -71,6 +72,7 @@ class Side:
             "number": str(self.version.number),
             "sha256": self.version.artifact.sha256,
             "token_uid": self.token.uid,
+            "server_uid": self.server.uid,
             "kind": "ranking",
             "method": "sft",
         }
@@ -138,6 +140,9 @@ def make_side(name: str, annotator: str, manager: str) -> Side:
             config={"prompt": "Why?", "models": ["policy v1"], "strategies": [{"kind": "greedy"}]},
         ),
         token=project_token_create(project=project, name=f"{name} product")[0],
+        server=Server.objects.create(
+            version=version, context_tokens=64, cache_bytes=1 << 26, memory_bytes=1 << 30
+        ),
     )
 
 

@@ -20,7 +20,7 @@ from modelhub.services.versions import (
     model_version_register,
 )
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 
 
 @transaction.atomic
@@ -33,7 +33,7 @@ def model_import_request(*, config: ImportModelConfig, requested_by: User | None
     model_name_check(config.model)
     location = config.location
     if config.source == "hub":
-        if not _HUB_ID.fullmatch(location) or ".." in location:
+        if not HUB_ID.fullmatch(location) or ".." in location:
             raise ApplicationError(
                 gettext("%(location)s is no hub id such as organisation/model.")
                 % {"location": f"{location!r}"},

@@ -7,6 +7,7 @@ own hash: pulled anywhere, unchanged files are the same artifact.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import User
 from django.utils.translation import gettext
 
 from modelhub import storage
@@ -29,9 +31,82 @@ from modelhub.models import Artifact, ModelVersion
 from modelhub.selectors.lineage import version_lineage
 from modelhub.selectors.versions import artifact_evaluations
 from modelhub.services.artifacts import artifact_store
-from modelhub.services.versions import model_get_or_create, model_version_register
+from modelhub.services.history import act_record
+from modelhub.services.imports import HUB_ID, import_path
+from modelhub.services.versions import (
+    model_get_or_create,
+    model_name_check,
+    model_version_register,
+)
 
 README = "README.md"
+PAGE_BYTES = 4 << 30  # more than this is carried by a command, not while a person waits
+_FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
+
+
+def version_push(
+    *, version: ModelVersion, target: str, to_hub: bool, private: bool, actor: User
+) -> str:
+    """Push a version from its page: to a folder below settings.EXPORT_DIR, or to the model hub.
+
+    Returns where it is now; the act is kept in the version's history. Raises ApplicationError for
+    a name that is none, for one that is taken, for a version too large to wait for, for one whose
+    bytes have changed, and with what the hub answered.
+    """
+    _page_size_check(
+        version.artifact.size_bytes, f"hub_push {version.model.name}@{version.number} TARGET"
+    )
+    if to_hub:
+        if not HUB_ID.fullmatch(target) or ".." in target:
+            raise ApplicationError(
+                gettext("%(target)s is no hub id such as organisation/model.")
+                % {"target": f"{target!r}"},
+                {"field": "target"},
+            )
+    elif not _FOLDER.fullmatch(target):
+        raise ApplicationError(
+            gettext("%(target)s cannot name a folder: use letters, digits, dots, - and _.")
+            % {"target": f"{target!r}"},
+            {"field": "target"},
+        )
+    try:
+        if to_hub:
+            where = version_push_hub(version=version, name=target, private=private)
+        else:
+            folder = Path(settings.EXPORT_DIR) / target
+            folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            version_push_folder(version=version, target=folder)
+            where = str(folder)
+    except (IntegrityError, OSError) as error:
+        raise ApplicationError(
+            gettext("%(version)s cannot be pushed: %(error)s")
+            % {"version": version, "error": error}
+        ) from error
+    act_record(actor=actor, subject=version, text=f"pushed to {where}"[:1000])
+    return where
+
+
+def version_pull(*, location: str, model: str, role: str, actor: User) -> ModelVersion:
+    """Take in, from its page, a pushed folder below an import folder; the act is kept.
+
+    Raises ApplicationError for a place elsewhere, for a folder too large to wait for, and for all
+    that `version_pull_folder` refuses.
+    """
+    folder = import_path(location, wants_folder=True)
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    _page_size_check(size, f"hub_pull {folder} {model}")
+    model_name_check(model)
+    version = version_pull_folder(folder=folder, model=model, role=role)
+    act_record(actor=actor, subject=version, text=f"pulled from {folder}"[:1000])
+    return version
+
+
+def _page_size_check(size: int, command: str) -> None:
+    if size > PAGE_BYTES:
+        raise ApplicationError(
+            gettext("It has %(gibibytes)s GiB: run manage.py %(command)s on the server.")
+            % {"gibibytes": f"{size / (1 << 30):.0f}", "command": command}
+        )
 
 
 def version_push_folder(*, version: ModelVersion, target: Path) -> None:
@@ -66,7 +141,6 @@ def version_push_hub(*, version: ModelVersion, name: str, private: bool = True) 
     ApplicationError with what the hub answered.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(endpoint=settings.MODEL_HUB_ENDPOINT, token=os.environ.get("HF_TOKEN") or None)
     with tempfile.TemporaryDirectory() as scratch:
@@ -77,7 +151,7 @@ def version_push_hub(*, version: ModelVersion, name: str, private: bool = True) 
             done = api.upload_folder(
                 repo_id=name, folder_path=folder, commit_message=f"Upload {version}"
             )
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # the client's transport raises what its own library has
             raise ApplicationError(
                 gettext("%(hub)s did not take it: %(error)s")
                 % {"hub": settings.MODEL_HUB_ENDPOINT, "error": error}
