@@ -2,12 +2,22 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import api
+from modelhub import api, corpus_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("models/", api.ModelListApi.as_view(), name="api_model_list"),
     path("versions/<str:version_uid>/", api.VersionDetailApi.as_view(), name="api_version_detail"),
     path("imports/", api.ModelImportApi.as_view(), name="api_model_import"),
+    path("corpora/", corpus_api.CorpusListApi.as_view(), name="api_corpus_list"),
+    path("corpora/<str:run_uid>/", corpus_api.CorpusDetailApi.as_view(), name="api_corpus_detail"),
+    path(
+        "corpora/<str:run_uid>/documents/",
+        corpus_api.CorpusDocumentsApi.as_view(),
+        name="api_corpus_documents",
+    ),
+    path(
+        "corpora/<str:run_uid>/clean/", corpus_api.CorpusCleanApi.as_view(), name="api_corpus_clean"
+    ),
     path("runs/", api.RunListApi.as_view(), name="api_run_list"),
     path("runs/<str:run_uid>/", api.RunDetailApi.as_view(), name="api_run_detail"),
     path("runs/<str:run_uid>/metrics/", api.RunMetricsApi.as_view(), name="api_run_metrics"),
