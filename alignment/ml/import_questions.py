@@ -26,9 +26,12 @@ from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import PromptRecord, RecordError, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
+MAX_LINE_CHARACTERS = 1 << 20
+
 
 def lines_read(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield (number from 1, line). Raises RefusedError for a file that cannot be read as text."""
+    """Yield (number from 1, line). Raises RefusedError for a file that cannot be read as text, and
+    for a line longer than MAX_LINE_CHARACTERS: little that is packed may unpack to very much."""
     zipped = path.suffix == ".gz"
     try:
         with (
@@ -36,7 +39,14 @@ def lines_read(path: Path) -> Iterator[tuple[int, str]]:
             if zipped
             else path.open(encoding="utf-8") as file
         ):
-            yield from enumerate(file, start=1)
+            number = 0
+            while line := file.readline(MAX_LINE_CHARACTERS + 1):
+                number += 1
+                if len(line) > MAX_LINE_CHARACTERS:
+                    raise RefusedError(
+                        f"{path.name}, line {number}: longer than {MAX_LINE_CHARACTERS} characters"
+                    )
+                yield number, line
     except UnicodeDecodeError as error:
         raise RefusedError(f"{path.name}: wanted text in UTF-8: {error.reason}") from error
     except (OSError, EOFError, zlib.error) as error:

@@ -168,6 +168,18 @@ def test_an_import_with_a_key_is_queued_once(staff, body):
         {"location": ["smol"]},
         {"location": "smol\x00"},
         {"location": ""},
+        *(
+            {"location": location}
+            for location in (
+                "/",
+                "/etc",
+                "/proc/self/environ",
+                "file:///etc/passwd",
+                "~",
+                "../artifacts",
+                "smol/../../artifacts",
+            )
+        ),
         {"source": "s3"},
         {"model": "../x"},
         {"role": "critic"},
