@@ -285,6 +285,7 @@ CELERY_BEAT_SCHEDULE = {
     "reap runs": {"task": "modelhub.tasks.reap_runs", "schedule": 5.0},
     "ring queued runs": {"task": "modelhub.tasks.ring_queued_runs", "schedule": 5.0},
     "clean up": {"task": "modelhub.tasks.clean_up", "schedule": 3600.0},
+    "scrub artifacts": {"task": "modelhub.tasks.scrub_artifacts", "schedule": 600.0},
     "expire assignments": {"task": "annotation.tasks.expire_assignments", "schedule": 30.0},
     "ingest candidate batches": {"task": "annotation.tasks.ingest_batches", "schedule": 10.0},
     "advance rounds": {"task": "alignment.tasks.advance_rounds", "schedule": 10.0},

@@ -197,12 +197,14 @@ class Keeper(threading.Thread):
 def served_of(server: Server, *, port: int) -> Served:
     """What the launcher reads."""
     version = server.version
-    is_adapter = version.role == ModelVersion.Role.ADAPTER and version.parent is not None
-    base = storage.artifact_folder(version.parent.artifact) if is_adapter else ""
+    is_adapter = version.role == ModelVersion.Role.ADAPTER
+    base = version.parent.artifact if is_adapter and version.parent else None
     return Served(
         name=served_name(version),
         model=str(storage.artifact_folder(version.artifact)),
-        base=str(base),
+        sha256=version.artifact.sha256,
+        base=str(storage.artifact_folder(base)) if base else "",
+        base_sha256=base.sha256 if base else "",
         port=port,
         context_tokens=server.context_tokens,
         cache_bytes=server.cache_bytes,

@@ -53,6 +53,10 @@ class Artifact(models.Model):
     manifest = models.JSONField()
     size_bytes = models.BigIntegerField()
     created_at = models.DateTimeField(auto_now_add=True)
+    verified_at = models.DateTimeField(
+        null=True, blank=True, db_index=True, help_text="when its files were last hashed"
+    )
+    damage = models.TextField(blank=True, help_text="what that found changed; empty: nothing")
 
     class Meta:
         ordering = ["-id"]

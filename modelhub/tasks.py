@@ -16,10 +16,11 @@ from modelhub.doorbell import doorbell
 from modelhub.keeper import Keeper
 from modelhub.models import Run
 from modelhub.runner import run_execute
-from modelhub.services import idempotency, runs, servers
+from modelhub.services import artifacts, idempotency, runs, servers
 
 logger = logging.getLogger(__name__)
 
+_SCRUB_S = 20.0  # of every ten minutes
 _PROGRAM_QUEUES = {"cpu", "gpu"}
 _keepers: list[Keeper] = []
 
@@ -58,6 +59,12 @@ def clean_up() -> None:
     storage.orphans_sweep()
     servers.servers_forget()
     idempotency.idempotent_requests_expire()
+
+
+@doorbell
+def scrub_artifacts() -> None:
+    """Hash some stored files again: disks rot."""
+    artifacts.artifacts_scrub(seconds=_SCRUB_S)
 
 
 @worker_ready.connect

@@ -26,6 +26,7 @@ from types import FrameType
 
 from modelhub.ml.adapter_directory import vllm_rank
 from modelhub.ml.configs import EXIT_REFUSED, RefusedError
+from modelhub.ml.manifest import IntegrityError, manifest_verify
 
 CONFIG_NAME, LOOKED_AFTER_NAME = "server.json", "looked_after"
 HOST = "127.0.0.1"
@@ -41,7 +42,9 @@ class Served:
 
     name: str  # that requests call the model by
     model: str  # a model directory, or an adapter's
+    sha256: str  # of its manifest, against which every file is hashed first
     base: str = ""  # the model directory under an adapter
+    base_sha256: str = ""
     port: int
     context_tokens: int  # prompt and answer together, at most
     cache_bytes: int  # for keys and values; on a GPU vLLM takes what is free
@@ -61,6 +64,16 @@ def served_write(folder: Path, served: Served) -> None:
 def has_gpu() -> bool:
     """Whether the NVIDIA driver is loaded. vLLM's build for a GPU is there where it is."""
     return Path("/proc/driver/nvidia/version").exists()
+
+
+def files_verify(served: Served) -> None:
+    """Hash what is to be served. Raises RefusedError naming the file that has changed."""
+    for folder, sha256 in ((served.model, served.sha256), (served.base, served.base_sha256)):
+        if folder:
+            try:
+                manifest_verify(Path(folder), sha256)
+            except IntegrityError as error:
+                raise RefusedError(f"{served.name}: {error}") from error
 
 
 def server_command(served: Served) -> list[str]:
@@ -144,16 +157,17 @@ def server_end(server: "subprocess.Popen[bytes]") -> int:
 def main() -> None:
     folder = Path(sys.argv[1])
     served = served_read(folder)
-    try:
-        command = server_command(served)
-    except RefusedError as error:
-        print(f"refused: {error}", flush=True)
-        raise SystemExit(EXIT_REFUSED) from error
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, terminated)
+    try:
+        files_verify(served)
+        command = server_command(served)
+    except RefusedError as error:
+        print(f"refused: {error}", flush=True)
+        raise SystemExit(EXIT_REFUSED) from error
     print("$ " + " ".join(command), flush=True)
     server = server_start(command)
     try:

@@ -1,13 +1,20 @@
-"""Artifacts come into the hub here, and never change afterwards."""
+"""Artifacts come into the hub here, and never change afterwards; that is looked after."""
 
+import logging
+import time
+from datetime import timedelta
 from pathlib import Path
 
+from django.db.models import F, Q
+from django.utils import timezone
 from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Artifact
+
+logger = logging.getLogger(__name__)
 
 
 def artifact_store(*, folder: Path, kind: str) -> Artifact:
@@ -55,3 +62,29 @@ def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
             {"sha256": artifact.sha256},
         )
     return artifact
+
+
+def artifacts_scrub(*, seconds: float, older_than: timedelta = timedelta(hours=20)) -> int:
+    """Hash artifacts that were not hashed for so long, the longest first, for about so many
+    seconds; keep what was found changed, and log it. Returns how many were hashed.
+
+    A little at a time, so that each is looked at once a day and nothing waits for that.
+    """
+    deadline = time.monotonic() + seconds
+    before = timezone.now() - older_than
+    due = Artifact.objects.filter(Q(verified_at=None) | Q(verified_at__lt=before))
+    count = 0
+    for artifact in due.order_by(F("verified_at").asc(nulls_first=True), "pk").iterator(100):
+        damage = ""
+        try:
+            storage.artifact_verify(artifact)
+        except (IntegrityError, OSError) as error:
+            damage = str(error)
+            logger.error("%s is damaged: %s", artifact, damage)
+        Artifact.objects.filter(pk=artifact.pk).update(
+            verified_at=timezone.now(), damage=damage[:2000]
+        )
+        count += 1
+        if time.monotonic() > deadline:
+            break
+    return count

@@ -101,7 +101,7 @@ def test_a_version_is_served_answers_as_an_endpoint_and_is_stopped(keeper, eve, 
 def test_a_server_is_not_ready_before_it_answers(keeper, eve, tmp_path) -> None:
     version = make_served(tmp_path / "files", state="slow")
     server = server_request(version=version, context_tokens=512, requested_by=eve)
-    looked(keeper, server, lambda one: bool(one.process))
+    looked(keeper, server, lambda one: "stand-in" in storage.server_log_tail(one))
     for _ in range(5):
         keeper.look()
     server.refresh_from_db()
@@ -116,6 +116,15 @@ def test_one_that_cannot_start_ends_with_the_end_of_its_log(keeper, eve, tmp_pat
     looked(keeper, server, is_ended)
     assert "It ended by itself." in server.error
     assert "ValueError: these weights are no good" in server.error
+
+
+def test_damaged_files_are_not_served(keeper, eve, tmp_path) -> None:
+    version = make_served(tmp_path / "files")
+    (storage.artifact_folder(version.artifact) / "name.txt").write_text("smoI")
+    server = server_request(version=version, context_tokens=512, requested_by=eve)
+    looked(keeper, server, is_ended)
+    assert "refused: smol@1: name.txt has changed" in server.error
+    assert "stand-in" not in server.error
 
 
 def test_more_memory_than_is_free_is_refused_and_nothing_starts(

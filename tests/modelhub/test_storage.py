@@ -5,17 +5,19 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.utils import timezone
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.manifest import MANIFEST_NAME, IntegrityError
 from modelhub.ml.records import json_canonical
 from modelhub.models import Artifact, Run
-from modelhub.services.artifacts import artifact_store
+from modelhub.services.artifacts import artifact_store, artifacts_scrub
 
 PAGE = 4096
 
@@ -133,6 +135,41 @@ def test_damage_is_found_and_named(stored, tamper: Callable[[Path], None], named
     tamper(storage.artifact_folder(stored))
     with pytest.raises(IntegrityError, match=named):
         storage.artifact_verify(stored)
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        truncate,
+        flip_a_bit,
+        zero_a_page,
+        swap_shards,
+        edit_the_manifest,
+        delete_a_shard,
+        put_an_older_file_back,
+    ],
+)
+def test_the_scrub_finds_what_has_changed_and_keeps_it(stored, tamper, caplog):
+    """Case D26: by itself, within a day, without anybody asking."""
+    assert artifacts_scrub(seconds=20) == 1
+    stored.refresh_from_db()
+    assert stored.damage == "" and stored.verified_at is not None
+    tamper(storage.artifact_folder(stored))
+    assert artifacts_scrub(seconds=20) == 0  # it has been looked at today
+    Artifact.objects.update(verified_at=timezone.now() - timedelta(days=1))
+    assert artifacts_scrub(seconds=20) == 1
+    stored.refresh_from_db()
+    assert "model-1.safetensors" in stored.damage or "manifest.json" in stored.damage
+    assert "is damaged" in caplog.text
+
+
+def test_the_scrub_takes_up_where_it_left_off(stored, tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.txt").write_text(name)
+        artifact_store(folder=tmp_path / name, kind=Artifact.Kind.PROMPTS)
+    assert [artifacts_scrub(seconds=-1) for _ in range(5)] == [1, 1, 1, 1, 0]
+    assert not Artifact.objects.filter(verified_at=None).exists()
 
 
 def test_a_manifest_changed_in_the_database_is_found(stored):

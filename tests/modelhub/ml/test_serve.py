@@ -88,6 +88,7 @@ def test_every_argument_is_one_that_vllm_knows(tmp_path) -> None:
     served = Served(
         name="tiny@2",
         model=str(adapter),
+        sha256="",
         base=str(tmp_path / "base"),
         port=8000,
         context_tokens=512,
