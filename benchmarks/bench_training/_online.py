@@ -2,11 +2,11 @@
 `bench_training.rloo` and `bench_training.grpo` share.
 
 The same answers of random tokens for both, prompts twice as long as answers, given instead of
-drawn: sampling is timed by neither. Timed is all that a step then does: log-probabilities under
-the policy as it was (TRL's GRPO takes them from its update) and under the reference, rewards,
-advantages, forward, backward, AdamW, in float32, without gradient checkpointing, clipping or
-logging. TRL pads in the size of micro-batch that is fastest here; ours packs each step's answers,
-prompt once, into rows of the budget that is fastest here.
+drawn: sampling is timed by neither. Timed is all that a step then does: log-probabilities under the
+policy as it was (TRL's GRPO takes them from its update) and under the reference, rewards,
+advantages, forward, backward, AdamW, in float32 (on a GPU in bfloat16), without gradient
+checkpointing, clipping or logging. TRL pads in the size of micro-batch that is fastest here; ours
+packs each step's answers, prompt once, into rows of the budget that is fastest here.
 
 TRL's steps and ours alternate, on as many answers, so that another job on the machine slows both
 alike. Of the first step, where both have the same weights, the gradients are compared: its loss is
@@ -18,7 +18,6 @@ import json
 import random
 import sys
 import tempfile
-import time
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -37,7 +36,15 @@ from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.byte_tokenizer import byte_tokenizer
-from benchmarks.peers import BARE_TRAINER, LLAMA_SHAPE, Stopwatch, tokenizer_make
+from benchmarks.peers import (
+    BARE_TRAINER,
+    DEVICE,
+    DTYPE,
+    LLAMA_SHAPE,
+    Stopwatch,
+    clock,
+    tokenizer_make,
+)
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import model_save
 
@@ -47,7 +54,6 @@ PROMPT_TOKENS, ANSWER_TOKENS = (128, 256), (64, 128)
 BUDGETS = (1024, 2048, 4096)
 PROMPTS_PER_STEP, STEPS = 4, 5  # of the steps the first is not counted
 LR, BETA = 1e-6, 0.05
-clock = time.perf_counter
 
 
 def base_write(name: str, folder: Path) -> Path:
@@ -104,7 +110,8 @@ class Ours:
         self, method: ModuleType, base: Path, config: GroupSettings, groups: list[Group]
     ) -> None:
         self.method, self.config, self.groups = method, config, groups
-        self.learner = Learner(actor_load(base, config), reference_load(base), config)
+        actor, reference = actor_load(base, config), reference_load(base)
+        self.learner = Learner(actor.to(DEVICE), reference.to(DEVICE), config)
         self.gradients = Gradients(self.learner.actor)
         self.learner._optimizer.register_step_pre_hook(self.gradients.take)
 
@@ -214,6 +221,7 @@ def measure(
             weight_decay=BARE_TRAINER["weight_decay"],
             lr=LR,
             budget_tokens=budget,
+            dtype=DTYPE,
             **ours_settings,
         )
 
@@ -260,6 +268,8 @@ def measure(
                 "trl_s": round(trl_s, 3),
                 "ratio": round(trl_s / ours_s, 2),
                 "aimed_at": AIMED_AT,
+                "device": DEVICE.type,
+                "dtype": DTYPE,
                 "ours_row_tokens": best["ours"],
                 "trl_micro_batch": best["trl"],
                 "gradient_difference": float(f"{ours.gradients.difference(gradients):.1e}"),

@@ -4,9 +4,10 @@
     python -m benchmarks.bench_training.dpo --model smollm2-135m
 
 The same pairs of random tokens for both: prompts twice as long as answers. Forward, backward, AdamW
-in float32, without gradient checkpointing, clipping or logging. The reference's log-probabilities
-are computed beforehand by both, and not timed. TRL pads in the size of micro-batch that is fastest
-here; ours packs each step's pairs, prompt once, into rows of the budget that is fastest here.
+in float32, or on a GPU in bfloat16, without gradient checkpointing, clipping or logging. The
+reference's log-probabilities are computed beforehand by both, and not timed. TRL pads in the size
+of micro-batch that is fastest here; ours packs each step's pairs, prompt once, into rows of the
+budget that is fastest here.
 
 TRL's steps and ours alternate, on as many pairs, so that another job on the machine slows both
 alike. Of the first step, where both have the same weights, the losses are compared. One JSON line
@@ -21,7 +22,6 @@ import os
 import random
 import sys
 import tempfile
-import time
 from statistics import median
 from typing import Any
 
@@ -40,7 +40,16 @@ from alignment.ml.dpo import step_gradients
 from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
 from benchmarks.bench_training.sft import model_make
-from benchmarks.peers import BARE_TRAINER, Stopwatch, smollm2_unpacked, tokenizer_make
+from benchmarks.peers import (
+    BARE_TRAINER,
+    DEVICE,
+    DTYPE,
+    Stopwatch,
+    clock,
+    mfu,
+    smollm2_unpacked,
+    tokenizer_make,
+)
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.parallel import processes_start
 
@@ -49,7 +58,6 @@ PROMPT_TOKENS, ANSWER_TOKENS = (128, 256), (64, 128)
 BUDGETS, MICRO_BATCHES = (512, 1024, 2048), (2, 4, 8)
 PER_STEP, STEPS = 8, 6  # pairs, steps; the first is not counted
 LR, BETA = 1e-6, 0.1
-clock = time.perf_counter
 
 
 def groups_draw(vocabulary: int, count: int) -> list[RankedGroup]:
@@ -75,9 +83,9 @@ class Ours:
 
     def __init__(self, model: Any, groups: list[RankedGroup], budget_tokens: int) -> None:
         self.model, self.groups = model, groups
-        self.config = DpoConfig(beta=BETA, budget_tokens=budget_tokens)
+        self.config = DpoConfig(beta=BETA, budget_tokens=budget_tokens, dtype=DTYPE)
         self.processes = processes_start()
-        attach(self.model)
+        attach(self.model.to(self.processes.device))
         self.model.train()
         own = [group.group for group in groups]
         self.reference = logprobs_of(self.model, own, self.config, self.processes)
@@ -176,6 +184,7 @@ def main() -> None:
         watch = Stopwatch(between)
         trl_train(copy.deepcopy(start), groups, micro_batch=best["trl"], steps=STEPS, watch=watch)
         ours_rate = PER_STEP / median(took for _, took in found[1:])
+        tokens = sum(one.group.tokens for one in groups)
         trl_rate = PER_STEP / median(watch.seconds[1:])
     print(
         json.dumps(
@@ -186,6 +195,9 @@ def main() -> None:
                 "trl_pairs_per_s": round(trl_rate, 2),
                 "ratio": round(ours_rate / trl_rate, 2),
                 "aimed_at": AIMED_AT,
+                "device": DEVICE.type,
+                "dtype": DTYPE,
+                "mfu": mfu(start, ours_rate * tokens / len(groups)),
                 "ours_row_tokens": best["ours"],
                 "trl_micro_batch": best["trl"],
                 "loss_difference": float(f"{abs(found[0][0] - theirs) / theirs:.1e}"),

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import sys
-import time
 from statistics import median
 from typing import Any
 
@@ -24,7 +23,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from alignment.ml.shared_prefix import Group, answer_scores, attach, pack
-from benchmarks.peers import LLAMA_SHAPE
+from benchmarks.peers import DEVICE, DTYPE, LLAMA_SHAPE, clock, products
 from modelhub.ml.allocator import memory_keep
 
 AIMED_AT = 4.0
@@ -32,7 +31,6 @@ PROMPTS, ANSWERS, TURNS = 8, 16, 7
 PROMPT_TOKENS, ANSWER_TOKENS = (192, 320), (48, 80)
 BATCHES, ROWS = (1, 2, 4, 8, 16, 32), (1024, 2048, 4096)
 PAD = 0  # never drawn
-clock = time.perf_counter
 
 
 def groups_draw() -> list[Group]:
@@ -52,7 +50,7 @@ def model_make() -> Any:
     config = LlamaConfig(
         **LLAMA_SHAPE, max_position_embeddings=1024, num_labels=1, pad_token_id=PAD
     )
-    return LlamaForSequenceClassification(config).eval()
+    return LlamaForSequenceClassification(config).eval().to(DEVICE)
 
 
 @torch.inference_mode()
@@ -67,7 +65,9 @@ def scores_one_by_one(model: Any, groups: list[Group], batch: int) -> list[float
         ids_BT = torch.full((len(own), longest), PAD)
         for row, place in enumerate(own):
             ids_BT[row, : len(sequences[place])] = torch.tensor(sequences[place])
-        found_B1 = model(input_ids=ids_BT, attention_mask=(ids_BT != PAD).long()).logits
+        ids_BT = ids_BT.to(DEVICE)
+        with products():
+            found_B1 = model(input_ids=ids_BT, attention_mask=(ids_BT != PAD).long()).logits
         for place, score in zip(own, found_B1[:, 0].tolist(), strict=True):
             scores[place] = score
     return scores
@@ -77,7 +77,9 @@ def scores_one_by_one(model: Any, groups: list[Group], batch: int) -> list[float
 def scores_shared(model: Any, groups: list[Group], budget_tokens: int) -> list[float]:
     found: list[list[float]] = [[] for _ in groups]
     for row in pack(groups, budget_tokens):
-        for index, scores_K in zip(row.indices, answer_scores(model, row), strict=True):
+        with products():
+            scores = answer_scores(model, row)
+        for index, scores_K in zip(row.indices, scores, strict=True):
             found[index] = scores_K.tolist()
     return [score for scores in found for score in scores]
 
@@ -117,6 +119,8 @@ def main() -> None:
         "answers": ANSWERS,
         "ours_s": round(seconds["ours"], 3),
         "theirs_s": round(seconds["theirs"], 3),
+        "device": DEVICE.type,
+        "dtype": DTYPE,
         "their_batch": batch,
         "row_tokens": row_tokens,
         "ratio": round(seconds["theirs"] / seconds["ours"], 2),
