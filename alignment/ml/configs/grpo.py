@@ -59,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Liu et al. 2025 (arXiv:2503.20783): no deviation, no length, no KL.
     "Dr. GRPO": {"loss": "dr_grpo", "scale_rewards": "none", "kl_coef": 0.0, "lr": 1e-6},
     # Yu et al. 2025 (arXiv:2503.14476): tokens alike, clip-higher, no KL; prompts that tell nothing
-    # are dropped, not drawn again.
+    # make room for others, ten times at most.
     "DAPO": {
         "samples": 16,
         "loss": "dapo",
@@ -67,6 +67,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "cliprange": 0.2,
         "cliprange_high": 0.28,
         "equal_groups": "drop",
+        "redraws": 10,
         "kl_coef": 0.0,
         "lr": 1e-6,
     },

@@ -109,6 +109,9 @@ class GroupSettings(OnlineSettings):
     samples: int = 4  # answers to each prompt, two at least: each is weighed against the others
     # Prompts whose answers all have the same score: "keep", or "drop" before the updates
     equal_groups: str = "keep"
+    # Times that such prompts of a step make room for others (DAPO); what is left of them then is
+    # kept or dropped
+    redraws: int = 0
     iterations: int = 1  # μ, passes over a step's answers
     target_kl: float = 0.0  # approximate KL of a minibatch that ends a step's updates; 0: none
     kl_coef: float = 0.05  # β, of the KL from the reference; 0: it is counted, and does nothing
@@ -125,6 +128,7 @@ class GroupSettings(OnlineSettings):
         positive_check(self, "iterations")
         check(self.samples >= 2, "samples", "2 or more: an answer is weighed against the others")
         check(self.equal_groups in ("keep", "drop"), "equal_groups", "keep or drop")
+        check(0 <= self.redraws <= 100, "redraws", "0 to 100")
         check(self.target_kl >= 0, "target_kl", "0 or more")
         check(self.kl_coef >= 0, "kl_coef", "0 or more")
         check(self.kl_in in ("reward", "loss"), "kl_in", "reward or loss")

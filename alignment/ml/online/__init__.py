@@ -5,6 +5,7 @@ worth. Sampling, rewards, log-probabilities and publishing are PPO's own (`align
 prompt is paid once for all its answers (`shared_prefix`). Read it in this order:
 
     losses     the arithmetic: advantages within a prompt, which tokens count how much
+    redraw     a step's answers, prompts that tell nothing replaced by others
     batch      what a step learns from: log-probabilities of the policy and of the reference
     updates    the policy that learns, its passes and minibatches
     training   all steps of a run, and the run from inputs to the published policy

@@ -6,7 +6,7 @@
 Shao et al. 2024 (arXiv:2402.03300), eq. 3 and 4, where ε' = ε and every answer counts alike: w is
 1/(K·|y_k|). Liu et al. 2025 ("Dr. GRPO", arXiv:2503.20783) divide by neither the deviation nor the
 length. Yu et al. 2025 ("DAPO", arXiv:2503.14476) let every token count alike, clip upwards later,
-and leave prompts out whose answers all have one score; theirs are drawn again, ours are not.
+and draw others in place of prompts whose answers all have one score (`redraw`).
 
 By hand: `python -m alignment.ml.online.grpo RUN_DIR`.
 

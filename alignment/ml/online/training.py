@@ -10,12 +10,12 @@ from torch import Tensor
 
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.online.batch import Batch, batch_make
-from alignment.ml.online.losses import equal_prompts
+from alignment.ml.online.redraw import step_draw
 from alignment.ml.online.updates import Learner
 from alignment.ml.ppo.inputs import prompts_load, rewards_check
 from alignment.ml.ppo.networks import actor_load, reference_load
 from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_publish
-from alignment.ml.ppo.rewards import Reward, reward_make, scores_shape
+from alignment.ml.ppo.rewards import Reward, reward_make
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.training import Trained, steps_plan
 from modelhub.ml.allocator import memory_keep
@@ -65,17 +65,11 @@ def train(
         if done["before"] is None:
             done["before"] = evaluate()
             started = time.perf_counter()
-        answers = drawing.draw(
-            [prompts[place] for place in plan[step]], samples=config.samples, salt=f"step:{step}"
-        )
-        drawn_at = time.perf_counter()
-        raw_B = reward.scores(answers)
-        scores_B = scores_shape(raw_B, answers.ended_B, config)
-        if not torch.isfinite(scores_B).all():
+        drawn = step_draw(drawing, reward, prompts, plan[step], step=step, config=config)
+        if not torch.isfinite(drawn.scores_BK).all():
             raise NotFinite(f"a score is not finite at step {step + 1}")
-        scores_BK = scores_B.view(len(answers.groups), config.samples)
         batch, figures = batch_make(
-            answers,
+            drawn.answers,
             actor=learner.actor,
             reference=learner.reference,
             config=config,
@@ -89,26 +83,22 @@ def train(
             )
             break
         updates, computed = update(
-            learner, batch, scores_BK.to(batch.log_ratios_BK.device), step=step
+            learner, batch, drawn.scores_BK.to(batch.log_ratios_BK.device), step=step
         )
         seconds = time.perf_counter() - started
-        written = sum(len(answer) for group in answers.groups for answer in group.answers)
+        episodes = int(history["episode"][-1]) if step else 0
         figures = {
-            "objective/scores": float(raw_B.mean()),
-            "objective/scores_std": float(raw_B.std(unbiased=False)),
-            "objective/equal_prompts": float(equal_prompts(scores_BK).float().mean()),
             **figures,
             **updates,
-            **reward.figures,
+            **drawn.figures,
             "canary/logprob_difference": apart,
-            "episode": sum(len(places) for places in plan[: step + 1]) * config.samples,
+            "episode": episodes + drawn.prompts * config.samples,
         }
         for name, value in figures.items():
             history.setdefault(name, []).append(value)
-        drawing_s = drawn_at - started
         clocked = {
-            "generated_tokens_per_s": written / drawing_s,
-            "tokens_per_s": computed / (seconds - drawing_s),
+            "generated_tokens_per_s": drawn.tokens / drawn.seconds,
+            "tokens_per_s": computed / (seconds - drawn.seconds),
         }
         # NaN ends the run here, with the last good checkpoint behind it.
         run.metric(step + 1, {**figures, **clocked})

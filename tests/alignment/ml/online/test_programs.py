@@ -1,6 +1,7 @@
 """RLOO and GRPO as programs: what they learn, count, refuse and stop at, and that a kill changes
 nothing."""
 
+import itertools
 import json
 
 import pytest
@@ -8,17 +9,20 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import checkers
+from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import GrpoConfig, RlooConfig
 from alignment.ml.configs.grpo import PRESETS as GRPO_PRESETS
 from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
-from alignment.ml.online import grpo, rloo
+from alignment.ml.online import grpo, rloo, training
 from alignment.ml.online.batch import batch_make
 from alignment.ml.online.updates import Learner
 from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, attach
-from modelhub.ml.checkpoint import model_load
+from modelhub.ml.chat import prompt_render
+from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
 from modelhub.ml.divergence import Diverged
+from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.online.runs import online_run_make, plain_logprobs, references_write
 from tests.alignment.ml.ppo.runs import figures_of
@@ -183,6 +187,62 @@ def test_prompts_whose_answers_score_alike_are_counted_and_dropped_if_asked(
     assert 0 < computed["drop"] < 0.7 * computed["keep"]
 
 
+@pytest.fixture
+def dull_evens(tmp_path, monkeypatch):
+    """References by which all answers to even prompts score alike, and no two to odd ones."""
+    count = itertools.count(1)
+
+    def check(text, right):
+        return 1.0 if text == right else 0.0 if right == "even" else next(count) / 1000
+
+    monkeypatch.setitem(checkers.CHECKERS, "dull evens", check)
+    folder = tmp_path / "dull"
+    folder.mkdir()
+    records = [
+        ReferenceRecord(prompt_id=f"p{n:02}", answer="odd" if n % 2 else "even") for n in range(8)
+    ]
+    records_write(folder / "references.jsonl", records)
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_prompts_that_tell_nothing_make_room_for_others(
+    tmp_path, base, dull_evens, monkeypatch, method
+):
+    learnt, make = [], training.batch_make
+    monkeypatch.setattr(
+        training, "batch_make", lambda drawn, **k: learnt.append(drawn) or make(drawn, **k)
+    )
+    inputs = {"base": base, "references": dull_evens}
+    config = {"checker": "dull evens", "equal_groups": "drop", "kl_coef": 0.0}
+    run = step_run(tmp_path / "free", method, inputs, redraws=9, **config)
+    episodes = 0
+    for step, answers in enumerate(learnt, start=1):
+        # All odd prompts there are, each with what belongs to it.
+        assert sorted(answers.prompt_ids) == ["p01", "p03", "p05", "p07"]
+        for prompt_id, own in zip(answers.prompt_ids, answers.judged, strict=True):
+            assert own.prompt_T == prompt_render(
+                tokenizer_load(base), [{"role": "user", "content": f"Say {prompt_id}"}]
+            )
+        figures = figures_of(run)[step]
+        replaced = figures["objective/redrawn_prompts"]  # as many even ones were drawn
+        assert figures["objective/equal_prompts"] == pytest.approx(replaced / (4 + replaced))
+        episodes += (4 + replaced) * 3
+        assert figures["episode"] == episodes
+    assert episodes > 2 * 4 * 3
+
+
+def test_there_is_an_end_to_drawing_others(tmp_path, base, dull_evens):
+    inputs = {"base": base, "references": dull_evens}
+    config = {"checker": "dull evens", "equal_groups": "drop", "kl_coef": 0.0}
+    drawn = {}
+    for redraws in (0, 1, 9):
+        run = step_run(tmp_path / f"{redraws}", "grpo", inputs, redraws=redraws, **config)
+        drawn[redraws] = figures_of(run)[2]["episode"]
+    assert drawn[0] == 8 * 3 < drawn[1] <= drawn[9]
+    assert drawn[1] <= 8 * 2 * 3
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kept", ["keep", "drop"])
 def test_a_run_that_had_nothing_to_learn_from_publishes_nothing(
@@ -271,6 +331,7 @@ def test_a_reward_model_of_another_template_is_refused(tmp_path, base, reward):
         (RlooConfig, {"kl_in": "loss"}, "kl_estimator"),
         (RlooConfig, {"kl_estimator": "k2"}, "kl_estimator"),
         (RlooConfig, {"equal_groups": "redraw"}, "equal_groups"),
+        (GrpoConfig, {"redraws": -1}, "redraws"),
         (GrpoConfig, {"loss": "bnpo"}, "loss"),
         (GrpoConfig, {"scale_rewards": "std"}, "scale_rewards"),
         (GrpoConfig, {"cliprange_high": 0.0}, "cliprange_high"),
