@@ -42,6 +42,12 @@ POLICY_METHODS = (
                 kinds=("demonstrations",),
                 is_many=True,
             ),
+            Input(
+                role="reward",
+                title="Reward model that chooses the step",
+                versions=("reward",),
+                is_required=False,
+            ),
         ),
         registers="policy",
         takes_processes=True,

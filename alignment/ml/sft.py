@@ -45,6 +45,7 @@ from alignment.ml.adapters import (
     quantised_load,
     trained_merge,
 )
+from alignment.ml.best_step import BestStep
 from alignment.ml.configs import SftConfig
 from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.conversations import (
@@ -57,10 +58,11 @@ from alignment.ml.conversations import (
 )
 from alignment.ml.data import steps_places
 from alignment.ml.dropout import residual_dropout_set
+from alignment.ml.ppo.rewards import vocabulary_check
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
-from alignment.ml.validation import Watch, precision
+from alignment.ml.validation import RewardChoice, Watch, precision
 from modelhub.ml.adapter import (
     ModelInput,
     adapter_save,
@@ -338,6 +340,35 @@ def lessons_split(
     return made
 
 
+def choice_make(
+    run: RunDir,
+    config: SftConfig,
+    model: Any,
+    validation: Sequence[Lesson],
+    tokenizer: Any,
+    processes: Processes,
+) -> RewardChoice | None:
+    """What chooses the step that is published, if a reward model is given to choose by.
+
+    Raises RefusedError where it could not choose, or reads other tokens than the policy writes.
+    """
+    if not run.has_input("reward"):
+        return None
+    if not config.evaluate_every_steps:
+        raise RefusedError("the input reward chooses among steps: set evaluate_every_steps")
+    if not validation:
+        raise RefusedError(
+            "the input reward chooses a step by answers to validation prompts, and none of the "
+            "demonstrations is on the validation side"
+        )
+    folder = run.input("reward")
+    vocabulary_check(tokenizer, folder, "reward")
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    prompts = [lesson.group.prompt_T for lesson in validation]
+    best = BestStep(run, weights, processes)
+    return RewardChoice(best, folder, prompts, tokenizer, config, processes)
+
+
 def publish(
     run: RunDir,
     config: SftConfig | PreferenceSettings,
@@ -400,12 +431,14 @@ def main(run: RunDir) -> None:
     model.to(processes.device)
     seen = {split: own.lessons[: config.evaluate_at_most] for split, own in lessons.items()}
     asked = (seen.get("validation") or seen["train"])[: config.sample_prompts]
+    choice = choice_make(run, config, model, seen.get("validation", []), tokenizer, processes)
     watch = Watch(
         validation=seen.get("validation", []),
         held_out=seen.get("held_out", []),
         prompts=[lesson.group.prompt_T for lesson in asked],
         tokenizer=tokenizer,
         processes=processes,
+        choice=choice,
     )
     taken = train(run, config, model, learnt.lessons, plan, watch, processes)
     compared = watch.end(run, len(plan), config, model)

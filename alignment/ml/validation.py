@@ -6,8 +6,10 @@ end with the same weights.
 Legend: S learnt tokens of a row, C width of a hidden state, V vocabulary.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,13 +17,16 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from alignment.intervals import bootstrap_ratio
+from alignment.ml.best_step import BestStep
 from alignment.ml.configs import SftConfig
 from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.conversations import Lesson, taught_places
-from alignment.ml.shared_prefix import Row, hidden_states, pack
+from alignment.ml.scoring import Scorer
+from alignment.ml.shared_prefix import Group, Row, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
 from modelhub.ml.adapter import virtual_cache
-from modelhub.ml.chat import answer_decode, stop_ids
+from modelhub.ml.chat import answer_decode, end_of_turn_id, reward_token_id, stop_ids
+from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.parallel import Processes
 from modelhub.ml.rundir import RunDir
 
@@ -135,6 +140,59 @@ def precision(config: SftConfig | PreferenceSettings) -> Any:
     return torch.autocast(device, torch.bfloat16, enabled=config.dtype == "bfloat16")
 
 
+class RewardChoice:
+    """Which step is published: the one whose answers to prompts it does not learn a reward model
+    likes best (Ouyang et al. 2022, arXiv:2203.02155, appendix C.1)."""
+
+    def __init__(
+        self,
+        best: BestStep,
+        folder: Path,
+        prompts: Sequence[Sequence[int]],
+        tokenizer: Any,
+        config: SftConfig,
+        processes: Processes,
+    ) -> None:
+        """folder: of a reward model that reads the policy's tokens. prompts: in tokens."""
+        self.best = best
+        self._prompts, self._tokenizer = prompts, tokenizer
+        self._config, self._processes = config, processes
+        self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
+        reading = reward_token_id(tokenizer_load(folder))
+        self._reading = [] if reading is None else [reading]
+
+    def look(self, run: RunDir, step: int, model: Any) -> None:
+        """Score the greedy answers of the policy behind a step, counted from 1."""
+        groups = []
+        for prompt_T in self._prompts:
+            with precision(self._config):
+                answer_T = self._processes.forward(
+                    answer_greedy,
+                    model,
+                    prompt_T,
+                    self._config.sample_tokens,
+                    stop_ids(self._tokenizer),
+                )
+            ended = len(answer_T) < self._config.sample_tokens
+            ending = [end_of_turn_id(self._tokenizer)] if ended else []
+            groups.append(Group(list(prompt_T), [[*answer_T, *ending, *self._reading]]))
+        scores = []
+        with torch.inference_mode():
+            for row in pack(groups, self._config.budget_tokens):
+                scores += [score for own in self._scorer.scores(row) for score in own]
+        score = math.fsum(scores) / len(scores)
+        self.best.see(step, score)
+        run.metric(step, {"validation_reward": score})
+        if self._processes.rank == 0:
+            print(f"step {step}: validation reward {score:.4g}", flush=True)
+
+    def end(self, run: RunDir, step: int, model: Any) -> None:
+        """Score the last step too, and give the policy the best one's weights."""
+        if not self.best.scores or self.best.scores[-1][0] != step:
+            self.look(run, step, model)
+        self.best.take()
+
+
 @dataclass
 class Watch:
     """What is looked at beside training, and what was seen so far."""
@@ -146,6 +204,7 @@ class Watch:
     processes: Processes
     before: dict[str, list[Heard]] = field(default_factory=dict)  # by split
     samples: list[dict[str, Any]] = field(default_factory=list)  # {"step", "prompt", "answer"}
+    choice: RewardChoice | None = None  # of the step that is published
 
     def begin(self, run: RunDir, config: SftConfig, model: Any) -> None:
         """The policy before it has learnt anything."""
@@ -165,10 +224,16 @@ class Watch:
         every = config.sample_every_steps
         if every and (step % every == 0 or step == steps):
             self.sample(step, config, model)
+        every = config.evaluate_every_steps
+        if self.choice and step % every == 0 and step < steps:
+            self.choice.look(run, step, model)
 
     def end(self, run: RunDir, steps: int, config: SftConfig, model: Any) -> dict[str, Any]:
-        """Each split before and after training."""
-        found = {}
+        """Each split before and after training, by the weights that are published."""
+        found: dict[str, Any] = {}
+        if self.choice:
+            self.choice.end(run, steps, model)
+            found |= self.choice.best.described()
         for split, lessons in (("validation", self.validation), ("held_out", self.held_out)):
             if not lessons:
                 continue
@@ -210,10 +275,13 @@ class Watch:
     def state(self) -> dict[str, Any]:
         """As JSON values, for a checkpoint."""
         before = {split: [list(astuple(one)) for one in own] for split, own in self.before.items()}
-        return {"before": before, "samples": self.samples}
+        choice = {"choice": self.choice.best.state()} if self.choice else {}
+        return {"before": before, "samples": self.samples, **choice}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.before = {
             split: [Heard(*one) for one in own] for split, own in state["before"].items()
         }
         self.samples = state["samples"]
+        if self.choice:
+            self.choice.best.restore(state["choice"])

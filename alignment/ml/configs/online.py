@@ -59,6 +59,9 @@ class OnlineSettings:
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 10
     evaluation_samples: int = 4  # answers to each evaluation prompt, before and after
+    # Steps between scorings of the policy on half of the evaluation prompts: the one that scored
+    # best is published, and the other half reports on it. 0: the last one
+    evaluate_every_steps: int = 0
     bootstrap_samples: int = 2000
     seed: int = 0
 
@@ -79,6 +82,7 @@ class OnlineSettings:
             "rise_factor",
             "entropy_floor",
             "warmup_steps",
+            "evaluate_every_steps",
             "weight_decay",
             "max_grad_norm",
             "lora_rank",

@@ -14,7 +14,8 @@ LOSS_TURNS = ("written", "every", "last")
 @dataclass(frozen=True, kw_only=True)
 class SftConfig(AdapterSettings):
     """Fine-tune a policy on conversations. Reads `base` (an adapter with `base_base`) and
-    `demonstrations`, with any `demonstrations_2`, …; writes `model`, or `adapter`."""
+    `demonstrations`, with any `demonstrations_2`, …, and may read `reward`, a reward model by which
+    the step that is published is chosen; writes `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "sft"
     # Published recipes, by the name that `preset` takes; settings beside it win.
@@ -60,11 +61,13 @@ class SftConfig(AdapterSettings):
     dtype: str = "float32"
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 20
-    evaluate_every_steps: int = 0  # on the validation split; 0: before and after training alone
+    # On the validation split; 0: before and after training alone. With a reward model the step of
+    # these whose answers it likes best is published.
+    evaluate_every_steps: int = 0
     evaluate_at_most: int = 200  # conversations of a split that are read, the first by id
     sample_every_steps: int = 0  # greedy answers to fixed prompts, into the log; 0: none
     sample_prompts: int = 3
-    sample_tokens: int = 48
+    sample_tokens: int = 48  # of such an answer, and of those that a reward model reads
     bootstrap_samples: int = 2000
     loss_rise_limit: float = 10.0  # stop when the loss stays so many times its level; 0: never
     grad_norm_rise_limit: float = 100.0  # the same of the gradient's norm, before it is clipped

@@ -8,10 +8,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from alignment.ml.best_step import BestStep
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.online.batch import Batch, batch_make
 from alignment.ml.online.redraw import step_draw
 from alignment.ml.online.updates import Learner
+from alignment.ml.ppo.choosing import Choosing, prompts_part
 from alignment.ml.ppo.inputs import prompts_load, rewards_check
 from alignment.ml.ppo.networks import actor_load, reference_load
 from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_publish
@@ -43,18 +45,22 @@ def train(
     drawing: Drawing,
     prompts: Sequence[LaidPrompt],
     evaluate: Callable[[], list[list[float]]],
+    choosing: Choosing | None,
     config: OnlineSettings,
 ) -> Trained:
     """Take every step, from the newest checkpoint on if there is one.
 
     evaluate: scores of held-out answers of the policy as the engine has it, asked for once before
-    the first step. Raises NotFinite, Diverged or CanaryError, with nothing published.
+    the first step. choosing: scores the policy every so many steps, and keeps the best. Raises
+    NotFinite, Diverged or CanaryError, with nothing published.
     """
     plan = steps_plan(len(prompts), config)
     done: dict[str, Any] = {"step": 0, "history": {}, "tokens": 0, "seconds": 0.0, "before": None}
     found = run.checkpoint_latest()
     if found is not None:
         done = learner.load(found[1])
+        if choosing:
+            choosing.best.restore(done["best"])
         print(f"resuming behind step {done['step']} of {len(plan)}", flush=True)
     history: dict[str, list[float]] = done["history"]
     stopped = ""
@@ -109,8 +115,12 @@ def train(
             "tokens": done["tokens"] + computed,
             "seconds": done["seconds"] + seconds,
         }
-        if done["step"] % config.checkpoint_every_steps == 0 and done["step"] < len(plan):
-            run.checkpoint_publish(done["step"], partial(learner.save, values=done))
+        is_last = done["step"] == len(plan)
+        if choosing and done["step"] % config.evaluate_every_steps == 0 and not is_last:
+            choosing.look(run, done["step"])
+        if done["step"] % config.checkpoint_every_steps == 0 and not is_last:
+            values = done | ({"best": choosing.best.state()} if choosing else {})
+            run.checkpoint_publish(done["step"], partial(learner.save, values=values))
         run.progress(done["step"], len(plan), "steps")
         print(_line(step + 1, len(plan), figures), flush=True)
     if stopped:
@@ -153,8 +163,9 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     base = run.input("base")
     tokenizer = tokenizer_load(base)
     rewards_check(run, tokenizer, config)
-    prompts, held_out = prompts_load(run, tokenizer, config)
-    asked = [*prompts, *held_out]
+    prompts, evaluated = prompts_load(run, tokenizer, config)
+    choosing_prompts, held_out = prompts_part(evaluated, config)
+    asked = [*prompts, *evaluated]
     processes = processes_start()
     reward = reward_make(run, config, [one.prompt_id for one in asked], processes)
 
@@ -178,6 +189,13 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     def evaluate() -> list[list[float]]:
         return held_out_scores(drawing, reward, held_out, config)
 
+    choosing = None
+    if choosing_prompts:
+        choosing = Choosing(
+            BestStep(run, [one for one in actor.parameters() if one.requires_grad], processes),
+            refresh=lambda step: drawing.refresh(actor, step=step + 1),
+            evaluate=lambda: held_out_scores(drawing, reward, choosing_prompts, config),
+        )
     trained = train(
         run,
         Learner(actor, reference, config, processes),
@@ -186,8 +204,11 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
         drawing=drawing,
         prompts=prompts,
         evaluate=evaluate,
+        choosing=choosing,
         config=config,
     )
+    if choosing and trained.steps:
+        choosing.end(run, trained.steps)
     equal = trained.history.get("objective/equal_prompts", [])
     share = sum(equal) / len(equal) if equal else 0.0
     if equal and share == 1.0:
@@ -206,5 +227,5 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     if actor is None:
         return  # the first process publishes
     report = held_out_report(trained.before, after, config)
-    more = {"equal_prompts_share": share}
+    more = {"equal_prompts_share": share, **(choosing.best.described() if choosing else {})}
     outcome_publish(run, actor, base, tokenizer, config, trained, report, more)

@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 
+from alignment.ml.best_step import BestStep
 from alignment.ml.configs import PpoConfig
 from alignment.ml.data import DemonstrationRecord
+from alignment.ml.ppo.choosing import Choosing, prompts_part
 from alignment.ml.ppo.inputs import prompts_load, rewards_check
 from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
 from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_publish
@@ -68,12 +70,13 @@ def main(run: RunDir) -> None:
     base = run.input("base")
     tokenizer = tokenizer_load(base)
     rewards_check(run, tokenizer, config)
-    prompts, held_out = prompts_load(run, tokenizer, config)
+    prompts, evaluated = prompts_load(run, tokenizer, config)
+    choosing_prompts, held_out = prompts_part(evaluated, config)
     examples: list[Group] = []
     if config.ptx_coef:
         limit = min(config.max_context_tokens, model_directory_check(base).context_tokens)
         examples = pretraining_load(run.input("pretraining"), tokenizer, max_tokens=limit)
-    asked = [*prompts, *held_out]
+    asked = [*prompts, *evaluated]
     processes = processes_start()
     reward = reward_make(run, config, [one.prompt_id for one in asked], processes)
 
@@ -100,6 +103,14 @@ def main(run: RunDir) -> None:
     def evaluate() -> list[list[float]]:
         return held_out_scores(drawing, reward, held_out, config)
 
+    choosing = None
+    if choosing_prompts:
+        choosing = Choosing(
+            BestStep(run, learner.actor_weights, processes),
+            refresh=lambda step: drawing.refresh(actor, step=step + 1),
+            evaluate=lambda: held_out_scores(drawing, reward, choosing_prompts, config),
+            swap=learner.average_swap,
+        )
     trained = train(
         run,
         learner,
@@ -109,9 +120,13 @@ def main(run: RunDir) -> None:
         prompts=prompts,
         pretraining=examples,
         evaluate=evaluate,
+        choosing=choosing,
         config=config,
     )
-    learner.average_publish()
+    if choosing and trained.steps:
+        choosing.end(run, trained.steps)
+    else:
+        learner.average_publish()
     after: list[list[float]] = []
     if held_out:
         drawing.refresh(actor, step=trained.steps + 1)
@@ -120,7 +135,8 @@ def main(run: RunDir) -> None:
     if actor is None:
         return  # the first process publishes
     report = held_out_report(trained.before, after, config)
-    outcome_publish(run, actor, base, tokenizer, config, trained, report)
+    more = choosing.best.described() if choosing else {}
+    outcome_publish(run, actor, base, tokenizer, config, trained, report, more)
 
 
 if __name__ == "__main__":

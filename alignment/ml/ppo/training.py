@@ -12,6 +12,7 @@ import torch
 from alignment.ml.configs import OnlineSettings, PpoConfig
 from alignment.ml.data import steps_places
 from alignment.ml.ppo.batch import batch_make
+from alignment.ml.ppo.choosing import Choosing
 from alignment.ml.ppo.losses import AdaptiveKl
 from alignment.ml.ppo.rewards import Reward, scores_shape
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
@@ -71,12 +72,14 @@ def train(
     prompts: Sequence[LaidPrompt],
     pretraining: Sequence[Group],
     evaluate: Callable[[], list[list[float]]],
+    choosing: Choosing | None,
     config: PpoConfig,
 ) -> Trained:
     """Take every step, from the newest checkpoint on if there is one.
 
     evaluate: scores of held-out answers of the policy as the engine has it, asked for once before
-    the first step. Raises NotFinite, Diverged or CanaryError, with nothing published.
+    the first step. choosing: scores the policy every so many steps, and keeps the best. Raises
+    NotFinite, Diverged or CanaryError, with nothing published.
     """
     plan = steps_plan(len(prompts), config)
     done: dict[str, Any] = {
@@ -91,6 +94,8 @@ def train(
     found = run.checkpoint_latest()
     if found is not None:
         done = learner.load(found[1])
+        if choosing:
+            choosing.best.restore(done["best"])
         print(f"resuming behind step {done['step']} of {len(plan)}", flush=True)
     examples = Pretraining(pretraining, seed=config.seed, taken=done["ptx_taken"])
     controller = AdaptiveKl(config.kl_target, config.kl_horizon)
@@ -159,8 +164,12 @@ def train(
             "tokens": done["tokens"] + computed,
             "seconds": done["seconds"] + seconds,
         }
-        if done["step"] % config.checkpoint_every_steps == 0 and done["step"] < len(plan):
-            run.checkpoint_publish(done["step"], partial(learner.save, values=done))
+        is_last = done["step"] == len(plan)
+        if choosing and done["step"] % config.evaluate_every_steps == 0 and not is_last:
+            choosing.look(run, done["step"])
+        if done["step"] % config.checkpoint_every_steps == 0 and not is_last:
+            values = done | ({"best": choosing.best.state()} if choosing else {})
+            run.checkpoint_publish(done["step"], partial(learner.save, values=values))
         run.progress(done["step"], len(plan), "steps")
         print(_line(step + 1, len(plan), figures), flush=True)
     if stopped:

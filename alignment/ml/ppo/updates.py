@@ -224,6 +224,15 @@ class Learner:
             for mean, weight in zip(self._ema, self.actor_weights, strict=True):
                 weight.copy_(mean)
 
+    @torch.no_grad()
+    def average_swap(self) -> None:
+        """Exchange the actor's weights and their average, where one is kept."""
+        if self._ema:
+            for mean, weight in zip(self._ema, self.actor_weights, strict=True):
+                held = weight.clone()
+                weight.copy_(mean)
+                mean.copy_(held)
+
     def save(self, folder: Path, *, values: dict[str, Any]) -> None:
         for name, model, optimizer in self._parts():
             (folder / name).mkdir()

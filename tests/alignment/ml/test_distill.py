@@ -26,7 +26,8 @@ from tests.alignment.ml.programs import (
     run_make,
     tiny_reward_write,
 )
-from tests.alignment.ml.test_sft import chat_rows, small_of, talks
+from tests.alignment.ml.test_sft import small_of, talks
+from tests.alignment.ml.test_sft_watch import chat_rows
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 

@@ -29,7 +29,7 @@ from modelhub.ml.quantised_model import (
 from modelhub.ml.records import lines_read
 from modelhub.ml.rundir import RunDir
 from tests.alignment.ml.programs import prompts_write, result_of, run_make, tiny_reward_write
-from tests.alignment.ml.test_sft import chat_rows
+from tests.alignment.ml.test_sft_watch import chat_rows
 from tests.tiny_model import tiny_model_write
 
 pytestmark = pytest.mark.ml

@@ -30,6 +30,7 @@ from tests.alignment.ml.programs import (
     tiny_gpt2_write,
 )
 from tests.alignment.ml.shared_prefix.models import gradients_of
+from tests.alignment.ml.test_sft_watch import chat_rows, chats_run
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
@@ -321,128 +322,6 @@ def test_killed_and_started_again_it_ends_with_the_same_losses_and_weights(tmp_p
     assert result_of(killed)["epochs"] == result_of(whole)["epochs"]
     weights = "outputs/model/model.safetensors"
     assert (killed / weights).read_bytes() == (whole / weights).read_bytes()
-
-
-# ── what is watched as it trains ─────────────────────────────────────────────────────────────────
-
-
-def chat_rows(count):
-    """ShareGPT rows whose question says on which side they are."""
-    sides = ["train"] * 3 + ["validation", "held_out"]
-    return [
-        {
-            "prompt_id": f"q{number:02}",
-            "split": sides[number % 5],
-            "messages": [
-                {"role": "user", "content": f"Say {number}"},
-                {"role": "assistant", "content": "the same word"},
-            ],
-        }
-        for number in range(count)
-    ]
-
-
-def chats_run(folder, base, count=15, **config):
-    (folder / "inputs").mkdir(parents=True)
-    text = "".join(json.dumps(row) + "\n" for row in chat_rows(count))
-    (folder / "inputs" / "demonstrations.jsonl").write_text(text)
-    inputs = {"base": base, "demonstrations": folder / "inputs"}
-    settings = {"epochs": 6, "lr": 5e-3, "examples_per_step": 3, "bootstrap_samples": 200}
-    return run_make(folder / "run", "sft", inputs, {**settings, **config})
-
-
-def test_validation_loss_falls_as_it_trains_and_the_held_out_split_is_heard_twice(tmp_path, base):
-    run = chats_run(tmp_path, base, evaluate_every_steps=6)
-    sft.main(RunDir(run))
-    curve = {
-        step: values["validation_loss"]
-        for step, values in metrics_of(run).items()
-        if "validation_loss" in values
-    }
-    assert sorted(curve) == [0, 6, 12, 18]
-    assert curve[18] < 0.5 * curve[0]
-    result = result_of(run)
-    assert (result["examples"], result["steps"]) == (9, 18)
-    for split in ("validation", "held_out"):
-        assert result[split]["conversations"] == 3
-        assert result[split]["difference"]["high"] < 0
-        assert result[split]["difference"]["mean"] == pytest.approx(
-            result[split]["loss_after"] - result[split]["loss_before"]
-        )
-    assert result["validation"]["loss_before"] == pytest.approx(curve[0])
-
-
-def test_loss_before_training_is_transformers_own(tmp_path, base):
-    run = chats_run(tmp_path, base, epochs=1)
-    sft.main(RunDir(run))
-    model, tokenizer = model_load(base, dtype="float32"), tokenizer_load(base)
-    talks = [
-        Conversation(id=row["prompt_id"], messages=row["messages"], written_from=1)
-        for row in chat_rows(15)
-        if row["split"] == "held_out"
-    ]
-    total = tokens = 0.0
-    for lesson in lessons_make(talks, tokenizer, max_tokens=500).lessons:
-        prompt_T, answer_T = lesson.group.prompt_T, lesson.group.answers[0]
-        labels = torch.tensor([[-100] * len(prompt_T) + answer_T])
-        total += model(torch.tensor([prompt_T + answer_T]), labels=labels).loss.item() * len(
-            answer_T
-        )
-        tokens += len(answer_T)
-    assert result_of(run)["held_out"]["loss_before"] == pytest.approx(total / tokens, rel=1e-5)
-
-
-def test_watching_leaves_no_trace_in_the_weights(tmp_path, base):
-    found = []
-    for number, watched in enumerate(
-        ({}, {"evaluate_every_steps": 1, "sample_every_steps": 1, "sample_tokens": 4})
-    ):
-        base_here = tiny_gpt2_write(tmp_path / f"gpt2-{number}", dropout=0.1)
-        run = chats_run(tmp_path / str(number), base_here, epochs=2, **watched)
-        sft.main(RunDir(run))
-        found.append((run / "outputs/model/model.safetensors").read_bytes())
-    assert found[0] == found[1]
-
-
-@pytest.mark.parametrize("config", [{}, {"adapter": "prefix", "publish": "adapter", "lr": 0.1}])
-def test_greedy_answers_to_fixed_prompts_are_logged(tmp_path, base, config, capsys):
-    run = chats_run(
-        tmp_path, base, sample_every_steps=9, sample_prompts=2, sample_tokens=20, **config
-    )
-    sft.main(RunDir(run))
-    samples = result_of(run)["samples"]
-    assert [one["step"] for one in samples] == [0, 0, 9, 9, 18, 18]
-    # Of the validation split, which is never learnt.
-    assert {one["prompt"].strip().split("\n")[1] for one in samples} == {"Say 3", "Say 8"}
-    assert samples[-1]["answer"] != samples[1]["answer"]
-    if not config:
-        assert samples[-1]["answer"] == "the same word"
-    assert f"step 18, behind …{samples[-1]['prompt'][-60:]!r}: " in capsys.readouterr().out
-
-
-def test_a_resumed_run_has_seen_the_same(tmp_path, base, monkeypatch):
-    settings = {"evaluate_every_steps": 4, "sample_every_steps": 6, "checkpoint_every_steps": 5}
-    whole = chats_run(tmp_path / "whole", base, **settings)
-    sft.main(RunDir(whole))
-    killed = chats_run(tmp_path / "killed", base, **settings)
-    real = sft.row_loss
-    calls = iter(range(1000))
-
-    def dies(*args):
-        if next(calls) == 8:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(sft, "row_loss", dies)
-    run = RunDir(killed)
-    with pytest.raises(KeyboardInterrupt):
-        sft.main(run)
-    run._lock.close()
-    monkeypatch.setattr(sft, "row_loss", real)
-    sft.main(RunDir(killed))
-    assert metrics_of(killed) == metrics_of(whole)
-    for name in ("validation", "held_out", "samples", "epochs"):
-        assert result_of(killed)[name] == result_of(whole)[name]
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────

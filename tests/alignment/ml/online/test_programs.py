@@ -154,6 +154,56 @@ def test_how_prompts_fall_into_rows_changes_nothing_but_rounding(tmp_path, base,
     assert torch.tensor(found[0]).allclose(torch.tensor(found[1]), rtol=1e-3, atol=1e-4)
 
 
+@pytest.fixture
+def falling(tmp_path, monkeypatch):
+    """References by which small letters are right where it trains, and capitals where not."""
+
+    def share(text, right):
+        upper = sum(one.isupper() for one in text) / max(1, len(text))
+        return 1.0 if text == right else upper if right == "A" else 1.0 - upper
+
+    monkeypatch.setitem(checkers.CHECKERS, "falling", share)
+    folder = tmp_path / "falling"
+    folder.mkdir()
+    records = [ReferenceRecord(prompt_id=f"p{n:02}", answer="a") for n in range(8)]
+    records += [ReferenceRecord(prompt_id=f"e{n}", answer="A") for n in range(8)]
+    records_write(folder / "references.jsonl", records)
+    return folder
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_policy_that_scores_best_on_held_out_prompts_is_published(
+    tmp_path, base, falling, method
+):
+    """It gets worse by what is held out: the first policy that was scored is the best, to a bit
+    what a run of so many steps publishes."""
+    inputs = {
+        "base": base,
+        "references": falling,
+        "evaluation_prompts": prompts_write(tmp_path / "e", [f"e{n}" for n in range(8)]),
+    }
+    config = {"checker": "falling", "lr": 1e-2, "kl_coef": 0.0, "samples": 4}
+    run = step_run(tmp_path / "run", method, inputs, evaluate_every_steps=2, epochs=4, **config)
+    result = result_of(run)
+    assert [one["step"] for one in result["scores_by_step"]] == [2, 4, 6, 8]
+    scores = [one["score"] for one in result["scores_by_step"]]
+    assert result["published_step"] == 2 and result["published_step_score"] == max(scores)
+    assert scores[-1] < scores[0] - 0.01
+    assert result["held_out"]["prompts"] == 4  # the half that nothing was chosen by
+    short = step_run(tmp_path / "short", method, inputs, epochs=1, **config)
+    weights = "outputs/model/model.safetensors"
+    assert (run / weights).read_bytes() == (short / weights).read_bytes()
+
+
+def test_there_are_prompts_to_choose_by_and_others_to_report_on(tmp_path, base, reward):
+    inputs = {"base": base, "reward": reward}
+    with pytest.raises(RefusedError, match="4 are wanted at least, there are 0"):
+        step_run(tmp_path / "none", "grpo", inputs, evaluate_every_steps=1)
+    inputs["evaluation_prompts"] = prompts_write(tmp_path / "e", ["e0", "e1", "e2"])
+    with pytest.raises(RefusedError, match="4 are wanted at least, there are 3"):
+        step_run(tmp_path / "few", "grpo", inputs, evaluate_every_steps=1)
+
+
 # ── answers of one score ─────────────────────────────────────────────────────────────────────────
 
 

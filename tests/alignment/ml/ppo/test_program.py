@@ -204,6 +204,26 @@ def test_the_published_weights_are_their_average_where_that_is_asked_for(tmp_pat
     assert (weights[0.9] - start).norm() < 0.8 * (weights[0.0] - start).norm()
 
 
+def test_the_average_is_what_is_scored_and_published_where_both_are_asked_for(
+    tmp_path, base, reward
+):
+    """Chosen of one step, the last, it is the average that a run without a choice publishes; and
+    scoring it on the way leaves the actor where it was."""
+    inputs = {"base": base, "reward": reward}
+    inputs["evaluation_prompts"] = prompts_write(tmp_path / "e", ["e1", "e2", "e3", "e4"])
+    weights = {}
+    for name, settings in (("plain", {}), ("last", {"evaluate_every_steps": 99})):
+        run = ppo_run(tmp_path / name, inputs, ema_decay=0.9, **settings)
+        main(RunDir(run))
+        weights[name] = (run / "outputs/model/model.safetensors").read_bytes()
+    assert weights["last"] == weights["plain"]
+    looked = ppo_run(tmp_path / "looked", inputs, ema_decay=0.9, evaluate_every_steps=1)
+    main(RunDir(looked))
+    result = result_of(looked)
+    assert result["losses"] == result_of(run)["losses"]
+    assert result["scores_by_step"][-1] == result_of(run)["scores_by_step"][-1]
+
+
 # ── what is drawn when ───────────────────────────────────────────────────────────────────────────
 
 
@@ -373,8 +393,9 @@ def test_a_setting_out_of_range_is_named(values, field):
     [
         {"kl_controller": "adaptive", "kl_horizon": 50.0, "ema_decay": 0.9},
         {"lora_rank": 4, "sampler_dtype": "bfloat16"},
+        {"evaluate_every_steps": 2, "ema_decay": 0.9},
     ],
-    ids=["every weight", "adapter"],
+    ids=["every weight", "adapter", "the best step"],
 )
 def test_killed_and_started_again_it_ends_with_the_same_figures_and_weights(
     tmp_path, base, reward, config
@@ -385,7 +406,7 @@ def test_killed_and_started_again_it_ends_with_the_same_figures_and_weights(
         "".join(json.dumps({"text": f"text {n}"}) + "\n" for n in range(5))
     )
     inputs = {"base": base, "reward": reward, "pretraining": texts}
-    inputs["evaluation_prompts"] = prompts_write(tmp_path / "e", ["e1", "e2", "e3"])
+    inputs["evaluation_prompts"] = prompts_write(tmp_path / "e", ["e1", "e2", "e3", "e4"])
     settings = {"epochs": 6, "checkpoint_every_steps": 3, "ptx_coef": 0.5, **config}
     whole = ppo_run(tmp_path / "whole", inputs, **settings)
     main(RunDir(whole))
