@@ -19,25 +19,20 @@ Killed and started again it goes on to the same losses and weights, as fine-tuni
 
 By hand: `python -m alignment.ml.distill RUN_DIR`.
 
-Legend: S learnt tokens of a row, C width of a hidden state, V vocabulary, O outcomes.
+Legend: S learnt tokens of a row.
 """
 
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from alignment.intervals import bootstrap_ratio
 from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import DistillConfig
-from alignment.ml.conversations import Conversation, Lesson, Lessons, taught_places
-from alignment.ml.losses import token_divergence
+from alignment.ml.conversations import Conversation, Lesson, Lessons
 from alignment.ml.rejection import contests_make
 from alignment.ml.sft import (
     Step,
@@ -48,9 +43,15 @@ from alignment.ml.sft import (
     publish,
     steps_plan,
 )
-from alignment.ml.shared_prefix import Row, hidden_states, pack
-from alignment.ml.shared_prefix.support import base_model
-from alignment.ml.teacher import Said, Teacher, TeacherKept, teacher_keep, vocabulary_check
+from alignment.ml.shared_prefix import pack
+from alignment.ml.student import (
+    AnyTeacher,
+    divergence_mean,
+    divergences_compare,
+    divergences_hear,
+    row_losses,
+)
+from alignment.ml.teacher import Teacher, teacher_keep, vocabulary_check
 from alignment.ml.validation import Watch, precision
 from annotation.splits import group_hash, split_of
 from modelhub.ml.adapter import ModelInput, model_context, model_input
@@ -63,11 +64,8 @@ from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import CandidateRecord, PromptRecord, records_read
 from modelhub.ml.rundir import RunDir, program_run
 
-_CHUNK_TOKENS = 512  # learnt tokens whose logits exist at once
 _LOSS_FLOOR_NATS = 0.1  # per token: below it a tenfold rise of the loss is no divergence
 _NORM_FLOOR = 0.01
-
-AnyTeacher = Teacher | TeacherKept
 
 
 # ── the text ─────────────────────────────────────────────────────────────────────────────────────
@@ -100,90 +98,6 @@ def answers_read(run: RunDir) -> list[Conversation]:
         for one in contests
         for answer in one.answers
     ]
-
-
-# ── the loss ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def row_losses(
-    model: Any, row: Row, lessons: Sequence[Lesson], said: Said | None, mixture: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each learnt token of a row: (divergence from the teacher, −log p of the token, whether it
-    was the likeliest), (S,) each, nats, float32.
-
-    lessons: of the row's groups, in its order. said: the teacher's of the same; without one the
-    divergence is 0. A chunk's logits are computed again in backward rather than kept.
-    """
-    hidden_TC = hidden_states(model, row)
-    head = base_model(model).get_output_embeddings()
-    taught = torch.tensor(taught_places(lessons))
-    source_S, target_S = (place[taught].to(hidden_TC.device) for place in row.answer_places())
-    targets = target_S.split(_CHUNK_TOKENS)
-    chunks = [
-        checkpoint(
-            _chunk_losses, head, hidden_TC[source], target, part, mixture, use_reentrant=False
-        )
-        for source, target, part in zip(
-            source_S.split(_CHUNK_TOKENS),
-            targets,
-            [None] * len(targets) if said is None else said.split(_CHUNK_TOKENS),
-            strict=True,
-        )
-    ]
-    divergence, label, right = zip(*chunks, strict=True)
-    return torch.cat(divergence), torch.cat(label), torch.cat(right)
-
-
-def _chunk_losses(
-    head: nn.Module, hidden_SC: Tensor, target_S: Tensor, said: Said | None, mixture: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    logits_SV = head(hidden_SC).float()
-    label_S = F.cross_entropy(logits_SV, target_S, reduction="none")
-    # amax, for argmax over a vocabulary is slow on the CPU.
-    right_S = logits_SV.gather(-1, target_S[:, None])[:, 0] == logits_SV.amax(-1)
-    if said is None:
-        return torch.zeros_like(label_S), label_S, right_S
-    student_SO, teacher_SO = said.outcomes(logits_SV)
-    return token_divergence(student_SO, teacher_SO, beta=mixture), label_S, right_S
-
-
-@torch.no_grad()
-def divergences_hear(
-    model: Any, lessons: Sequence[Lesson], teacher: AnyTeacher, config: DistillConfig
-) -> list[tuple[float, int]]:
-    """(divergence from the teacher, nats, summed over its learnt tokens; how many) a lesson."""
-    training = model.training
-    model.eval()
-    heard: dict[int, tuple[float, int]] = {}
-    for row in pack([lesson.group for lesson in lessons], config.budget_tokens):
-        own = [lessons[index] for index in row.indices]
-        found_S, _, _ = row_losses(model, row, own, teacher.row_said(row, own), config.mixture)
-        sizes = [lesson.taught_tokens for lesson in own]
-        for index, part in zip(row.indices, found_S.double().cpu().split(sizes), strict=True):
-            heard[index] = (float(part.sum()), len(part))
-    model.train(training)
-    return [heard[index] for index in range(len(lessons))]
-
-
-def divergences_compare(
-    before: Sequence[tuple[float, int]],
-    after: Sequence[tuple[float, int]],
-    config: DistillConfig,
-) -> dict[str, Any]:
-    """Before and after on the same lessons: nats per token, and their difference with its 95 %
-    bootstrap interval over lessons, each compared with itself."""
-    pairs = list(zip(before, after, strict=True))
-    parts = [(new - old, float(tokens)) for (old, tokens), (new, _) in pairs]
-    difference = bootstrap_ratio(parts, samples=config.bootstrap_samples, seed=config.seed)
-    return {
-        "divergence_before": _mean(before),
-        "divergence_after": _mean(after),
-        "divergence_difference": asdict(difference),
-    }
-
-
-def _mean(heard: Sequence[tuple[float, int]]) -> float:
-    return sum(nats for nats, _ in heard) / sum(tokens for _, tokens in heard)
 
 
 # ── the loop ─────────────────────────────────────────────────────────────────────────────────────
@@ -362,7 +276,7 @@ class DistillWatch:
         self._watch.begin(run, config, model)
         self._before = {name: self._hear(name, config, model) for name in self._seen}
         if "validation" in self._before:
-            run.metric(0, {"validation_divergence": _mean(self._before["validation"])})
+            run.metric(0, {"validation_divergence": divergence_mean(self._before["validation"])})
 
     def look(self, run: RunDir, step: int, steps: int, config: DistillConfig, model: Any) -> None:
         """After a step: what is due then. Steps count from 1."""
@@ -370,7 +284,7 @@ class DistillWatch:
         every = config.evaluate_every_steps
         if "validation" in self._seen and every and step % every == 0 and step < steps:
             heard = self._hear("validation", config, model)
-            run.metric(step, {"validation_divergence": _mean(heard)})
+            run.metric(step, {"validation_divergence": divergence_mean(heard)})
 
     def end(self, run: RunDir, steps: int, config: DistillConfig, model: Any) -> dict[str, Any]:
         """Each split before and after training."""
@@ -378,7 +292,7 @@ class DistillWatch:
         for name in self._seen:
             after = self._hear(name, config, model)
             if name == "validation":
-                run.metric(steps, {"validation_divergence": _mean(after)})
+                run.metric(steps, {"validation_divergence": divergence_mean(after)})
             found[name] |= divergences_compare(self._before[name], after, config)
         return found
 

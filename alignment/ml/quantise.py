@@ -28,8 +28,8 @@ from alignment.intervals import bootstrap_interval, bootstrap_ratio
 from alignment.ml.configs import DistillConfig, QuantiseConfig
 from alignment.ml.conversations import Lesson, conversations_read, lessons_make
 from alignment.ml.data import RankedGroup, rankings_load
-from alignment.ml.distill import divergences_hear
 from alignment.ml.shared_prefix import answer_logprobs, attach, pack
+from alignment.ml.student import divergences_hear
 from alignment.ml.teacher import Teacher, vocabulary_check
 from alignment.ml.validation import Heard, conversations_hear
 from modelhub.ml.adapter import ModelInput

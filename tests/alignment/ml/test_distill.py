@@ -11,6 +11,7 @@ from alignment.ml import distill, sft, teacher
 from alignment.ml.configs import DistillConfig
 from alignment.ml.conversations import lessons_make
 from alignment.ml.shared_prefix import attach, pack
+from alignment.ml.student import row_losses
 from annotation.splits import group_hash, split_of
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
@@ -106,7 +107,7 @@ def test_packed_conversations_have_the_divergence_of_each_alone(tmp_path, master
     for row in rows:
         of_row = [lessons[index] for index in row.indices]
         said = asked.row_said(row, of_row)
-        divergence_S, label_S, _ = distill.row_losses(own, row, of_row, said, config.mixture)
+        divergence_S, label_S, _ = row_losses(own, row, of_row, said, config.mixture)
         found += divergence_S.sum().item()
         found_labels += label_S.sum().item()
     assert found_labels == pytest.approx(labels, rel=1e-5)

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
-from alignment.ml import kto
+from alignment.ml import kto, kto_loss
 from alignment.ml.configs import KtoConfig
 from alignment.ml.preference import logprobs_of
 from alignment.ml.shared_prefix import Group, attach
@@ -82,7 +82,7 @@ def kto_run(folder, base, ratings=(), rankings=(), **config):
 
 def test_losses_have_the_values_worked_by_hand():
     # β (r − z0) = 0.5 · (3 − 1) = 1, and σ(−1) = 0.268941; β (z0 − r) = 0.5 · (1 − 3) = −1.
-    losses = kto.kto_losses(
+    losses = kto_loss.kto_losses(
         torch.tensor([3.0, 3.0, 1.0]),
         torch.tensor([True, False, False]),
         1.0,
@@ -92,21 +92,21 @@ def test_losses_have_the_values_worked_by_hand():
     )
     assert losses.tolist() == pytest.approx([2 * 0.268941, 3 * 0.731059, 1.5], abs=1e-5)
     with pytest.raises(ValueError, match="2 log ratios"):
-        kto.kto_losses(torch.zeros(2), torch.ones(1, dtype=torch.bool), 0.0, beta=1.0)
+        kto_loss.kto_losses(torch.zeros(2), torch.ones(1, dtype=torch.bool), 0.0, beta=1.0)
 
 
 def test_the_loss_of_an_answer_far_above_the_point_still_has_a_gradient():
     ratios = torch.tensor([400.0], requires_grad=True)
-    loss = kto.kto_losses(ratios, torch.tensor([True]), 0.0, beta=0.1)
+    loss = kto_loss.kto_losses(ratios, torch.tensor([True]), 0.0, beta=0.1)
     loss.sum().backward()
     assert loss.item() == pytest.approx(math.exp(-40), rel=1e-3)
     assert ratios.grad.item() == pytest.approx(-0.1 * math.exp(-40), rel=1e-3)
 
 
 def test_the_reference_point_is_the_mean_ratio_and_never_below_the_reference():
-    assert kto.reference_point([[1.0, 2.0], [6.0]], [[0.0, 0.0], [0.0]]) == pytest.approx(3.0)
-    assert kto.reference_point([[-1.0]], [[0.0]]) == 0.0
-    assert kto.reference_point([], []) == 0.0
+    assert kto_loss.reference_point([[1.0, 2.0], [6.0]], [[0.0, 0.0], [0.0]]) == pytest.approx(3.0)
+    assert kto_loss.reference_point([[-1.0]], [[0.0]]) == 0.0
+    assert kto_loss.reference_point([], []) == 0.0
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -149,7 +149,7 @@ def test_losses_and_reference_point_are_those_of_trl(base, tmp_path, swapped):
         tuple(logprobs_of(model, asked, config, processes) for asked in (own, apart))
         for model in (policy, plain)
     ]
-    found = kto.groups_see(*seen, groups, config)
+    found = kto_loss.groups_see(*seen, groups, config)
     assert found.z0 == pytest.approx(their_kl, rel=1e-3)
     assert (found.z0 > 0.01) is not swapped
     assert found.described()["loss"] == pytest.approx(theirs, rel=1e-4)
