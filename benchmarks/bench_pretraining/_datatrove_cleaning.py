@@ -3,11 +3,14 @@
     PYTHON _datatrove_cleaning.py ROWS.jsonl FOLDER TOKENIZER.json WORKERS
 
 Filters, MinHash in its four stages, tokens. One JSON line on standard output: seconds of each
-stage, ids that the filters kept, and how many documents were left by MinHash.
+stage by the clock and of the processor, ids that the filters kept, and how many documents were left
+by MinHash. Its processes are forked, not its default's fork server: they start faster, having
+everything imported, and what they used of the processor can be counted.
 """
 
 import gzip
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,16 +39,22 @@ BUCKETS, HASHES = 14, 8
 def main(rows: str, folder: str, tokenizer: str, workers: int) -> None:
     out = Path(folder)
     seconds: dict[str, float] = {}
+    cpu_s: dict[str, float] = {}
     runs = 0
 
     def run(name: str, steps: list, tasks: int = workers) -> None:
         nonlocal runs
         runs += 1  # a folder of logs each: what it says is done is not done again
-        started = time.perf_counter()
+        started, cpu_started = time.perf_counter(), sum(os.times()[:4])
         LocalPipelineExecutor(
-            steps, tasks=tasks, workers=workers, logging_dir=str(out / "logs" / str(runs))
+            steps,
+            tasks=tasks,
+            workers=workers,
+            logging_dir=str(out / "logs" / str(runs)),
+            start_method="fork",
         ).run()
         seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - started
+        cpu_s[name] = cpu_s.get(name, 0.0) + sum(os.times()[:4]) - cpu_started
 
     source = Path(rows)
     run(
@@ -83,6 +92,7 @@ def main(rows: str, folder: str, tokenizer: str, workers: int) -> None:
         json.dumps(
             {
                 "seconds": seconds,
+                "cpu_s": cpu_s,
                 "kept": sorted(_ids(out / "filtered")),
                 "left": sum(1 for _ in _ids(out / "left")),
             }

@@ -42,8 +42,8 @@ from modelhub.ml.corpora.signals import (
     VERSION,
     VERSION_KEY,
     c4_lines,
-    signals_measure,
     signals_schema,
+    texts_measure,
 )
 from modelhub.ml.corpora.verdicts import language_mask, rule_masks
 from modelhub.ml.corpora.workers import chunks_map, workers_given
@@ -341,15 +341,21 @@ def documents_finish(
 
     What is changed is measured again. Runs in a process of its own.
     """
-    found = []
+    changed: list[tuple[str, list[str]]] = []
     for document, signals in chunk:
         spans = [pii.Span(**span) for span in signals["pii"]] if config.scrub_pii else []
         text = pii.pii_scrub(document.text, spans) if spans else document.text
         if config.drop_c4_lines:
             text = "\n".join(c4_lines(text)[0])
+        changed.append((text, [span.kind for span in spans]))
+    pairs = list(zip(chunk, changed, strict=True))
+    anew = [text for (document, _), (text, _) in pairs if text != document.text]
+    measured = iter(texts_measure(anew))
+    found = []
+    for (document, signals), (text, kinds) in pairs:
         if text != document.text:
-            document, signals = replace(document, text=text), signals_measure(text)
-        found.append((document, signals, [span.kind for span in spans]))
+            document, signals = replace(document, text=text), next(measured)
+        found.append((document, signals, kinds))
     return found
 
 

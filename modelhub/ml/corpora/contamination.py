@@ -18,7 +18,7 @@ import numpy as np
 from modelhub.ml.corpora import words
 from modelhub.ml.corpora.documents import documents_read
 from modelhub.ml.corpora.duplicates import content_hashes
-from modelhub.ml.corpora.signals import grams_hash
+from modelhub.ml.corpora.grams import grams_hash
 from modelhub.ml.records import lines_read
 
 _CHINESE_SHARE = 0.5

@@ -9,6 +9,8 @@ one of B bands agree (H = B·R), which finds a pair of similarity s with probabi
 Shapes: N texts, H hashes.
 """
 
+import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,7 +18,7 @@ import rensa
 import xxhash
 
 from modelhub.ml.corpora import words
-from modelhub.ml.corpora.signals import grams_hash, hashes_of
+from modelhub.ml.corpora.grams import grams_hash, hashes_of
 
 _COMPARED_PAIRS = 1 << 16  # at a time: their signatures are in memory
 
@@ -28,9 +30,12 @@ def exact_hash(text: str) -> bytes:
 
 def content_hashes(text: str) -> np.ndarray:
     """The hash of each word of a text in lower case, marks left out."""
-    found = [word for word in words.words_split(text.casefold()) if words.is_word(word)]
-    places = {word: place for place, word in enumerate(dict.fromkeys(found))}
-    return hashes_of(places)[np.fromiter(map(places.__getitem__, found), np.int64, len(found))]
+    found = words.words_split(text.casefold())
+    # Each different one is looked at and hashed once.
+    numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    ids = np.fromiter(map(numbers.__getitem__, found), np.int64, len(found))
+    is_word = np.fromiter(map(words.is_word, numbers), bool, len(numbers))
+    return hashes_of(numbers)[ids[is_word[ids]]]
 
 
 def signatures_make(

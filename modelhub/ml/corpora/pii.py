@@ -8,7 +8,7 @@ real date and check digit (GB 11643), an IP address only if it is a public one: 
 
 import ipaddress
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -49,31 +49,48 @@ _PHONE = re.compile(
     r"|\(\d{3}\) ?\d{3}-\d{4}|\d{3}-\d{3}-\d{4})(?![\w-]|\.\d)",
     re.ASCII,
 )
-_DIGITS = re.compile(r"\d{3}", re.ASCII)
+# What a line holds that may hold one, and few lines do: patterns are tried on those alone.
+_AT = re.compile("@")
 _DIGIT_DOT = re.compile(r"\d\.\d", re.ASCII)
+_COLONS = re.compile(r"::|:[0-9A-Fa-f]{1,4}:", re.ASCII)
+_SEVEN_DIGITS = re.compile(r"\d(?:[ ().-]{0,3}\d){6}", re.ASCII)
 
 
 def pii_find(text: str) -> list[Span]:
     """The spans in order; where two overlap the longer stays."""
     found: list[Span] = []
 
-    def look(kind: str, pattern: re.Pattern[str], is_one: Callable[[str], bool]) -> None:
+    def look(
+        kind: str, pattern: re.Pattern[str], sign: re.Pattern[str], is_one: Callable[[str], bool]
+    ) -> None:
         found.extend(
-            Span(kind, *match.span()) for match in pattern.finditer(text) if is_one(match[0])
+            Span(kind, *match.span())
+            for start, end in _lines_holding(sign, text)
+            for match in pattern.finditer(text, start, end)
+            if is_one(match[0])
         )
 
-    # Most texts hold none: a look for one character spares a pattern.
     if "@" in text:
-        look("email", _EMAIL, _always)
-    if _DIGIT_DOT.search(text):
-        look("ip", _IPV4, _is_public_ip)
-    if "::" in text or text.count(":") >= 7:
-        look("ip", _IPV6, _is_public_ip)
-    if _DIGITS.search(text):
-        look("chinese_id", _CHINESE_ID, _is_chinese_id)
-        look("chinese_mobile", _CHINESE_MOBILE, _always)
-        look("phone", _PHONE, _always)
+        look("email", _EMAIL, _AT, _always)
+    look("ip", _IPV4, _DIGIT_DOT, _is_public_ip)
+    if ":" in text:
+        look("ip", _IPV6, _COLONS, _is_public_ip)
+    if _SEVEN_DIGITS.search(text):
+        look("chinese_id", _CHINESE_ID, _SEVEN_DIGITS, _is_chinese_id)
+        look("chinese_mobile", _CHINESE_MOBILE, _SEVEN_DIGITS, _always)
+        look("phone", _PHONE, _SEVEN_DIGITS, _always)
     return _without_overlaps(found) if len(found) > 1 else found
+
+
+def _lines_holding(sign: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
+    """(start, end) of each line with the sign in it."""
+    end = 0
+    while match := sign.search(text, end):
+        start = text.rfind("\n", 0, match.start()) + 1
+        end = text.find("\n", match.end())
+        if end < 0:
+            end = len(text)
+        yield start, end
 
 
 def pii_scrub(text: str, spans: Sequence[Span]) -> str:

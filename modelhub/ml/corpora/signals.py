@@ -1,32 +1,35 @@
-"""Everything the rules ask of a text, measured in one pass: one number a signal, kept beside it.
+"""Everything the rules ask of texts, measured in one pass: one number a signal, kept beside each.
 
-The words are split once and hashed once; n-grams are then sums of hashes, so that the six lengths
-of table A1 cost six sorts. Stored, a threshold is a query: what it would drop is seen before it is
-decided. The numbers are datatrove's (Gopher, C4, FineWeb filters of 0.10) but for the splitter.
+The words of a text are split once and numbered once a chunk of texts; what repeats among them is
+counted for the whole chunk together (grams.py). Stored, a threshold is a query: what it would drop
+is seen before it is decided. The numbers are datatrove's (Gopher, C4, FineWeb filters of 0.10) but
+for the splitter.
 
-Shapes: W words of a document, U different ones.
+Shapes: D texts of a chunk, W words of all of them, U different ones.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 import typing
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import xxhash
 
 from modelhub.ml.corpora import pii, words
 from modelhub.ml.corpora.documents import Document
+from modelhub.ml.corpora.grams import TextWords, repetition_measure
 from modelhub.ml.corpora.rules import CHINESE
 
 if typing.TYPE_CHECKING:
     import pyarrow as pa
 
-VERSION = f"signals-1 {words.VERSION} {pii.VERSION}"
+VERSION = f"signals-2 {words.VERSION} {pii.VERSION}"
 VERSION_KEY = b"rondo signals"
 
 _COUNTS = ("characters", "bytes", "words", "stop_words", "sentences", "lorem_ipsum")
@@ -74,9 +77,9 @@ _POLICY = (
 )
 _LONG_WORD = re.compile(r"\S{1001}")
 _SHORT_LINE, _SHORT_LINE_CHINESE = 30, 12  # characters: FineWeb's, and as much said in Chinese
-_LANGUAGE_CHARACTERS = 500
+_LANGUAGE_CHARACTERS, _LANGUAGE_CHARACTERS_FIRST = 500, 160
+_LANGUAGE_SURE = 0.9
 _HAN_CHINESE = 0.6  # a text of so many Chinese characters and no kana is Chinese
-_MIX = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing of a 64-bit hash
 
 
 def signals_measure(text: str) -> dict[str, Any]:
@@ -84,23 +87,39 @@ def signals_measure(text: str) -> dict[str, Any]:
 
     Shares are from 0 to 1 of what their name says; `word_length` is in characters.
     """
-    found: dict[str, Any] = dict.fromkeys(NUMBERS, 0.0)
-    found |= dict.fromkeys(COUNTS, 0)
-    found |= {"language": "", "pii": []}
-    if not text.strip():
-        return found
-    found |= _language_signals(text)
-    is_chinese = found["language"] == CHINESE
-    words_W = words.words_split(text)
-    found |= _word_signals(text, words_W, is_chinese)
-    found |= _line_signals(text, len(words_W), is_chinese)
-    found |= _c4_signals(text)
-    spans = pii.pii_find(text)
-    found["pii"] = [asdict(span) for span in spans]
-    for span in spans:
-        found[f"pii_{span.kind}"] += 1
-    found["characters"], found["bytes"] = len(text), len(text.encode())
+    return texts_measure([text])[0]
+
+
+def texts_measure(texts: Sequence[str]) -> list[dict[str, Any]]:
+    """`signals_measure` of each text, for less than one by one."""
+    found = [_nothing() for _ in texts]
+    solid = [(text, one) for text, one in zip(texts, found, strict=True) if text.strip()]
+    words_D = [words.words_split(text) for text, _ in solid]
+    for (text, one), words_W, measured in zip(
+        solid, words_D, _word_signals([text for text, _ in solid], words_D), strict=True
+    ):
+        one |= _language_signals(text)
+        one |= measured
+        is_chinese = one["language"] == CHINESE
+        stops = _CHINESE_STOPS if is_chinese else _ENGLISH_STOPS
+        one["stop_words"] = len(stops.intersection(words_W))
+        one |= _line_signals(text, len(words_W), is_chinese)
+        one |= _c4_signals(text)
+        spans = pii.pii_find(text)
+        one["pii"] = [asdict(span) for span in spans]
+        for span in spans:
+            one[f"pii_{span.kind}"] += 1
+        one["characters"], one["bytes"] = len(text), len(text.encode())
     return found
+
+
+def _nothing() -> dict[str, Any]:
+    return {
+        **dict.fromkeys(NUMBERS, 0.0),
+        **dict.fromkeys(COUNTS, 0),
+        "language": "",
+        "pii": [],
+    }
 
 
 def _language_signals(text: str) -> dict[str, Any]:
@@ -113,16 +132,23 @@ def _language_signals(text: str) -> dict[str, Any]:
 
 
 def language_identify(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability) by fastText's lid.176, of the text's first 500 characters.
+    """(ISO 639 code, probability) by fastText's lid.176, of the text's first 160 characters, or 500
+    where those leave it in doubt.
 
     Written Chinese of any kind is "zh".
     """
     start = " ".join(text[: 2 * _LANGUAGE_CHARACTERS].split())[:_LANGUAGE_CHARACTERS]
     if not start:
         return "", 0.0
+    code, score = _detected(start[:_LANGUAGE_CHARACTERS_FIRST])
+    if score < _LANGUAGE_SURE and len(start) > _LANGUAGE_CHARACTERS_FIRST:
+        code, score = _detected(start)
+    return (CHINESE if code in ("zh", "wuu", "yue") else code), score
+
+
+def _detected(start: str) -> tuple[str, float]:
     (first, *_) = _detector().detect(start, model="lite", k=1)
-    code = str(first["lang"]).lower()
-    return (CHINESE if code in ("zh", "wuu", "yue") else code), min(1.0, float(first["score"]))
+    return str(first["lang"]).lower(), min(1.0, float(first["score"]))
 
 
 @functools.cache
@@ -133,95 +159,38 @@ def _detector() -> Any:
     return LangDetector(LangDetectConfig(max_input_length=_LANGUAGE_CHARACTERS, model="lite"))
 
 
-def _word_signals(text: str, words_W: Sequence[str], is_chinese: bool) -> dict[str, float]:
-    count = len(words_W)
-    # Each different word is looked at once.
-    places = {word: place for place, word in enumerate(dict.fromkeys(words_W))}
-    ids_W = np.fromiter(map(places.__getitem__, words_W), np.int64, count)
-    lengths_U = np.fromiter(map(len, places), np.int64, len(places))
-    is_word_U = np.fromiter(map(words.is_word, places), bool, len(places))
-    has_letter_U = np.fromiter(map(_has_letter, places), bool, len(places))
-    lengths_W, is_word_W = lengths_U[ids_W], is_word_U[ids_W]
-    number = int(is_word_W.sum())
-    stops = _CHINESE_STOPS if is_chinese else _ENGLISH_STOPS
-    found = {
-        "words": number,
-        "word_length": float(lengths_W[is_word_W].mean()) if number else 0.0,
-        "hashes": text.count("#") / count,
-        "ellipses": (text.count("...") + text.count("…")) / count,
-        "alphabetic_words": float(has_letter_U[ids_W].mean()),
-        "stop_words": len(stops.intersection(places)),
+def _word_signals(texts: Sequence[str], words_D: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+    """What words say, each text's. No text is without a word."""
+    if not texts:
+        return []
+    counts_D = np.fromiter(map(len, words_D), np.int64, len(words_D))
+    ends_D = np.cumsum(counts_D)
+    starts_D = ends_D - counts_D
+    # Each different word of the chunk is looked at once.
+    numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
+    every = itertools.chain.from_iterable(words_D)
+    ids_W = np.fromiter(map(numbers.__getitem__, every), np.int64, int(ends_D[-1]))
+    lengths_W = np.fromiter(map(len, numbers), np.int64, len(numbers))[ids_W]
+    is_word_W = np.fromiter(map(words.is_word, numbers), bool, len(numbers))[ids_W]
+    has_letter_W = np.fromiter(map(_has_letter, numbers), bool, len(numbers))[ids_W]
+    number_D = np.add.reduceat(is_word_W, starts_D, dtype=np.int64)
+    characters_D = np.add.reduceat(lengths_W * is_word_W, starts_D)
+    lengths_D = np.fromiter(map(len, texts), np.int64, len(texts))
+    repetition = repetition_measure(TextWords(ids_W=ids_W, lengths_W=lengths_W, ends_D=ends_D))
+    columns = {
+        "words": number_D,
+        "word_length": characters_D / np.maximum(1, number_D),
+        "hashes": np.array([text.count("#") for text in texts]) / counts_D,
+        "ellipses": np.array([text.count("...") + text.count("…") for text in texts]) / counts_D,
+        "alphabetic_words": np.add.reduceat(has_letter_W, starts_D, dtype=np.int64) / counts_D,
+        **{name: found_D / lengths_D for name, found_D in repetition.items()},
     }
-    hashes_W = hashes_of(places)[ids_W]
-    return found | _gram_signals(hashes_W, lengths_W, len(text))
+    rows = zip(*(column_D.tolist() for column_D in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
 def _has_letter(word: str) -> bool:
     return word.isalpha() or any(map(str.isalpha, word))
-
-
-def hashes_of(words_U: typing.Iterable[str]) -> np.ndarray:
-    """xxh3 of each word, 64 bits: the same in every process."""
-    return np.array([xxhash.xxh3_64_intdigest(word.encode()) for word in words_U], np.uint64)
-
-
-def grams_hash(hashes_W: np.ndarray, n: int) -> np.ndarray:
-    """The hash of each n words that follow one another, shape (W − n + 1,); empty for fewer."""
-    size = len(hashes_W) - n + 1
-    if size <= 0:
-        return np.empty(0, np.uint64)
-    grams = hashes_W[:size].copy()
-    for shift in range(1, n):
-        grams *= _MIX
-        grams ^= grams >> np.uint64(29)
-        grams += hashes_W[shift : shift + size]
-    return grams
-
-
-def _gram_signals(hashes_W: np.ndarray, lengths_W: np.ndarray, characters: int) -> dict[str, float]:
-    found = {}
-    ends = np.concatenate([[0], np.cumsum(lengths_W)])
-    for n in (2, 3, 4):
-        top = top_gram_characters(grams_hash(hashes_W, n), ends, n)
-        found[f"top_{n}_gram"] = top / characters
-    repeated = 1
-    for n in range(5, 11):
-        # Where no n words stand twice, no n + 1 do.
-        if repeated:
-            repeated = repeated_grams_characters(grams_hash(hashes_W, n), ends, n)
-        found[f"repeated_{n}_grams"] = repeated / characters
-    return found
-
-
-def top_gram_characters(grams: np.ndarray, ends: np.ndarray, n: int) -> int:
-    """Characters, the spaces between words with them, in every place of the commonest n-gram."""
-    if not len(grams):
-        return 0
-    _, firsts, counts = np.unique(grams, return_index=True, return_counts=True)
-    most = int(counts.max())
-    first = int(firsts[counts == most].min())  # of several as common, the one that came first
-    return int(ends[first + n] - ends[first] + n - 1) * most
-
-
-def repeated_grams_characters(grams: np.ndarray, ends: np.ndarray, n: int) -> int:
-    """Characters in n-grams that stood there before, none counted twice.
-
-    A repeated n-gram is passed over whole, as in datatrove, so what overlaps it neither counts nor
-    is remembered. Only n-grams that occur twice are walked in Python.
-    """
-    _, groups, counts = np.unique(grams, return_inverse=True, return_counts=True)
-    several = np.flatnonzero(counts[groups] > 1)
-    seen: set[int] = set()
-    characters, following = 0, 0
-    for place, group in zip(several.tolist(), groups[several].tolist(), strict=True):
-        if place < following:
-            continue
-        if group in seen:
-            characters += int(ends[place + n] - ends[place])
-            following = place + n
-        else:
-            seen.add(group)
-    return characters
 
 
 def _line_signals(text: str, count: int, is_chinese: bool) -> dict[str, float]:
@@ -280,8 +249,7 @@ def c4_lines(text: str) -> tuple[list[str], int]:
             line = _CITATION.sub("", line)
         if not line.endswith(_LINE_ENDS) or line.endswith("..."):
             continue
-        parts = len(line.split(None, 3))
-        if parts < 3 and (line.isascii() or len(words.words_split(line)) < 4):
+        if len(line.split(None, 3)) < 3 and (line.isascii() or _few_characters(line)):
             continue
         if len(line) > 1000 and _LONG_WORD.search(line) and line.isascii():
             continue
@@ -292,11 +260,15 @@ def c4_lines(text: str) -> tuple[list[str], int]:
     return kept, len(lines)
 
 
+def _few_characters(line: str) -> bool:
+    return sum(map(words.is_word, words.words_split(line))) < 3
+
+
 def documents_measure(documents: Sequence[Document]) -> list[tuple[Document, dict[str, Any]]]:
     """Each document with its signals; one whose language nobody has said has the one identified."""
     found = []
-    for document in documents:
-        measured = signals_measure(document.text)
+    signals = texts_measure([document.text for document in documents])
+    for document, measured in zip(documents, signals, strict=True):
         if not document.language:
             document = replace(document, language=measured["language"])
         found.append((document, measured))

@@ -1,26 +1,19 @@
-"""Signals against values worked out by hand; the greedy n-gram walk against datatrove's words."""
-
-import random
+"""Signals against values worked out by hand."""
 
 import pytest
 
 pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
-import numpy as np
-
 from modelhub.ml.corpora.signals import (
     NUMBERS,
-    grams_hash,
-    hashes_of,
-    repeated_grams_characters,
     signals_measure,
     signals_schema,
-    top_gram_characters,
+    texts_measure,
 )
 
 
 def test_word_signals_of_a_short_text() -> None:
-    """Seven words and two marks; letters in six; a # and an … in nine; be and the of stop words."""
+    """Seven words and three marks; letters in six; a # and an … in ten; be and the: stop words."""
     found = signals_measure("To be, or not the # 42 end…\n")
     assert found["words"] == 7
     assert found["word_length"] == pytest.approx((2 + 2 + 2 + 3 + 3 + 2 + 3) / 7)
@@ -71,39 +64,6 @@ def test_classical_verse_is_chinese() -> None:
     assert signals_measure("吾輩は猫である。名前はまだ無い。")["language"] == "ja"
 
 
-def datatrove_repeated(words: list[str], n: int) -> int:
-    """The walk that the thresholds were published for, as its description says."""
-    seen: set[tuple[str, ...]] = set()
-    characters, place = 0, 0
-    while place + n <= len(words):
-        gram = tuple(words[place : place + n])
-        if gram in seen:
-            characters += sum(map(len, gram))
-            place += n
-        else:
-            seen.add(gram)
-            place += 1
-    return characters
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_repeated_grams_are_those_of_the_plain_walk(seed: int) -> None:
-    chance = random.Random(seed)
-    words = [chance.choice(["a", "bb", "ccc"]) for _ in range(chance.randrange(0, 60))]
-    hashes = hashes_of(words)
-    ends = np.concatenate([[0], np.cumsum([len(word) for word in words], dtype=np.int64)])
-    for n in (2, 3, 5):
-        expected = datatrove_repeated(words, n)
-        assert repeated_grams_characters(grams_hash(hashes, n), ends, n) == expected
-
-
-def test_the_commonest_gram_counts_with_its_spaces() -> None:
-    words = ["a", "rose", "is", "a", "rose", "is", "a", "thorn"]
-    ends = np.concatenate([[0], np.cumsum([len(word) for word in words])])
-    grams = grams_hash(hashes_of(words), 2)
-    assert top_gram_characters(grams, ends, 2) == 2 * len("a rose")
-
-
 def test_an_empty_text_has_every_signal() -> None:
     found = signals_measure(" \n")
     assert all(found[name] == 0 for name in NUMBERS)
@@ -114,3 +74,15 @@ def test_spans_are_kept_beside_their_counts() -> None:
     found = signals_measure("Write to a@b.com or c@d.org.")
     assert found["pii_email"] == 2
     assert found["pii"][0] == {"kind": "email", "start": 9, "end": 16}
+
+
+def test_texts_together_have_the_signals_they_have_alone() -> None:
+    """One's repeats are no other's; an empty one among them shifts nothing."""
+    texts = [
+        "A rose is a rose is a rose. " * 3,
+        "",
+        "A rose is a rose is a rose.",
+        "话说天下大势，分久必合。合久必分。" * 2,
+        "word",
+    ]
+    assert texts_measure(texts) == [signals_measure(text) for text in texts]

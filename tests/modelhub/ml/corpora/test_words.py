@@ -6,8 +6,9 @@ from modelhub.ml.corpora.words import han_share, word_spans, words_split
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("I’m re-using v3.14, don't!", ["I’m", "re-using", "v3.14", ",", "don't", "!"]),
-        ("wait... what?!", ["wait", "...", "what", "?!"]),
+        ("I’m re-using v3.14!", ["I", "’m", "re", "-", "using", "v3.14", "!"]),
+        ("It's don't, l'eau", ["It", "'s", "don", "'t", ",", "l'eau"]),
+        ("wait... what?! ** -- ……", ["wait", "...", "what", "?", "!", "*", "*", "--", "……"]),
         ("三国演义, 第1回", ["三", "国", "演", "义", ",", "第", "1", "回"]),
         ("用PyTorch训练", ["用", "PyTorch", "训", "练"]),
         ("ภาษา", list("ภาษา")),
