@@ -13,9 +13,9 @@ packages, Markdown, reStructuredText) with the answers and dialogues of shared/d
 Gopher's, C4's and FineWeb's rules, drop C4's lines, find near-duplicates by 14 bands of 8 hashes
 over runs of five words, and encode with the same tokenizer. Ours also identifies the language,
 finds personal data and measures again what C4 has cut. Start-up and spawning count on both sides,
-from modules compiled to bytecode before. `ratio` is of the clock, `ratio_cpu` of the processor's seconds
-(a side's processes together), which another job on the machine changes little. `agreement` is the
-share of documents of which both say the same, before duplicates.
+from modules compiled to bytecode before. `ratio` is of the clock, `ratio_cpu` of the processor's
+seconds (a side's processes together), which another job on the machine changes little. `agreement`
+is the share of documents of which both say the same, before duplicates.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from modelhub.ml.manifest import manifest_write
+from benchmarks.runs import program_run
 
 PYTHON = Path(".venv-datatrove/bin/python")
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -150,23 +150,6 @@ def bytecode_write(folder: Path) -> None:
         subprocess.run([python, "-c", f"import {modules}"], check=True, stderr=subprocess.DEVNULL)
 
 
-def run_program(folder: Path, program: str, config: dict[str, Any], **inputs: Path) -> Path:
-    run = folder / program
-    run.mkdir()
-    given = {
-        role: {"path": str(path), "sha256": manifest_write(path)} for role, path in inputs.items()
-    }
-    (run / "config.json").write_text(
-        json.dumps({"program": program, "config": config, "inputs": given})
-    )
-    subprocess.run(
-        [sys.executable, "-m", f"modelhub.ml.corpora.{program}", str(run)],
-        check=True,
-        stdout=sys.stderr,
-    )
-    return run
-
-
 def ours(folder: Path, tokenizer: Path) -> tuple[Stages, set[str], int]:
     """(its stages, ids that the rules kept, documents left)."""
     from tokenizers import Tokenizer
@@ -176,11 +159,13 @@ def ours(folder: Path, tokenizer: Path) -> tuple[Stages, set[str], int]:
     stages = Stages()
     places = [str(path) for path in sorted(folder.glob("rows.*.jsonl"))]
     config = {"locations": places, "source": "docs", "workers": WORKERS}
-    corpus = run_program(folder, "import_corpus", config) / "outputs" / "corpus"
+    program_run(folder / "import", "import_corpus", config, {})
+    corpus = folder / "import" / "outputs" / "corpus"
     stages.over("signals")
 
     settings = {"workers": WORKERS, "drop_c4_lines": True, "scrub_pii": False}
-    run = run_program(folder, "clean_corpus", settings, corpus=corpus)
+    run = folder / "clean"
+    program_run(run, "clean_corpus", settings, {"corpus": corpus})
     stages.over("rules, duplicates")
 
     encoder = Tokenizer.from_file(str(tokenizer))

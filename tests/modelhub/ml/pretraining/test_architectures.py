@@ -14,6 +14,7 @@ from modelhub.ml.pretraining.architectures import (
     model_config,
     model_make,
     special_tokens,
+    token_losses,
 )
 from modelhub.ml.pretraining.architectures import _auto as auto_class
 from modelhub.ml.pretraining.configs import PretrainConfig
@@ -166,3 +167,20 @@ def test_a_tokenizer_without_an_end_of_text_is_refused():
 def test_a_recurrent_state_cannot_be_cut_at_documents():
     with pytest.raises(ConfigError, match="state runs on through a block"):
         PretrainConfig(architecture="rwkv", size="tiny")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_of_few_rows_at_a_time_are_those_of_all_at_once(dtype):
+    """300 rows: two parts of 128 and a rest. The gradients too, and an ignored row has none."""
+    torch.manual_seed(0)
+    logits_NV = (4 * torch.randn(300, 50)).to(dtype).requires_grad_()
+    targets_N = torch.randint(0, 50, (300,))
+    targets_N[[0, 130, 299]] = -100
+    loss_N = token_losses(logits_NV, targets_N)
+    (loss_N * torch.linspace(0.5, 1.5, 300)).sum().backward()
+    found, logits_NV.grad = logits_NV.grad, None
+    whole_N = torch.nn.functional.cross_entropy(logits_NV.float(), targets_N, reduction="none")
+    (whole_N * torch.linspace(0.5, 1.5, 300)).sum().backward()
+    assert torch.equal(loss_N, whole_N)
+    assert torch.equal(found, logits_NV.grad)
+    assert not found[130].any()
