@@ -19,7 +19,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -133,13 +132,21 @@ def server_start(command: list[str]) -> "subprocess.Popen[bytes]":
 
 
 def server_follow(server: "subprocess.Popen[bytes]", looked_after: Path, lease_s: float) -> int:
-    """Until the server has ended, or is ended because nobody looks after it: its exit status."""
+    """Until the server has ended, or is ended because nobody looks after it: its exit status.
+
+    Time is counted by this loop's own turns: a machine that sleeps, or whose clock is put forward,
+    leaves nobody alone.
+    """
+    seen_ns, alone_s = 0, 0.0
     while True:
         try:
             return server.wait(_POLL_S)
         except subprocess.TimeoutExpired:
-            pass
-        if time.time() - looked_after.stat().st_mtime > lease_s:
+            alone_s += _POLL_S
+        now_ns = looked_after.stat().st_mtime_ns
+        if now_ns != seen_ns:
+            seen_ns, alone_s = now_ns, 0.0
+        elif alone_s > lease_s:
             print(f"nobody has looked after this server for {lease_s:g} s: it ends", flush=True)
             return server_end(server)
 
