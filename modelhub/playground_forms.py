@@ -157,13 +157,19 @@ class PlaygroundForm(forms.Form):
     seed = forms.IntegerField(label=_("Seed"), min_value=0, max_value=2**31 - 1, initial=0)
 
     config: PlaygroundConfig
+    by_servers = forms.BooleanField(
+        label=_("Ask those that are served by their servers"),
+        required=False,
+        help_text=_("At once, without loading; greedy and drawn answers alone."),
+    )
+
     versions_chosen: list[ModelVersion]
 
     def __init__(self, *args: Any, versions: Sequence[ModelVersion], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._versions = {version.uid: version for version in versions}
+        self.offered = {version.uid: version for version in versions}
         self.fields["versions"].choices = [  # type: ignore[attr-defined]
-            (uid, _version_words(version)) for uid, version in self._versions.items()
+            (uid, _version_words(version)) for uid, version in self.offered.items()
         ]
         for way in WAYS:
             use = forms.BooleanField(label=way.label, required=False)
@@ -182,7 +188,7 @@ class PlaygroundForm(forms.Form):
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
-        chosen = [self._versions[uid] for uid in given.get("versions", ())]
+        chosen = [self.offered[uid] for uid in given.get("versions", ())]
         if len(chosen) > MOST_MODELS:
             self.add_error("versions", gettext("Choose %(most)s at most.") % {"most": MOST_MODELS})
         strategies = []
@@ -224,6 +230,7 @@ def playground_initial(
     initial: dict[str, Any] = {"versions": [version.uid for version in versions]}
     if config is None:
         return initial | {"use_greedy": True, "use_top_p": True}
+    initial["by_servers"] = any(config.servers)
     for name in ("layout", "prompt", "system", "few_shot", "max_tokens", "seed"):
         initial[name] = getattr(config, name)
     for strategy in config.strategies:

@@ -16,6 +16,7 @@ from modelhub.playground_forms import PlaygroundForm, playground_initial
 from modelhub.policy import hub_page
 from modelhub.selectors import playground as trials
 from modelhub.selectors.runs import run_get
+from modelhub.selectors.servers import servers_ready
 from modelhub.serializers import user_of
 from modelhub.services.playground import playground_trial_request
 
@@ -32,12 +33,16 @@ def playground(request: HttpRequest) -> HttpResponse:
         wanted = set(request.GET.getlist("version"))
         chosen = [one for one in versions if one.uid in wanted] or versions[:1]
         initial = playground_initial(config=None, versions=chosen)
+        initial["by_servers"] = request.GET.get("by") == "servers"
         return _page(request, PlaygroundForm(versions=versions, initial=initial))
     form = PlaygroundForm(request.POST, versions=versions)
     if form.is_valid():
         try:
             run = playground_trial_request(
-                config=form.config, versions=form.versions_chosen, requested_by=user_of(request)
+                config=form.config,
+                versions=form.versions_chosen,
+                requested_by=user_of(request),
+                by_servers=form.cleaned_data["by_servers"],
             )
         except ApplicationError as error:
             field = error.extra.get("field")
@@ -75,5 +80,6 @@ def _page(
     request: HttpRequest, form: PlaygroundForm, *, status: int = 200, **context: Any
 ) -> HttpResponse:
     history = Paginator(trials.trials_list(), TRIALS_SHOWN).get_page(request.GET.get("page"))
-    context |= {"form": form, "history": history}
+    is_served = bool(servers_ready(versions=form.offered.values()))
+    context |= {"form": form, "history": history, "is_served": is_served}
     return render(request, "modelhub/playground.html", context, status=status)

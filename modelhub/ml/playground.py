@@ -7,6 +7,8 @@ strategy is a cell. `trial.json` in the run directory holds every cell written s
 place a few times a second: a page follows it, and a run that was killed goes on with the first cell
 that is not whole. The last state of it is the run's result.
 
+A model that vLLM serves is asked there, by the same tokens, if the settings name its server.
+
 The prompt is read once for each model; every strategy goes on from a copy of its keys and values.
 Beside each token stand its probability in the model's own distribution (`p`), in the distribution
 the strategy drew from (`q`), and the same of the likeliest others.
@@ -15,11 +17,13 @@ Shapes: B beams or candidates, T tokens before the next, D hidden size, V vocabu
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import httpx
 import torch
 from torch import Tensor
 from transformers import (
@@ -50,6 +54,7 @@ from modelhub.ml.trials import FEW_SHOT, PlaygroundConfig, Strategy
 
 TRIAL_NAME = "trial.json"
 _TELL_EVERY_S = 0.25
+_SERVER_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 
 
 def main(run: RunDir) -> None:
@@ -69,7 +74,12 @@ def main(run: RunDir) -> None:
                 f"{name}: the prompt has {len(prompt_tokens)} tokens; with answers of "
                 f"{config.max_tokens} there is room for {room}"
             )
-        writer = Writer(given, tokenizer, config)
+        server = config.servers[place] if config.servers else ""
+        if server:
+            named = config.served_names[place]
+            writer: Writer = ServedWriter(server, named, given, tokenizer, config)
+        else:
+            writer = Writer(given, tokenizer, config)
         load_s = time.monotonic() - started
         print(f"{name} loaded in {load_s:.1f} s", flush=True)
         started = time.monotonic()
@@ -141,12 +151,7 @@ class Writer:
         model = model_input_load(given, dtype=config.dtype).to(self._device)
         self._virtual = virtual_cache(model)
         self._model = model.get_base_model() if hasattr(model, "peft_config") else model
-        eos = model_eos(given.whole)
-        if config.layout == "chat":
-            self._stop_ids = set(stop_ids(tokenizer, eos))
-        else:
-            own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-            self._stop_ids = {*own, *eos}
+        self._stop_ids = endings(given, tokenizer, config)
 
     @torch.inference_mode()
     def prompt_read(self, tokens: list[int]) -> Read:
@@ -316,6 +321,96 @@ class Writer:
         """A token by itself; by its place in the vocabulary where it is a part of a character."""
         text = str(self.tokenizer.decode([token])).replace("\0", "\ufffd")
         return f"#{token}" if "\ufffd" in text else text
+
+
+class ServedWriter(Writer):
+    """The same of a model that vLLM serves: given the same tokens, it answers by its own draws.
+
+    Servers tell probabilities in the model's own distribution alone: `q` is 0 throughout.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        name: str,
+        given: ModelInput,
+        tokenizer: Any,
+        config: PlaygroundConfig,
+    ) -> None:
+        self.tokenizer, self._config = tokenizer, config
+        self._server, self._name_there = server, name
+        self._stop_ids = endings(given, tokenizer, config)
+
+    def prompt_read(self, tokens: list[int]) -> Read:
+        return Read(tokens, DynamicCache(), torch.empty(0), torch.empty(0))
+
+    def write(self, read: Read, strategy: Strategy) -> Iterator[list[Token]]:
+        drawn = strategy.kind == "sample"
+        body = {
+            "model": self._name_there,
+            "prompt": read.tokens,
+            "max_tokens": self._config.max_tokens,
+            "seed": self._config.seed,
+            "temperature": strategy.temperature if drawn else 0.0,
+            "repetition_penalty": strategy.repetition_penalty,
+            "stop_token_ids": sorted(self._stop_ids),
+            "logprobs": self._config.alternatives,
+            "return_tokens_as_token_ids": True,
+            "stream": True,
+        }
+        if drawn:
+            body |= {"top_p": strategy.top_p, "min_p": strategy.min_p}
+            body |= {"top_k": strategy.top_k} if strategy.top_k else {}
+        written = list[Token]()
+        url = self._server.rstrip("/") + "/completions"
+        with (
+            httpx.Client(timeout=_SERVER_TIMEOUT, trust_env=False) as client,
+            client.stream("POST", url, json=body) as reply,
+        ):
+            if reply.status_code != 200:
+                said = f"{reply.status_code}: {reply.read()[:300].decode('utf-8', 'replace')}"
+                raise RefusedError(f"{self._name_there}: its server says {said}")
+            for line in reply.iter_lines():
+                data = line.removeprefix("data:").strip()
+                if not line.startswith("data:") or data == "[DONE]":
+                    continue
+                for token in served_tokens(json_strict(data.encode())):
+                    written.append(token)
+                    yield written
+                    if self._is_ended(written):
+                        return  # a stop word: the server goes on no further for nobody
+        if not written or not self._is_ended(written):
+            raise RuntimeError(f"{self._name_there}: its server broke off")
+
+
+def served_tokens(event: dict[str, Any]) -> list[Token]:
+    """The tokens of one event of a completion that streams, as vLLM names them: "token_id:17"."""
+    found = list[Token]()
+    for choice in event.get("choices") or ():
+        told = choice.get("logprobs") or {}
+        for name, nats, top in zip(
+            told.get("tokens") or (),
+            told.get("token_logprobs") or (),
+            told.get("top_logprobs") or (),
+            strict=True,
+        ):
+            likeliest = sorted(top.items(), key=lambda one: -one[1])
+            others = [(_served_id(one), _short(math.exp(logp)), 0.0) for one, logp in likeliest]
+            found.append(Token(_served_id(name), _short(math.exp(nats)), 0.0, others))
+    return found
+
+
+def _served_id(name: str) -> int:
+    return int(name.removeprefix("token_id:"))
+
+
+def endings(given: ModelInput, tokenizer: Any, config: PlaygroundConfig) -> set[int]:
+    """The tokens that end an answer."""
+    eos = model_eos(given.whole)
+    if config.layout == "chat":
+        return set(stop_ids(tokenizer, eos))
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return {*own, *eos}
 
 
 def logits_shaper(strategy: Strategy) -> Callable[[Tensor, Tensor], Tensor]:

@@ -122,6 +122,10 @@ class PlaygroundConfig:
     few_shot: str = "assistant"  # of "few_shot": the words around the prompt
     models: tuple[str, ...]  # what the inputs are called on the page
     strategies: tuple[dict[str, Any], ...]  # see Strategy
+    # Of a model that vLLM serves: its server's base URL and the name it is called by there; empty
+    # texts, or none at all, for models that are loaded here.
+    servers: tuple[str, ...] = ()
+    served_names: tuple[str, ...] = ()
     max_tokens: int = 64  # of an answer
     alternatives: int = 5  # likeliest tokens kept beside each one written
     seed: int = 0
@@ -142,7 +146,12 @@ class PlaygroundConfig:
         check(0 <= self.seed < 2**31, "seed", "0 to 2147483647")
         dtypes = ("float32", "bfloat16", "float16")
         check(self.dtype in dtypes, "dtype", ", ".join(dtypes))
-        _ = self.decodings
+        for field in ("servers", "served_names"):
+            named = len(getattr(self, field))
+            check(named in (0, len(self.models)), field, "one for each model, or none")
+        kinds = {one.kind for one in self.decodings}
+        drawn = not any(self.servers) or kinds <= {"greedy", "sample"}
+        check(drawn, "strategies", "greedy or sample: a server searches in no other way")
 
     @property
     def decodings(self) -> tuple[Strategy, ...]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import QuerySet
@@ -9,6 +10,7 @@ from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError
+from modelhub.ml.serve import HOST
 from modelhub.models import ModelVersion, Server
 
 SERVES = (
@@ -27,6 +29,17 @@ _LEAST_CACHE_BYTES = 64 << 20
 def served_name(version: ModelVersion) -> str:
     """The name that requests to a server call a version by."""
     return f"{version.model.name}@{version.number}"
+
+
+def server_address(server: Server) -> str:
+    """The base URL of a server's API, on its own machine."""
+    return f"http://{HOST}:{server.port}/v1"
+
+
+def servers_ready(*, versions: Iterable[ModelVersion]) -> list[Server]:
+    """The servers of these versions that answer now. One query."""
+    ready = Server.objects.filter(version__in=list(versions), status=Server.Status.READY)
+    return list(ready.filter(stop_asked_at=None))
 
 
 def servers_live() -> QuerySet[Server]:

@@ -12,11 +12,11 @@ from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.ml.serve import HOST
 from modelhub.models import Endpoint, Model, ModelVersion, Server
 from modelhub.selectors.servers import (
     SERVES,
     served_name,
+    server_address,
     server_cache_bytes,
     server_memory_bytes,
 )
@@ -115,7 +115,7 @@ def server_ready(*, server: Server) -> bool:
     if found.version.chat_template:
         found.endpoint = Endpoint.objects.create(
             name=_endpoint_name(found),
-            base_url=f"http://{HOST}:{found.port}/v1",
+            base_url=server_address(found),
             served_model=served_name(found.version),
             version=found.version,
         )

@@ -8,7 +8,7 @@ from django.urls import reverse
 
 from alignment.methods import METHODS
 from annotation.kind_forms import DialogueKindForm
-from modelhub.models import Endpoint, ModelVersion, Server
+from modelhub.models import Endpoint, ModelVersion, Run, Server
 from modelhub.selectors.garbage import versions_kept
 from modelhub.services.servers import (
     server_claim,
@@ -102,6 +102,32 @@ def test_a_served_version_is_an_endpoint_for_talks_and_for_a_judge(staff, versio
     server_end(server=server, error="It ended by itself.")
     assert not Endpoint.objects.exists()
     assert "It ended by itself." in page_of(staff, version)
+
+
+def trial_values(version: ModelVersion, **changed: object) -> dict[str, object]:
+    values = {"layout": "plain", "prompt": "One", "few_shot": "assistant", "max_tokens": 6}
+    values |= {"versions": [version.uid], "seed": 3, "use_greedy": "on"}
+    return {**values, **changed}
+
+
+def test_the_playground_asks_the_server_where_that_is_wanted(staff, version) -> None:
+    url = reverse("playground")
+    assert "by their servers" not in staff.get(url).content.decode()
+    make_ready(version)
+    page = staff.get(url, {"version": version.uid, "by": "servers"})
+    assert "by their servers" in page.content.decode()
+    assert page.context["form"]["by_servers"].value() is True
+    staff.post(url, trial_values(version, by_servers="on"))
+    run = Run.objects.get()
+    assert run.config["servers"] == ["http://127.0.0.1:4321/v1"]
+    assert run.config["served_names"] == ["smol@1"]
+    again = staff.get(reverse("playground_trial", args=[run.uid]))
+    assert again.context["form"]["by_servers"].value() is True
+    staff.post(url, trial_values(version))
+    assert Run.objects.first().config["servers"] == []
+    refused = staff.post(url, trial_values(version, by_servers="on", use_beam="on"))
+    assert refused.status_code == 422
+    assert "a server searches in no other way" in refused.content.decode()
 
 
 def test_an_endpoint_that_is_not_there_fills_in_nothing(staff, version) -> None:

@@ -1,8 +1,10 @@
 """vLLM's own server on a tiny model: what the stand-in of the other tests stands for."""
 
 import importlib.util
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,12 +16,15 @@ if importlib.util.find_spec("vllm") is None:
 from modelhub import storage
 from modelhub.endpoints import answer_stream
 from modelhub.keeper import Keeper
+from modelhub.ml.playground import main as playground
+from modelhub.ml.rundir import RunDir
 from modelhub.ml.serve import Served, server_command
 from modelhub.models import Endpoint, Server
 from modelhub.selectors.servers import PROCESS_BYTES
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.servers import server_request, server_stop
 from tests import builders
+from tests.modelhub.ml.runs import run_write
 from tests.modelhub.ml.test_adapter_directory import lora
 from tests.modelhub.test_keeper import processes_of
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
@@ -34,6 +39,22 @@ def memory_bytes(pid: int) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1]) << 10
     raise AssertionError(pid)
+
+
+def playground_cell(tmp_path: Path, endpoint: Endpoint) -> Any:
+    """What the playground makes of the same question, asked by the server."""
+    config = {
+        "prompt": "hello",
+        "models": ["tiny v1"],
+        "strategies": [{"kind": "greedy"}],
+        "max_tokens": 8,
+        "servers": [endpoint.base_url],
+        "served_names": [endpoint.served_model],
+    }
+    run = run_write(tmp_path / "run", "playground", config, model_0=tmp_path / "tiny")
+    playground(RunDir(run))
+    (cell,) = json.loads((run / "result.json").read_text())["result"]["cells"]
+    return cell
 
 
 def test_vllm_serves_a_version_and_leaves_nothing_behind(settings, tmp_path) -> None:
@@ -63,6 +84,12 @@ def test_vllm_serves_a_version_and_leaves_nothing_behind(settings, tmp_path) -> 
         (choice,) = reply.json()["choices"]
         assert "".join(words) == choice["message"]["content"]  # greedy, twice
         assert all(len(one["top_logprobs"]) == 3 for one in choice["logprobs"]["content"])
+        cell = playground_cell(tmp_path, endpoint)
+        assert cell["text"] == choice["message"]["content"]
+        assert 1 <= len(cell["tokens"]) <= 8 and cell["finish_reason"]
+        for token in cell["tokens"]:
+            # Greedy: the token written is the likeliest of those beside it.
+            assert token["p"] == max(p for _, p, _ in token["others"]) <= 1
         taken = sum(memory_bytes(pid) for pid in processes_of(server))
         print(f"{taken >> 20} MiB")
         assert PROCESS_BYTES / 2 < taken < server.memory_bytes
