@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
-from modelhub.ml.parallel import ALONE, Processes
+from modelhub.ml.parallel import ALONE, Processes, barrier, tensor_placed, tensor_whole
 from modelhub.ml.rundir import NotFinite, RunDir
 
+_TIMEOUT_S = 600.0  # for the first process to write the weights
 _KEPT = 3  # the best as of so many checkpoints: those that are there, and the one being written
 
 
@@ -28,11 +28,11 @@ class BestStep:
     def __init__(
         self, run: RunDir, weights: Sequence[Tensor], processes: Processes = ALONE
     ) -> None:
-        """weights: those that are trained, as they are whenever a step is seen. Of sharded ones
-        every process keeps its own share."""
+        """weights: those that are trained, as they are whenever a step is seen. They are kept
+        whole, so that a run goes on with another number of processes."""
         self._folder = run.path / "checkpoints" / "best"
         self._folder.mkdir(exist_ok=True)
-        self._weights, self._rank = weights, processes.rank
+        self._weights, self._processes = weights, processes
         self._kept: list[int] = []  # the best step as of the last checkpoints
         self.scores: list[tuple[int, float]] = []
 
@@ -44,24 +44,29 @@ class BestStep:
     def see(self, step: int, score: float) -> None:
         """Take note of a step's score, and of the weights if it is the best so far.
 
-        Raises NotFinite for a score that cannot be compared.
+        Every process calls it, with the same score. Raises NotFinite for one that is not finite.
         """
         if not math.isfinite(score):
             raise NotFinite(f"the score by which a step is chosen is {score} at step {step}")
         self.scores.append((step, score))
         if self.best[0] == step:
-            whole = {str(place): _local(one) for place, one in enumerate(self._weights)}
-            path = self._path(step)
-            written = path.with_suffix(".tmp")
-            save_file({name: one.cpu().contiguous() for name, one in whole.items()}, written)
-            written.replace(path)
+            whole = {
+                str(place): tensor_whole(one.detach()).cpu().contiguous()
+                for place, one in enumerate(self._weights)
+            }
+            if self._processes.rank == 0:
+                path = self._path(step)
+                written = path.with_suffix(".tmp")
+                save_file(whole, written)
+                written.replace(path)
+            barrier(timeout_s=_TIMEOUT_S)
 
     @torch.no_grad()
     def take(self) -> None:
         """Give the weights what they were at the best step."""
         saved = load_file(self._path(self.best[0]))
         for place, weight in enumerate(self._weights):
-            _local(weight).copy_(saved[str(place)])
+            weight.copy_(tensor_placed(saved[str(place)], weight))
 
     def state(self) -> dict[str, Any]:
         """As JSON values, for a checkpoint that is about to be written; weights that no checkpoint
@@ -69,7 +74,7 @@ class BestStep:
         if self.scores:
             self._kept = [*self._kept, self.best[0]][-_KEPT:]
         wanted = {self._path(step).name for step in self._kept}
-        for path in self._folder.glob(f"*-{self._rank}.safetensors"):
+        for path in self._folder.glob("step-*") if self._processes.rank == 0 else ():
             if path.name not in wanted:
                 path.unlink()
         return {"scores": [list(one) for one in self.scores], "kept": self._kept}
@@ -88,10 +93,4 @@ class BestStep:
         }
 
     def _path(self, step: int) -> Path:
-        return self._folder / f"step-{step:08d}-{self._rank}.safetensors"
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """What this process has of a tensor; the tensor's own memory."""
-    own = tensor.detach()
-    return own.to_local() if isinstance(own, DTensor) else own
+        return self._folder / f"step-{step:08d}.safetensors"

@@ -180,7 +180,10 @@ class RewardChoice:
         with torch.inference_mode():
             for row in pack(groups, self._config.budget_tokens):
                 scores += [score for own in self._scorer.scores(row) for score in own]
-        score = math.fsum(scores) / len(scores)
+        # The mean of the processes', which may differ in their last digits: all choose the same.
+        own = math.fsum(scores) / len(scores)
+        told = self._processes.sum({"score": own, "readers": 1.0})
+        score = told["score"] / told["readers"]
         self.best.see(step, score)
         run.metric(step, {"validation_reward": score})
         if self._processes.rank == 0:

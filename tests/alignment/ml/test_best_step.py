@@ -56,7 +56,7 @@ def test_only_what_a_checkpoint_may_ask_for_is_kept(run):
         seen(best, weight, step, step / 10)
         best.state()
     names = sorted(path.name for path in (run.path / "checkpoints" / "best").iterdir())
-    assert names == [f"step-{step:08d}-0.safetensors" for step in (5, 6, 7)]
+    assert names == [f"step-{step:08d}.safetensors" for step in (5, 6, 7)]
 
 
 def test_a_score_that_is_no_number_chooses_nothing(run):

@@ -24,9 +24,15 @@ pytestmark = [pytest.mark.ml, pytest.mark.slow]
 STEPS = {"prompts_per_step": 4, "minibatches": 2, "epochs": 2, "budget_tokens": 90}
 WHITE = {"whiten_scores": True, "whiten_rewards": True}  # over the whole step
 METHODS = {
-    "ppo": ("alignment.ml.ppo.__main__", {**PPO, **WHITE, "kl_coef": 0.1, "ema_decay": 0.5}),
+    "ppo": (
+        "alignment.ml.ppo.__main__",
+        {**PPO, **WHITE, "kl_coef": 0.1, "ema_decay": 0.5, "evaluate_every_steps": 1},
+    ),
     "rloo": ("alignment.ml.online.rloo", {**ONLINE, "normalize_advantages": True, "lora_rank": 4}),
-    "grpo": ("alignment.ml.online.grpo", {**ONLINE, "kl_coef": 0.1, "scale_rewards": "batch"}),
+    "grpo": (
+        "alignment.ml.online.grpo",
+        {**ONLINE, "kl_coef": 0.1, "scale_rewards": "batch", "evaluate_every_steps": 2},
+    ),
     "online_dpo": ("alignment.ml.online.dpo", ONLINE),
 }
 
@@ -39,7 +45,7 @@ def inputs(tmp_path_factory):
         "base": base,
         "reward": tiny_reward_write(folder / "reward", base, seed=3),
         "prompts": prompts_write(folder / "prompts", [f"p{number:02}" for number in range(6)]),
-        "evaluation_prompts": prompts_write(folder / "asked", ["e0", "e1", "e2"]),
+        "evaluation_prompts": prompts_write(folder / "asked", ["e0", "e1", "e2", "e3"]),
     }
 
 

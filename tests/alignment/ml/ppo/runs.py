@@ -28,8 +28,9 @@ def ppo_run(folder: Path, inputs: dict[str, Path], *, prompts: int = 8, **config
 
 def figures_of(run: Path) -> dict[int, dict[str, float]]:
     """The last figures of each step, those left out that depend on the clock."""
-    found = {}
+    found: dict[int, dict[str, float]] = {}
     for line in lines_of(run / "metrics.jsonl"):
         values = line["values"]
-        found[line["step"]] = {k: v for k, v in values.items() if not k.endswith("tokens_per_s")}
+        own = {k: v for k, v in values.items() if not k.endswith("tokens_per_s")}
+        found.setdefault(line["step"], {}).update(own)
     return found
