@@ -1,8 +1,10 @@
 """Forms of the hub's pages."""
 
+from pathlib import PurePath
 from typing import Any
 
 from django import forms
+from django.utils.text import slugify
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -53,7 +55,11 @@ class ImportModelForm(forms.Form):
     model = forms.SlugField(
         label=_("Name in the hub"),
         max_length=80,
-        help_text=_("Letters, digits, - and _. An existing name gets a new version."),
+        required=False,
+        help_text=_(
+            "Letters, digits, - and _. An existing name gets a new version; none given takes that "
+            "of the folder, file or package."
+        ),
     )
     role = forms.ChoiceField(
         label=_("Role"),
@@ -94,6 +100,10 @@ class ImportModelForm(forms.Form):
                 "packaged" if given.get("source") == PACKAGED else "location",
                 gettext("Say where it is."),
             )
+        is_packaged = given.get("source") == PACKAGED
+        name = given.get("model") or _name_of(given["packaged"] if is_packaged else location)
+        if location and not name and "model" not in self.errors:
+            self.add_error("model", gettext("Give it a name."))
         if self.errors:
             return given
         try:
@@ -101,13 +111,18 @@ class ImportModelForm(forms.Form):
                 source=str(source),
                 location=location,
                 revision=given["revision"],
-                model=given["model"],
+                model=name,
                 role=given["role"],
                 card=given["card"],
             )
         except ConfigError as error:
             raise forms.ValidationError(str(error)) from error
         return given
+
+
+def _name_of(what: str) -> str:
+    """A name for what is imported from a path, a hub id or a package, as the hub takes it."""
+    return slugify(PurePath(what).name.removesuffix(".gguf"))[:80]
 
 
 class CardForm(forms.Form):

@@ -302,6 +302,20 @@ def test_a_form_sent_twice_imports_once(staff, folder, eve):
 
 
 @pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"model": ""}, "smol"),
+        ({"model": "", "source": "hub", "location": "Organisation/Smol-LM.2"}, "smol-lm2"),
+        ({"model": "", "source": "gguf", "location": "smol/My Weights.gguf"}, "my-weights"),
+    ],
+)
+def test_without_a_name_it_has_that_of_what_is_imported(staff, folder, given, name):
+    (folder / "My Weights.gguf").write_bytes(b"GGUF")
+    staff.post(reverse("model_import"), {**import_form(staff), **given})
+    assert Run.objects.get().config["model"] == name
+
+
+@pytest.mark.parametrize(
     ("change", "shown"),
     [
         ({"location": "/etc"}, "is not there, or not below an import folder"),
