@@ -5,14 +5,16 @@
 
 Reads ../shared/data. The tokenizer is byte-level BPE of 8,192 tokens; a chapter is a document. The
 runs are those of the hub, in a folder that is kept (--folder): killed and started again on it, they
-go on. JSON lines on standard output: what
-each run says of itself, and what the model writes behind 话说天下大势.
+go on. Products are in whichever of bfloat16 and float32 this machine multiplies faster in. JSON
+lines on standard output: what each run says of itself, the seconds by the clock and of the
+processor that it took, and what the model writes behind 话说天下大势.
 """
 
 import argparse
 import gzip
 import json
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,7 @@ from transformers import PreTrainedTokenizerFast
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.pretraining.shards import MappedShards
+from modelhub.ml.pretraining.throughput import matmul_rate
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 NOVELS = {"三国演义": "sanguo", "西游记": "xiyouji", "红楼梦": "hongloumeng", "水浒传": "shuihu"}
@@ -74,6 +77,22 @@ def tokens_write(tokenizer: Any, texts: list[str], folder: Path) -> int:
     return int(ends[-1])
 
 
+def dtype_faster() -> str:
+    """The dtype whose products this processor computes faster, counted in seconds of its own."""
+    rates = {
+        name: matmul_rate(torch.device("cpu"), dtype, clock=time.process_time)
+        for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32))
+    }
+    print({name: f"{rate / 1e9:.0f} GFLOP/s" for name, rate in rates.items()}, file=sys.stderr)
+    return max(rates, key=lambda name: rates[name])
+
+
+def processor_s() -> float:
+    """Seconds of the processor that this process and those it ended have taken."""
+    parts = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(part.ru_utime + part.ru_stime for part in parts)
+
+
 def run(folder: Path, inputs: dict[str, Path], **config: Any) -> dict[str, Any]:
     folder.mkdir(exist_ok=True)
     described = {
@@ -106,14 +125,16 @@ def continuation(folder: Path, *, tokens: int = 60) -> str:
     return tokenizer.decode(written[0], skip_special_tokens=True)
 
 
-def told(name: str, result: dict[str, Any], seconds: float, text: str) -> str:
+def told(name: str, dtype: str, result: dict[str, Any], text: str, *, began: float) -> str:
     return json.dumps(
         {
             "run": name,
+            "dtype": dtype,
             "parameters": result["parameters"],
             "steps": result["steps"],
             "tokens": result["tokens"],
-            "seconds": round(seconds),
+            "seconds": round(time.monotonic() - began),
+            "processor_s": round(processor_s()),  # since the command began
             "tokens_per_s": round(result["tokens_per_s"]),
             "mfu": round(result["mfu"], 3),
             "validation": [
@@ -141,18 +162,19 @@ def main() -> None:
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="sanguo-"))
     folder.mkdir(exist_ok=True)
-    started = time.monotonic()
+    began = time.monotonic()
     texts = chapters_read("三国演义")
     tokenizer = tokenizer_make(texts, folder / "tokenizer")
     tokens = tokens_write(tokenizer, texts, folder / "tokens")
     characters = sum(map(len, texts))
     print(
         f"{len(texts)} chapters, {characters:,} characters, {tokens:,} tokens, "
-        f"{time.monotonic() - started:.0f} s",
+        f"{time.monotonic() - began:.0f} s",
         file=sys.stderr,
     )
     recipe = {
         "preset": "novel",
+        "dtype": dtype_faster(),
         "steps": asked.steps,
         "blocks_per_step": asked.blocks,
         "validation_blocks": 64,
@@ -161,19 +183,20 @@ def main() -> None:
         "sample_every_steps": 100,
         "sample_prompts": [BEGINNING],
     }
-    started = time.monotonic()
     inputs = {"tokenizer": folder / "tokenizer", "tokens": folder / "tokens"}
     result = run(folder / "run", inputs, **recipe)
     model = folder / "run" / "outputs" / "model"
-    print(told("三国演义", result, time.monotonic() - started, continuation(model)), flush=True)
+    print(told("三国演义", recipe["dtype"], result, continuation(model), began=began), flush=True)
     if asked.then:
+        began = time.monotonic()
         tokens_write(tokenizer, chapters_read(asked.then), folder / "then")
         inputs = {"base": model, "tokens": folder / "then", "replay": folder / "tokens"}
         more = {"steps": asked.then_steps, "lr": 3e-4, "warmup_steps": 10, "replay_share": 0.2}
-        started = time.monotonic()
         result = run(folder / "run-then", inputs, **{**recipe, **more})
         model = folder / "run-then" / "outputs" / "model"
-        print(told(asked.then, result, time.monotonic() - started, continuation(model)), flush=True)
+        print(
+            told(asked.then, recipe["dtype"], result, continuation(model), began=began), flush=True
+        )
 
 
 if __name__ == "__main__":

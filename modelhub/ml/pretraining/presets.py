@@ -76,6 +76,7 @@ SIZES: Mapping[str, Mapping[str, Size]] = {
     },
     "gpt2": {
         "tiny": Size(hidden=64, layers=2, heads=2),
+        "3m": Size(hidden=192, layers=4, heads=4),
         "9m": Size(hidden=288, layers=7, heads=6),
         # Radford et al. 2019, table 2.
         "124m": Size(hidden=768, layers=12, heads=12),
