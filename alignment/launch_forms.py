@@ -1,7 +1,7 @@
 """The form that launches a method, made from its configuration class and its inputs."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -13,7 +13,8 @@ from alignment.selectors.launches import input_choices
 from alignment.services.launches import Launch
 from modelhub.config_fields import ConfigField, config_fields
 from modelhub.ml.records import json_canonical, json_strict
-from modelhub.models import Endpoint, Run, uid_new
+from modelhub.models import Endpoint, Run, SavedMixture, uid_new
+from modelhub.selectors.mixtures import mixture_settings
 from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
@@ -95,7 +96,14 @@ class LaunchForm(forms.Form):
         help_text="No worker takes it: manage.py run_export writes its folder.",
     )
 
-    def __init__(self, *args: Any, method: Method, user: User, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        method: Method,
+        user: User,
+        mixture: SavedMixture | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.method = method
         if not method.registers:
@@ -104,7 +112,8 @@ class LaunchForm(forms.Form):
             for name in ("launcher", "processes", "strategy"):
                 del self.fields[name]
         for one in method.inputs:
-            self.fields[INPUT + one.role] = _input_field(one, user)
+            first = mixture_references(mixture) if mixture and one.role == "tokens" else ()
+            self.fields[INPUT + one.role] = _input_field(one, user, first)
         for setting in config_fields(method.config):
             self.fields[SETTING + setting.name] = _setting_field(setting)
 
@@ -149,8 +158,19 @@ class LaunchForm(forms.Form):
         self.add_error(field if field in self.fields else None, message)
 
 
-def launch_initial(*, method: Method, preset: str, run: Run | None) -> dict[str, Any]:
-    """What the form starts with: the defaults, a preset, or an earlier run's settings."""
+def mixture_references(mixture: SavedMixture) -> tuple[str, ...]:
+    """The token sets of a mixture as a launch names them, in the order of its shares."""
+    sources = mixture.sources.all()
+    return tuple(f"run/{one.output.run.uid}/{one.output.role}" for one in sources)
+
+
+def launch_initial(
+    *, method: Method, preset: str, run: Run | None, mixture: SavedMixture | None = None
+) -> dict[str, Any]:
+    """What the form starts with: the defaults, a preset, or an earlier run's settings.
+
+    A mixture brings its token sets and its shares, whatever else is chosen.
+    """
     settings = {
         one.name: one.default for one in config_fields(method.config) if not one.is_required
     }
@@ -167,6 +187,9 @@ def launch_initial(*, method: Method, preset: str, run: Run | None) -> dict[str,
             "processes": run.processes,
             "strategy": run.strategy,
         }
+    if mixture is not None:
+        settings |= mixture_settings(mixture=mixture)
+        initial[f"{INPUT}tokens"] = mixture_references(mixture)
     return initial | {SETTING + name: value for name, value in settings.items()}
 
 
@@ -191,8 +214,12 @@ def launch_given(*, method: Method, given: Mapping[str, str]) -> dict[str, Any]:
     return initial
 
 
-def _input_field(input: Input, user: User) -> forms.Field:
-    choices = input_choices(input=input, user=user)
+def _input_field(input: Input, user: User, first: Sequence[str]) -> forms.Field:
+    """`first`: what stands first among the choices; a browser sends what is chosen in their order,
+    and shares belong to token sets by their order."""
+    names = dict(input_choices(input=input, user=user))
+    choices = [(reference, names.pop(reference, reference)) for reference in first]
+    choices += names.items()
     kwargs: dict[str, Any] = {"label": input.title, "required": input.is_required}
     if not choices:
         kinds = ", ".join((*input.versions, *input.kinds))

@@ -10,7 +10,9 @@ from alignment.methods import FAMILIES, METHODS
 from alignment.services.launches import run_launch
 from modelhub import tasks
 from modelhub.errors import ApplicationError
+from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.policy import hub_page
+from modelhub.selectors.mixtures import mixture_get
 from modelhub.selectors.runs import run_get
 from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
@@ -43,9 +45,14 @@ def method_launch(request: HttpRequest, method: str) -> HttpResponse:
     if copied is not None and copied.program != found.name:
         copied = None
     preset = request.GET.get("preset", "")
-    initial = launch_initial(method=found, preset=preset, run=copied)
+    mixture = None
+    if found.config is PretrainConfig:
+        mixture = mixture_get(uid=request.GET.get("mixture", ""))
+    initial = launch_initial(method=found, preset=preset, run=copied, mixture=mixture)
     initial |= launch_given(method=found, given=request.GET.dict())
-    form = LaunchForm(request.POST or None, method=found, user=user, initial=initial)
+    form = LaunchForm(
+        request.POST or None, method=found, user=user, initial=initial, mixture=mixture
+    )
     if request.method == "POST" and form.is_valid():
         launch = form.launch()
 
@@ -61,5 +68,6 @@ def method_launch(request: HttpRequest, method: str) -> HttpResponse:
             tasks.ring_queued_runs.delay_on_commit()
             return redirect("run_detail", uid)
     context = {"method": found, "form": form, "preset": preset, "copied": copied}
+    context["mixture"] = mixture
     status = 422 if form.errors else 200
     return render(request, "alignment/method_launch.html", context, status=status)

@@ -253,6 +253,45 @@ def funnel_draw(before: int, steps: Sequence[tuple[str, int]]) -> list[FunnelSte
     return drawn
 
 
+@dataclass(frozen=True, kw_only=True)
+class StackPart:
+    """A part of a stack over a stretch of a run: its rectangle, whose it is, and its share."""
+
+    place: int  # of the source
+    share: float
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+def stacks_draw(
+    stretches: Sequence[tuple[float, Sequence[float]]], *, width: float = WIDTH
+) -> list[StackPart]:
+    """Scale stretches (length, shares that add up to 1), one behind the other, into `width` ×
+    HEIGHT; parts of nothing are left out."""
+    total = math.fsum(length for length, _ in stretches)
+    parts, x = [], 0.0
+    for length, shares in stretches:
+        own_width = width * length / total if total else 0.0
+        below = 0.0
+        for place, share in enumerate(shares):
+            if share > 0:
+                parts.append(
+                    StackPart(
+                        place=place,
+                        share=share,
+                        x=round(x, 2),
+                        y=round(HEIGHT * below, 2),
+                        width=round(own_width, 2),
+                        height=round(HEIGHT * share, 2),
+                    )
+                )
+            below += share
+        x += own_width
+    return parts
+
+
 def _fitted(label: str, width: float) -> str:
     """The label, cut to what stands in so much width."""
     room = max(2, int((width - _LABEL_GAP) / _CHARACTER))

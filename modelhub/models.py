@@ -376,6 +376,59 @@ class RuleSet(Identified):
         return f"{self.name}@{self.number}"
 
 
+class SavedMixture(Identified):
+    """Token sets, and what a pretraining run reads of each: numbered, never edited.
+
+    Its blends are the history of the shares over the run it was planned for.
+    """
+
+    name = models.SlugField(max_length=80)
+    number = models.PositiveIntegerField()
+    tokens = models.BigIntegerField(help_text="of the run it was planned for")
+    block_tokens = models.PositiveIntegerField()
+    blocks_per_step = models.PositiveIntegerField()
+    blends = models.JSONField(help_text="in order: first step, how shares were chosen, shares")
+    note = models.CharField(max_length=300, blank=True)
+    author = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"
+    )
+
+    class Meta:
+        ordering = ["name", "-number"]
+        constraints = [
+            models.UniqueConstraint(fields=["name", "number"], name="mixture_number_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.number}"
+
+    @property
+    def steps(self) -> int:
+        return self.tokens // (self.block_tokens * self.blocks_per_step)
+
+
+class MixtureSource(models.Model):
+    """A token set of a saved mixture, in the order of its shares."""
+
+    mixture = models.ForeignKey(SavedMixture, on_delete=models.CASCADE, related_name="sources")
+    place = models.PositiveSmallIntegerField()
+    name = models.CharField(max_length=200)
+    output = models.ForeignKey(RunOutput, on_delete=models.PROTECT, related_name="mixed_in")
+    epoch_cap = models.FloatField(default=0, help_text="times it is read at most; 0: no cap")
+    kind = models.CharField(
+        max_length=40, blank=True, help_text="what it stands for in a published table"
+    )
+
+    class Meta:
+        ordering = ["place"]
+        constraints = [
+            models.UniqueConstraint(fields=["mixture", "place"], name="mixture_place_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.mixture}"
+
+
 class IdempotentRequest(models.Model):
     """The reply once given under an Idempotency-Key, so that a retry changes nothing."""
 

@@ -2,7 +2,14 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import corpus_views, playground_views, server_views, sharing_views, views
+from modelhub import (
+    corpus_views,
+    mixture_views,
+    playground_views,
+    server_views,
+    sharing_views,
+    views,
+)
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", views.model_list, name="model_list"),
@@ -30,6 +37,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("corpora/<str:run_uid>/rules/", corpus_views.corpus_rules, name="corpus_rules"),
     path("corpora/<str:run_uid>/clean/", corpus_views.corpus_clean, name="corpus_clean"),
     path("corpora/<str:run_uid>/removed/", corpus_views.corpus_removed, name="corpus_removed"),
+    path("mixtures/", mixture_views.mixture_list, name="mixture_list"),
+    path("mixtures/plan/", mixture_views.mixture_plan, name="mixture_plan"),
+    path("mixtures/keep/", mixture_views.mixture_keep, name="mixture_keep"),
+    path("mixtures/<str:mixture_uid>/", mixture_views.mixture_detail, name="mixture_detail"),
     path("runs/", views.run_list, name="run_list"),
     path("compare/", views.run_compare, name="run_compare"),
     path("runs/<str:run_uid>/", views.run_detail, name="run_detail"),

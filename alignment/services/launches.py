@@ -17,8 +17,10 @@ from annotation.services.batches import prompts_store
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
+from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.versions import version_inputs
+from modelhub.services.mixtures import mixture_check
 from modelhub.services.runs import run_create, run_hand_out
 from modelhub.services.versions import (
     model_get_or_create,
@@ -60,6 +62,9 @@ def run_launch(*, launch: Launch, requested_by: User) -> Run:
         raise ApplicationError(f"{setting or method.title}: {reason}", {"field": field}) from error
     given = _inputs_resolve(method, launch.inputs, requested_by)
     _version_check(method, launch.model_name)
+    if isinstance(config, PretrainConfig) and config.mixture:
+        read = [one.artifact for role, one in given.items() if role.startswith("tokens_")]
+        mixture_check(config=config, artifacts=read)
     if launch.processes > 1 and not method.takes_processes:
         raise ApplicationError(f"{method.title} runs on one process.", {"field": "processes"})
     intent: dict[str, Any] = {}

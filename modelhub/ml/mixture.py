@@ -28,7 +28,7 @@ Legend: S samples, M sources.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -261,6 +261,27 @@ def shares_temper(tokens: Sequence[float], temperature: float) -> tuple[float, .
     largest = max(tokens)  # sizes relative to it, for powers of large numbers overflow
     powers = [(one / largest) ** (1 / temperature) if one else 0.0 for one in tokens]
     return tuple(power / sum(powers) for power in powers)
+
+
+def shares_by_kind(
+    kinds: Sequence[str], tokens: Sequence[float], table: Mapping[str, float]
+) -> tuple[float, ...]:
+    """Shares of a published table for sources that each stand for one of its kinds, added up to 1.
+
+    Sources of one kind divide its share by their sizes; what is of no kind has none, and kinds that
+    nobody stands for leave theirs to the others. Raises MixtureError if no source has a kind.
+    """
+    sizes = dict.fromkeys(table, 0.0)
+    for kind, size in zip(kinds, tokens, strict=True):
+        if kind in sizes:
+            sizes[kind] += size
+    parts = [
+        table[kind] * size / sizes[kind] if sizes.get(kind) else 0.0
+        for kind, size in zip(kinds, tokens, strict=True)
+    ]
+    if not sum(parts) > 0:
+        raise MixtureError(f"no source stands for a kind of the table: {', '.join(table)}")
+    return tuple(part / sum(parts) for part in parts)
 
 
 def shares_fill(

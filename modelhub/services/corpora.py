@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.db.models import Max
 from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError
@@ -14,6 +13,7 @@ from modelhub.ml.corpora.configs import CleanCorpusConfig, ImportCorpusConfig
 from modelhub.ml.corpora.rules import thresholds_of
 from modelhub.models import Artifact, RuleSet, Run
 from modelhub.services.imports import import_path
+from modelhub.services.numbering import numbered_create
 from modelhub.services.runs import run_create
 
 # What the server reads of other machines; a path is below an import folder.
@@ -46,24 +46,24 @@ def _path(location: str) -> str:
         raise ApplicationError(error.message, {"field": "locations"}) from error
 
 
-@transaction.atomic
 def rule_set_save(
     *, name: str, thresholds: Mapping[str, float], author: User, note: str = ""
 ) -> RuleSet:
     """Keep thresholds under the next number of a name; the same as its newest is that one.
 
-    Raises ApplicationError for a rule that is not.
+    Of simultaneous calls each gets a number of its own. Raises ApplicationError for a rule that is
+    not.
     """
     try:
         checked = thresholds_of((), thresholds)
     except ConfigError as error:
         raise ApplicationError(str(error), {"field": "thresholds"}) from error
-    newest = RuleSet.objects.select_for_update().filter(name=name).order_by("-number").first()
-    if newest is not None and newest.thresholds == checked:
-        return newest
-    highest = RuleSet.objects.filter(name=name).aggregate(Max("number"))["number__max"] or 0
-    return RuleSet.objects.create(
-        name=name, number=highest + 1, thresholds=checked, author=author, note=note[:300]
+    return numbered_create(
+        rows=RuleSet.objects.filter(name=name),
+        is_same=lambda newest: newest.thresholds == checked,
+        create=lambda number: RuleSet.objects.create(
+            name=name, number=number, thresholds=checked, author=author, note=note[:300]
+        ),
     )
 
 

@@ -73,6 +73,7 @@ class PretrainConfig:
     replay_share: float = 0.1  # of all `replay` sources together, if there are any
     # Other shares from a step on, by that step: {"500": [0.2, 0.8]}.
     later_shares: dict[str, Any] = field(default_factory=dict)
+    mixture: str = ""  # the saved mixture that token sets, shares and caps are of: name@number
     optimizer: str = "adamw"  # or "muon" for the matrices between embedding and head
     lr: float = 6e-4
     lr_final_share: float = 0.1
