@@ -418,7 +418,6 @@ class BlendRow:
 
     ask: BlendAsk
     weights: list[tuple[int, TokenSet, float, float | None]]  # place, set, weight, share sampled
-    stacks: list[StackPart]
 
 
 def blend_rows(
@@ -445,7 +444,6 @@ def blend_rows(
                     )
                     for place, one in enumerate(chosen)
                 ],
-                stacks=stacks_draw([(1.0, planned.sampled)]) if planned else [],
             )
         )
     return rows

@@ -34,9 +34,9 @@ def test_a_mixture_is_planned_changed_at_a_step_and_kept(open_page: Open, live_s
     expect(page.locator(".stat .note").nth(1)).to_have_text("at 1,900 tokens a second, as measured")
 
     # Evened out, the small set is read again and again; a cap holds it.
-    page.get_by_label("Shares", exact=True).select_option("temperature")
-    page.get_by_label("temperature", exact=True).fill("100")
-    page.get_by_label("temperature", exact=True).press("Tab")
+    page.locator("#by-0").select_option("temperature")
+    page.locator("#temperature-0").fill("100")
+    page.locator("#temperature-0").press("Tab")
     expect(page.get_by_text("worn out")).to_have_count(1)
     page.get_by_label("Most epochs of prose").fill("3")
     page.get_by_label("Most epochs of prose").press("Tab")
