@@ -50,9 +50,8 @@ from modelhub.ml.generate import model_eos
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.ml.rundir import RunDir, program_run
-from modelhub.ml.trials import FEW_SHOT, PlaygroundConfig, Strategy
+from modelhub.ml.trials import FEW_SHOT, TRIAL_NAME, PlaygroundConfig, Strategy
 
-TRIAL_NAME = "trial.json"
 _TELL_EVERY_S = 0.25
 _SERVER_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from modelhub.ml.configs import ConfigError, config_load, require
 
+TRIAL_NAME = "trial.json"  # in the run's folder: what is there so far, written as it goes
 MOST_MODELS = 4
 MOST_STRATEGIES = 12
 MOST_TOKENS = 512

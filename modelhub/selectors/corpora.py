@@ -36,6 +36,7 @@ SHOWN_CHARACTERS = 1200
 _GROUPS_A_REQUEST = 60  # of a search: up to 60,000 documents or 240 M characters
 _GROUPS_A_SURVEY = 400  # of the signals alone, which are small
 _BINS = 40
+_ROWS_A_BATCH = 65_536  # of a report
 
 
 def corpora_list() -> QuerySet[RunOutput]:
@@ -285,8 +286,9 @@ class Removed:
 def removed_view(*, cleaned: RunOutput, step: str) -> Removed | None:
     """Twenty documents that a step of a cleaning run dropped, from the corpus it read.
 
-    None if the run made no report. Two queries.
+    None if the run made no report. Two queries; the report, of any size, is read batch by batch.
     """
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -294,13 +296,24 @@ def removed_view(*, cleaned: RunOutput, step: str) -> Removed | None:
     given = cleaned.run.inputs.select_related("artifact").filter(role="corpus").first()
     if report is None or given is None:
         return None
-    table = pq.read_table(artifact_folder(report.artifact) / "removed.parquet")
-    table = table.filter(pc.equal(table["step"], step))
-    chosen = _spread(table.select(["place", "because"]).to_pylist(), EXAMPLES)
+    path = artifact_folder(report.artifact) / "removed.parquet"
+    with pq.ParquetFile(path) as file:
+        count = sum(
+            pc.sum(pc.equal(batch["step"], step)).as_py() or 0
+            for batch in file.iter_batches(_ROWS_A_BATCH, columns=["step"])
+        )
+        wanted = _spread(range(count), EXAMPLES)
+        chosen: list[dict[str, Any]] = []
+        seen = 0
+        for batch in file.iter_batches(_ROWS_A_BATCH):
+            own = batch.filter(pc.equal(batch["step"], step))
+            here = [at - seen for at in wanted if seen <= at < seen + own.num_rows]
+            chosen += own.take(pa.array(here, pa.int64())).to_pylist()
+            seen += own.num_rows
     documents = documents_at(artifact_folder(given.artifact), [one["place"] for one in chosen])
     return Removed(
         step=step,
-        count=table.num_rows,
+        count=count,
         examples=[
             _found(one["place"], document, {}, None, one["because"])
             for one, document in zip(chosen, documents, strict=True)

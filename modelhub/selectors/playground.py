@@ -10,11 +10,10 @@ from django.db.models import QuerySet
 
 from modelhub import storage
 from modelhub.ml.configs import ConfigError, config_load
-from modelhub.ml.trials import PlaygroundConfig
+from modelhub.ml.trials import TRIAL_NAME, PlaygroundConfig
 from modelhub.models import ModelVersion, Run
 
 WRITES = (ModelVersion.Role.BASE, ModelVersion.Role.POLICY, ModelVersion.Role.ADAPTER)
-TRIAL_NAME = "trial.json"  # modelhub/ml/playground.py writes it as it goes
 # A token is drawn the warmer the less the model expected it: at or above these, level 0, 1, …
 _LEVELS = (0.9, 0.6, 0.3, 0.1, 0.03)
 

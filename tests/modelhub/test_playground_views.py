@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from modelhub import storage
+from modelhub.ml.trials import TRIAL_NAME
 from modelhub.models import ModelVersion, Run
 from modelhub.playground_forms import WAYS, PlaygroundForm, playground_initial
 from modelhub.runner import run_execute
@@ -120,7 +121,7 @@ def test_a_trial_is_followed_from_its_directory_before_it_has_a_result(signed_in
     cell = {"model": 0, "strategy": 1, "text": " <b>", "tokens": [token], "finish_reason": ""}
     cell |= {"first_token_s": 0.1, "seconds": 0.2, "tokens_per_s": 5.0}
     told = {"models": [{}], "cells": [cell]}
-    (storage.run_folder_make(run) / trials.TRIAL_NAME).write_text(json.dumps(told))
+    (storage.run_folder_make(run) / TRIAL_NAME).write_text(json.dumps(told))
     htmx = {"HX-Request": "true"}
     page = client.get(url, headers=htmx)
     text = page.content.decode()

@@ -49,3 +49,22 @@ def test_damage_is_named_and_the_command_fails(version, capsys):
 def test_an_unknown_version_is_said_to_be_unknown(version, name):
     with pytest.raises(CommandError, match="There is no version"):
         call_command("verify", name)
+
+
+def test_a_damaged_token_set_is_named_with_its_bytes(db, tmp_path, capsys):
+    np = pytest.importorskip("numpy", reason="NumPy is not installed")
+    from modelhub.ml.tokenising.writer import SUM_BLOCK_BYTES, TokenFileWriter
+
+    folder = tmp_path / "tokens"
+    folder.mkdir()
+    writer = TokenFileWriter(folder / "00000.ds", dtype=np.uint16, tokenizer="t")
+    writer.add(np.zeros(SUM_BLOCK_BYTES, np.uint32), np.array([SUM_BLOCK_BYTES]), [("a", "s")])
+    writer.close()
+    artifact = artifact_store(folder=folder, kind=Artifact.Kind.TOKENS)
+    call_command("verify")
+    with (storage.artifact_folder(artifact) / "00000.ds").open("r+b") as file:
+        file.seek(SUM_BLOCK_BYTES + 5)
+        file.write(b"x")
+    with pytest.raises(CommandError, match=r"1 difference\(s\) found"):
+        call_command("verify")
+    assert "between bytes 1048576 and 2097151" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from modelhub import storage
 from modelhub.ml.manifest import IntegrityError
+from modelhub.ml.tokenising.writer import DamagedError, tokens_verify
 from modelhub.models import Artifact, ModelVersion
 from modelhub.selectors.lineage import lineage_verify
 from modelhub.selectors.versions import version_named
@@ -33,8 +34,19 @@ def artifacts_check() -> list[str]:
         try:
             storage.artifact_verify(artifact)
         except (IntegrityError, OSError) as error:
-            problems.append(f"{artifact.kind}: {error}")
+            problems.append(f"{artifact.kind}: {error}{damage_told(artifact)}")
     return problems
+
+
+def damage_told(artifact: Artifact) -> str:
+    """Which part of a token set is damaged, where its own sums tell; else nothing."""
+    if artifact.kind != Artifact.Kind.TOKENS:
+        return ""
+    try:
+        tokens_verify(storage.artifact_folder(artifact))
+    except (DamagedError, OSError) as error:
+        return f" ({error})"
+    return ""
 
 
 def version_check(name: str) -> list[str]:

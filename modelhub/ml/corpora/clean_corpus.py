@@ -36,7 +36,7 @@ from modelhub.ml.corpora.documents import (
     signals_read,
     signals_shard,
 )
-from modelhub.ml.corpora.import_corpus import CorpusCounts, document_chunks
+from modelhub.ml.corpora.import_corpus import CorpusCounts, chunks_cut, document_chunks
 from modelhub.ml.corpora.rules import CHINESE, thresholds_of
 from modelhub.ml.corpora.signals import (
     VERSION,
@@ -50,11 +50,12 @@ from modelhub.ml.corpora.workers import chunks_map, workers_given
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir, program_run
 
-LANGUAGE, EXACT, NEAR, CONTAMINATED = (
+LANGUAGE, EXACT, NEAR, CONTAMINATED, EMPTIED = (
     "language",
     "exact_duplicate",
     "near_duplicate",
     "contamination",
+    "no_line_left",
 )
 _KEPT = -1
 _SHOWN = 200  # rows of a table in the result; the report has them all
@@ -145,9 +146,10 @@ def rules_verdicts(
 ) -> Verdicts:
     """What languages and thresholds drop, off the stored signals alone."""
     names = list(dict.fromkeys(name.partition("@")[0] for name in thresholds))
-    verdicts = Verdicts(
-        steps=[LANGUAGE, *names, EXACT, NEAR, CONTAMINATED], step_N=np.full(count, _KEPT, np.int16)
-    )
+    steps = [LANGUAGE, *names, EXACT, NEAR, CONTAMINATED]
+    if config.drop_c4_lines:
+        steps.append(EMPTIED)
+    verdicts = Verdicts(steps=steps, step_N=np.full(count, _KEPT, np.int16))
     start = 0
     for signals in signals_read(folder):
         step_G = verdicts.step_N[start : start + signals.num_rows]
@@ -299,39 +301,37 @@ def _contamination_find(
 def _kept_write(
     run: RunDir, folder: Path, config: CleanCorpusConfig, verdicts: Verdicts
 ) -> tuple[CorpusCounts, collections.Counter[str]]:
-    """Write the kept documents. Returns their counts, and how many spans of each kind went."""
+    """Write the kept documents. Returns their counts, and how many spans of each kind went.
+
+    One of which no line is left is dropped here, as the last step.
+    """
     counts = CorpusCounts()
     scrubbed: collections.Counter[str] = collections.Counter()
     finish = partial(documents_finish, config=config)
-    done = int((verdicts.step_N != _KEPT).sum())
+    places = verdicts.kept()
+    done = len(verdicts.step_N) - len(places)
+    following = iter(places.tolist())
     with CorpusWriter(run.output("corpus"), signals_schema()) as writer:
-        chunks = _kept_chunks(folder, verdicts)
+        rows = _kept_rows(folder, verdicts.step_N == _KEPT)
+        chunks = chunks_cut(rows, lambda row: len(row[0].text))
         for chunk in chunks_map(finish, chunks, workers=workers_given(config.workers)):
-            for document, signals, spans in chunk:
+            for place, (document, signals, spans) in zip(following, chunk, strict=False):
+                if config.drop_c4_lines and not document.text.strip():
+                    verdicts.alone[EMPTIED] += 1
+                    verdicts.drop(place, EMPTIED)
+                    continue
                 scrubbed.update(spans)
-                if document.text.strip():
-                    writer.add(document, signals)
-                    counts.add(document, signals)
+                writer.add(document, signals)
+                counts.add(document, signals)
             done += len(chunk)
             run.progress(len(verdicts.step_N) + done, 2 * len(verdicts.step_N), "documents")
     return counts, scrubbed
 
 
-def _kept_chunks(
-    folder: Path, verdicts: Verdicts
-) -> Iterator[list[tuple[Document, dict[str, Any]]]]:
-    chunk: list[tuple[Document, dict[str, Any]]] = []
-    characters = 0
-    for place, (document, signals) in enumerate(rows_read(folder)):
-        if verdicts.step_N[place] != _KEPT:
-            continue
-        chunk.append((document, signals))
-        characters += len(document.text)
-        if len(chunk) >= 256 or characters >= 1_000_000:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+def _kept_rows(folder: Path, is_kept_N: np.ndarray) -> Iterator[tuple[Document, dict[str, Any]]]:
+    for place, row in enumerate(rows_read(folder)):
+        if is_kept_N[place]:
+            yield row
 
 
 def documents_finish(

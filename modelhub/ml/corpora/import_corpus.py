@@ -7,8 +7,8 @@ file ends the run, named with line and byte, and no corpus comes of it.
 """
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from modelhub.ml.corpora.configs import ImportCorpusConfig
 from modelhub.ml.corpora.documents import CorpusWriter, Document
@@ -21,6 +21,8 @@ from modelhub.ml.rundir import RunDir, program_run
 CHUNK_DOCUMENTS = 256
 CHUNK_CHARACTERS = 1_000_000
 _CHUNKS_A_METRIC = 10
+
+ItemT = TypeVar("ItemT")
 
 
 def main(run: RunDir) -> None:
@@ -59,14 +61,19 @@ def _documents(
 
 def document_chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
     """Lists of documents for a process each: enough of them to be worth sending, no more."""
-    chunk: list[Document] = []
-    characters = 0
-    for document in documents:
-        chunk.append(document)
-        characters += len(document.text)
-        if len(chunk) >= CHUNK_DOCUMENTS or characters >= CHUNK_CHARACTERS:
+    return chunks_cut(documents, lambda one: len(one.text))
+
+
+def chunks_cut(items: Iterable[ItemT], characters: Callable[[ItemT], int]) -> Iterator[list[ItemT]]:
+    """Lists of items that have CHUNK_CHARACTERS or are CHUNK_DOCUMENTS, whichever comes first."""
+    chunk: list[ItemT] = []
+    held = 0
+    for item in items:
+        chunk.append(item)
+        held += characters(item)
+        if len(chunk) >= CHUNK_DOCUMENTS or held >= CHUNK_CHARACTERS:
             yield chunk
-            chunk, characters = [], 0
+            chunk, held = [], 0
     if chunk:
         yield chunk
 

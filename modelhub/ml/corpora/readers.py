@@ -4,8 +4,10 @@ A file that cannot be read is named with line and byte, and nothing is made of i
 one document, or one row group of Parquet.
 """
 
+import io
 import json
 import re
+import typing
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -29,6 +31,9 @@ _ENDINGS = {
 }
 _COMPRESSED = {".gz": "gzip", ".zst": "zstd"}
 _UTF8_BOM = b"\xef\xbb\xbf"
+# Packed text is a twentieth of itself at best; of a bomb of one byte again and again a thousandth.
+_MOST_UNPACKED = 200  # bytes of a packed one, beyond the first so many:
+_FREE_BYTES = 64 << 20
 _MAX_GROUP_BYTES = 4 << 30  # of a Parquet file from elsewhere, unpacked
 _BATCH_ROWS = 256
 
@@ -64,13 +69,44 @@ def source_format(name: str, asked: str) -> tuple[str, str | None]:
 def source_documents(source: Source, config: ImportCorpusConfig) -> Iterator[Document]:
     """Yield a file's documents. Raises SourceError at the first place that cannot be read."""
     kind, compression = source_format(source.name, config.format)
-    with closing(source.open()) as raw, closing(_unpacked(raw, compression)) as file:
+    counted = _Counted(source.open())
+    with closing(counted), closing(_unpacked(counted, compression)) as file:
         if kind == "parquet":
             yield from _parquet_documents(source.name, file, compression, config)
             return
-        lines = _lines(source.name, file, config.max_document_characters)
+        packed = counted if compression else None
+        lines = _lines(source.name, file, config.max_document_characters, packed)
         read = _jsonl_documents if kind == "jsonl" else _text_documents
         yield from read(source.name, lines, config)
+
+
+class _Counted(io.RawIOBase):
+    """A file, and how many bytes were read of it: addresses and stores do not tell."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self.taken = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._raw.seekable()
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        return self._raw.seek(place, whence)
+
+    def tell(self) -> int:
+        return self._raw.tell()
+
+    def read(self, size: int | None = -1) -> bytes:
+        block = self._raw.read(-1 if size is None else size)
+        self.taken += len(block)
+        return block
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +116,21 @@ class _Line:
     text: bytes
 
 
-def _unpacked(raw: IO[bytes], compression: str | None) -> IO[bytes]:
+def _unpacked(raw: _Counted, compression: str | None) -> IO[bytes]:
     if compression is None:
-        return raw
+        return typing.cast(IO[bytes], raw)
     import pyarrow as pa
 
     stream: IO[bytes] = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), compression)
     return stream
 
 
-def _lines(name: str, file: IO[bytes], max_characters: int) -> Iterator[_Line]:
+def _lines(
+    name: str, file: IO[bytes], max_characters: int, packed: _Counted | None
+) -> Iterator[_Line]:
     """A file's lines, ends included, none longer than a document may be in bytes.
+
+    What unpacks to more than text ever does is refused while it unpacks.
 
     Arrow's streams read lines slowly, so blocks are cut here.
     """
@@ -115,6 +155,11 @@ def _lines(name: str, file: IO[bytes], max_characters: int) -> Iterator[_Line]:
             byte += len(text) + len(ends)
         if not block:
             return
+        if packed and byte > _FREE_BYTES and byte > _MOST_UNPACKED * packed.taken:
+            raise SourceError(
+                f"{name}, line {number + 1}, byte {byte}: unpacks to more than {_MOST_UNPACKED} "
+                "times its size"
+            )
         if len(rest) > limit:
             raise SourceError(
                 f"{name}, line {number + 1}, byte {byte}: a line of more than {limit} bytes"

@@ -189,6 +189,21 @@ def test_lines_go_as_c4_drops_them(tmp_path: Path) -> None:
     assert document.text == f"{STORY}\n{OTHER}"
 
 
+def test_a_document_without_a_line_left_stands_in_funnel_and_report(tmp_path: Path) -> None:
+    corpus = corpus_write(tmp_path / "corpus", ["Menu\nHome | About", STORY, "Login\nNews", OTHER])
+    settings = NO_RULES | {"drop_c4_lines": True}
+    run = run_write(tmp_path / "run", "clean_corpus", settings, corpus=corpus)
+    main(RunDir(run))
+    assert [one.text for one in documents_read(run / "outputs" / "corpus")] == [STORY, OTHER]
+    result = json.loads((run / "result.json").read_text())["result"]
+    assert result["funnel"][-1] == {"step": "no_line_left", "dropped": 2, "left": 2, "alone": 2}
+    report = pq.read_table(run / "outputs" / "report" / "removed.parquet").to_pylist()
+    assert [(one["place"], one["step"]) for one in report] == [
+        (0, "no_line_left"),
+        (2, "no_line_left"),
+    ]
+
+
 def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path) -> None:
     texts = [f"{PROSE.format(i, i * 7, i * 13)} a{i}@b.org {'x y z ' * (i % 9)}" for i in range(40)]
     corpus = corpus_write(tmp_path / "corpus", [*texts, *texts[:5], OTHER, CHINESE])
