@@ -113,16 +113,21 @@ def mixture_detail(request: HttpRequest, mixture_uid: str) -> HttpResponse:
         "mixture": mixture,
         "plan": plan,
         "refusal": refusal,
-        "shares": [
-            {"source": one, "shares": [blend.sampled[one.place] for blend in plan.blends]}
-            for one in (plan.sources if plan else [])
-        ],
+        "shares": _shares(plan) if plan else [],
         "numbers": [
             (one, _stacks(one)) for one in selectors.mixtures_list().filter(name=mixture.name)[:20]
         ],
         "runs": selectors.mixture_runs(mixture=mixture)[:20],
     }
     return render(request, "modelhub/mixture_detail.html", context)
+
+
+def _shares(plan: selectors.MixturePlan) -> list[dict[str, object]]:
+    """Each token set with its share in every blend."""
+    return [
+        {"source": one, "shares": [blend.sampled[one.place] for blend in plan.blends]}
+        for one in plan.sources
+    ]
 
 
 def _stacks(mixture: SavedMixture) -> list[object]:

@@ -139,7 +139,7 @@ class MixturePlan:
         return [source for source in self.sources if source.is_worn]
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Sized:
     """As much of a token set as planning needs."""
 
