@@ -5,10 +5,20 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 from playwright.sync_api import expect
 
 from modelhub import storage
-from modelhub.models import Model, ModelVersion, Run, RunInput, RunMetric, RunOutput
+from modelhub.models import (
+    Endpoint,
+    Model,
+    ModelVersion,
+    Run,
+    RunInput,
+    RunMetric,
+    RunOutput,
+    Server,
+)
 from modelhub.services.versions import alias_move
 from tests import builders
 from tests.pages.conftest import Open
@@ -21,6 +31,45 @@ pytestmark = [pytest.mark.browser, pytest.mark.django_db(transaction=True)]
 @pytest.fixture
 def eve(transactional_db: None) -> User:
     return builders.make_user("eve", is_staff=True)
+
+
+SERVER = {"context_tokens": 2048, "cache_bytes": 1 << 26, "memory_bytes": 2 << 30}
+
+
+def served_make(version: ModelVersion, text: str) -> None:
+    """A server that is ready, with a log, and a GGUF file with its figures."""
+    now = timezone.now()
+    endpoint = Endpoint.objects.create(
+        name="served-smol-v1", base_url="http://127.0.0.1:4321/v1", served_model="smol@1"
+    )
+    server = Server.objects.create(
+        version=version,
+        status="ready",
+        host="gpu-1",
+        port=4321,
+        endpoint=endpoint,
+        seen_at=now,
+        ready_at=now,
+        **SERVER,
+    )
+    (storage.server_folder_make(server) / storage.LOG_NAME).write_text(text)
+    result = {
+        "file": "model-Q8_0.gguf",
+        "file_bytes": 144_000_000,
+        "parent_weights_bytes": 270_000_000,
+        "token_ids_equal": True,
+        "max_logit_difference": 0.1718,
+        "parent_perplexity": 17.412,
+        "perplexity": 17.443,
+        "divergence": 0.00121,
+        "note": text,
+    }
+    config = {"weight_type": "q8_0", "name": text[:40]}
+    made = Run.objects.create(
+        program="export_gguf", config=config, status=Run.Status.SUCCEEDED, result=result
+    )
+    RunInput.objects.create(run=made, role="base", artifact=version.artifact)
+    RunOutput.objects.create(run=made, role="gguf", artifact=builders.make_artifact("gguf"))
 
 
 def make_hub(text: str) -> list[str]:
@@ -40,15 +89,22 @@ def make_hub(text: str) -> list[str]:
     Model.objects.update(description=text)
     ModelVersion.objects.update(card=text, chat_template=text, facts={"note": text})
     ModelVersion.objects.filter(pk=reward.pk).update(run=done, parent=base)
+    stopped = builders.make_version("smol")
+    served_make(base, text)
+    Server.objects.create(
+        version=stopped, status="ended", ended_at=timezone.now(), error=text, **SERVER
+    )
     return [
         "/hub/",
         "/hub/import/",
+        "/hub/pull/",
         "/hub/garbage/",
         "/hub/planner/",
         "/hub/runs/",
         f"/hub/models/{base.model.uid}/",
         f"/hub/versions/{reward.uid}/",
         f"/hub/versions/{base.uid}/",
+        f"/hub/versions/{stopped.uid}/",
         f"/hub/runs/{done.uid}/",
         f"/hub/runs/{failed.uid}/",
     ]
@@ -58,7 +114,7 @@ def make_hub(text: str) -> list[str]:
 def test_axe_finds_nothing(
     open_page: Open, live_server, eve, settings: Any, tmp_path: Path, scheme, wide
 ):
-    settings.RUNS_DIR = tmp_path / "runs"
+    settings.RUNS_DIR, settings.SERVERS_DIR = tmp_path / "runs", tmp_path / "servers"
     found = []
     page = open_page(eve, "/hub/", color_scheme=scheme, wide=wide)
     found += violations(page)  # without a single model
@@ -74,7 +130,7 @@ def test_hostile_text_is_shown_and_does_nothing(
     open_page: Open, live_server, eve, settings: Any, tmp_path: Path
 ):
     """Every payload at once, in every field the hub shows. What runs is heard by the watch."""
-    settings.RUNS_DIR = tmp_path / "runs"
+    settings.RUNS_DIR, settings.SERVERS_DIR = tmp_path / "runs", tmp_path / "servers"
     page = open_page(eve, "/hub/")
     attacks = [storable(attack) for attack in corpus("http://beacon.invalid")]
     for path in make_hub("\n".join(attacks)):
