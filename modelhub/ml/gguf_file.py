@@ -1,13 +1,15 @@
 """Write a model directory as one GGUF file, which llama.cpp and what is built on it serve.
 
-Llama's architecture and byte-level BPE, as Rondo trains and imports them. Whatever a file could not
-say is refused by name: scaled rope, biases, another normaliser, tokens that swallow spaces.
+Llama's architecture, Mistral's (which GGUF calls Llama's), Qwen2's and GPT-2's, with byte-level
+BPE. Whatever a file could not say is refused by name: scaled rope, biases where there are none,
+sliding windows, another normaliser, tokens that swallow spaces.
 
-Two things differ from the directory. GGUF rotates neighbouring numbers of a head where transformers
-rotates one half against the other, so the rows of the query and key weights change places. And text
-is split before the merges by a rule that the file only names (`tokenizer.ggml.pre`); llama.cpp's
-converter looks the name up by a hash of known tokenizers and refuses any other, here it is read
-from the rule itself, so a tokenizer of one's own is written like a known one.
+Three things differ from the directory. Of a Llama, GGUF rotates neighbouring numbers of a head,
+where transformers rotates one half against the other, so the rows of the query and key weights
+change places. GPT-2's matrices lie the other way round. And text is split before the merges by a
+rule that the file only names (`tokenizer.ggml.pre`); llama.cpp's converter looks the name up by a
+hash of known tokenizers and refuses any other, here it is read from the rule itself, so a tokenizer
+of one's own is written like a known one.
 
 Tensors are read, converted and written one at a time.
 """
@@ -37,6 +39,7 @@ FILE_TYPES = {
 }
 _BLOCK = 32  # weights of a row that have one scale in q8_0 and q4_0
 # The two ends of the model suffer most from four bits; llama.cpp gives them more as well.
+_POSITIONS = "position_embd.weight"  # llama.cpp adds these as they are
 _ENDS = ("token_embd.weight", "output.weight")
 
 # How text is split before the merges → what llama.cpp calls it.
@@ -46,6 +49,45 @@ _SPLITS: tuple[tuple[list[dict[str, Any]], str], ...] = (
     ([_BYTE_LEVEL], "gpt-2"),
     ([_DIGITS, _BYTE_LEVEL], "smollm"),
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How GGUF has an architecture."""
+
+    arch: gguf.MODEL_ARCH
+    wanted: Mapping[str, Any]  # setting of config.json → what alone can be said
+    pairs_heads: bool = False  # rows of query and key weights change places
+    rotates: bool = True  # rope, gated feed-forward and RMS norms; else GPT-2's counterparts
+    transposed: tuple[str, ...] = ()  # parts of the names of matrices that lie the other way round
+
+
+_LLAMA = gguf.MODEL_ARCH.LLAMA
+FORMS: dict[str, Form] = {
+    "LlamaForCausalLM": Form(
+        arch=_LLAMA,
+        wanted={"hidden_act": "silu", "attention_bias": False, "mlp_bias": False},
+        pairs_heads=True,
+    ),
+    "MistralForCausalLM": Form(
+        arch=_LLAMA, wanted={"hidden_act": "silu", "sliding_window": None}, pairs_heads=True
+    ),
+    "Qwen2ForCausalLM": Form(
+        arch=gguf.MODEL_ARCH.QWEN2, wanted={"hidden_act": "silu", "use_sliding_window": False}
+    ),
+    "GPT2LMHeadModel": Form(
+        arch=gguf.MODEL_ARCH.GPT2,
+        wanted={
+            "activation_function": "gelu_new",
+            "n_inner": None,  # 4 × n_embd: transformers reads no other
+            "scale_attn_weights": True,
+            "scale_attn_by_inverse_layer_idx": False,
+            "add_cross_attention": False,
+        },
+        rotates=False,
+        transposed=("attn_qkv.", "attn_output.", "ffn_up.", "ffn_down."),
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,60 +108,62 @@ def gguf_write(folder: Path, facts: ModelFacts, path: Path, *, weight_type: str,
     facts: what `model_directory_check` said of the folder. Raises RefusedError for a model that a
     file of this kind cannot say in full.
     """
-    if facts.architecture != "LlamaForCausalLM":
-        raise RefusedError(
-            f"{facts.architecture} is not written as GGUF: Llama's architecture alone is"
-        )
+    form = FORMS.get(facts.architecture)
+    if form is None:
+        known = ", ".join(FORMS)
+        raise RefusedError(f"{facts.architecture} is not written as GGUF: {known} alone are")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    _config_check(config)
+    _config_check(config, form)
     tokenizer = tokenizer_load(folder)
     table = token_table(folder, tokenizer, config.vocab_size)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, gguf.MODEL_ARCH_NAMES[form.arch])
     try:
-        _model_describe(writer, config, FILE_TYPES[weight_type], name)
+        _model_describe(writer, config, form, FILE_TYPES[weight_type], name)
         _tokenizer_describe(writer, table, tokenizer, facts.chat_template)
-        _tensors_write(writer, folder, config, weight_type)
+        _tensors_write(writer, folder, config, form, weight_type)
     finally:
         writer.close()
     files_mode_set(path.parent)
     return table.split
 
 
-def _config_check(config: Any) -> None:
-    rope_type = config.rope_parameters.get("rope_type", "default")
-    if rope_type != "default":
-        raise RefusedError(f"config.json: rope of type {rope_type!r} is not written as GGUF")
-    for setting, wanted in (
-        ("hidden_act", "silu"),
-        ("attention_bias", False),
-        ("mlp_bias", False),
-    ):
+def _config_check(config: Any, form: Form) -> None:
+    if form.rotates:
+        rope_type = config.rope_parameters.get("rope_type", "default")
+        if rope_type != "default":
+            raise RefusedError(f"config.json: rope of type {rope_type!r} is not written as GGUF")
+    kind = gguf.MODEL_ARCH_NAMES[form.arch]
+    for setting, wanted in form.wanted.items():
         found = getattr(config, setting)
         if found != wanted:
             raise RefusedError(
-                f"config.json: {setting} is {found!r}; a Llama in GGUF has {wanted!r}"
+                f"config.json: {setting} is {found!r}; a {kind} in GGUF has {wanted!r}"
             )
 
 
 def _model_describe(
-    writer: gguf.GGUFWriter, config: Any, file_type: LlamaFileType, name: str
+    writer: gguf.GGUFWriter, config: Any, form: Form, file_type: LlamaFileType, name: str
 ) -> None:
-    head = config.head_dim or config.hidden_size // config.num_attention_heads
     writer.add_name(name)
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
+    writer.add_vocab_size(config.vocab_size)
+    if not form.rotates:
+        writer.add_feed_forward_length(4 * config.hidden_size)
+        writer.add_layer_norm_eps(config.layer_norm_epsilon)
+        return
+    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(head)
     writer.add_value_length(head)
     writer.add_rope_dimension_count(head)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_vocab_size(config.vocab_size)
 
 
 def _tokenizer_describe(
@@ -219,60 +263,69 @@ def _ends_added(tokenizer: Any) -> tuple[bool, bool]:
     )
 
 
-def _tensors_write(writer: gguf.GGUFWriter, folder: Path, config: Any, weight_type: str) -> None:
+def _tensors_write(
+    writer: gguf.GGUFWriter, folder: Path, config: Any, form: Form, weight_type: str
+) -> None:
     """Announce every tensor, then convert and write one after another."""
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    names = gguf.get_tensor_name_map(form.arch, config.num_hidden_layers)
     planned: list[tuple[Path, str, str, GGMLQuantizationType]] = []
     for file in sorted(folder.glob("*.safetensors")):
         for source, entry in safetensors_header(file).items():
             if source == "lm_head.weight" and config.tie_word_embeddings:
                 continue  # the embedding again
-            name = names.get_name(source, try_suffixes=(".weight",))
+            name = names.get_name(source, try_suffixes=(".weight", ".bias"))
             if name is None:
                 raise RefusedError(f"{file.name}: GGUF has no name for {source}")
-            kind = _kind(name, entry.shape, weight_type)
+            shape = entry.shape[::-1] if _is_transposed(name, form) else entry.shape
+            kind = _kind(name, shape, weight_type)
             if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
                 width = "float32" if kind == GGMLQuantizationType.F32 else "float16"
                 dtype: np.dtype[Any] = np.dtype(width)
-                shape, size = entry.shape, entry.numbers * dtype.itemsize
+                size = entry.numbers * dtype.itemsize
             else:
-                if entry.shape[-1] % _BLOCK:
+                if shape[-1] % _BLOCK:
                     raise RefusedError(
-                        f"{source} has rows of {entry.shape[-1]} weights, which is no multiple of "
+                        f"{source} has rows of {shape[-1]} weights, which is no multiple of "
                         f"{_BLOCK}: {weight_type} cannot hold it, f16 can"
                     )
-                shape = gguf.quant_shape_to_byte_shape(entry.shape, kind)
+                shape = gguf.quant_shape_to_byte_shape(shape, kind)
                 dtype, size = np.dtype("uint8"), int(np.prod(shape))
             writer.add_tensor_info(name, shape, dtype, size, raw_dtype=kind)
             planned.append((file, source, name, kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for array in _tensors_convert(planned, config):
+    for array in _tensors_convert(planned, config, form):
         writer.write_tensor_data(array)
 
 
 def _kind(name: str, shape: tuple[int, ...], weight_type: str) -> GGMLQuantizationType:
-    if len(shape) == 1 or weight_type == "f32":
-        return GGMLQuantizationType.F32  # norms are few, and much hangs on each
+    if len(shape) == 1 or name == _POSITIONS or weight_type == "f32":
+        return GGMLQuantizationType.F32  # norms and biases are few, and much hangs on each
     if weight_type == "q4_0" and name in _ENDS:
         return GGMLQuantizationType.Q8_0
     return GGMLQuantizationType[weight_type.upper()]
 
 
 def _tensors_convert(
-    planned: list[tuple[Path, str, str, GGMLQuantizationType]], config: Any
+    planned: list[tuple[Path, str, str, GGMLQuantizationType]], config: Any, form: Form
 ) -> Iterator[np.ndarray[Any, Any]]:
     for path, source, name, kind in planned:
         with safe_open(path, framework="pt") as file:
             weights = file.get_tensor(source).to(torch.float32).numpy()
-        if ".attn_q." in name:
+        if _is_transposed(name, form):
+            weights = np.ascontiguousarray(weights.T)
+        elif form.pairs_heads and ".attn_q." in name:
             weights = heads_pair(weights, config.num_attention_heads)
-        elif ".attn_k." in name:
+        elif form.pairs_heads and ".attn_k." in name:
             weights = heads_pair(weights, config.num_key_value_heads)
         if kind == GGMLQuantizationType.F16 and np.abs(weights).max() > np.finfo(np.float16).max:
             raise RefusedError(f"{source} holds weights too large for f16: take f32")
         yield gguf.quants.quantize(weights, kind)
+
+
+def _is_transposed(name: str, form: Form) -> bool:
+    return name.endswith(".weight") and any(part in name for part in form.transposed)
 
 
 def heads_pair(weights_OI: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +13,19 @@ pytest.importorskip("transformers", reason="the ml extra is not installed")
 gguf = pytest.importorskip("gguf", reason="the ml extra is not installed")
 
 import numpy as np
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    StableLmConfig,
+    StableLmForCausalLM,
+)
 
 from modelhub.ml import export_gguf, gguf_file
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
@@ -242,16 +256,73 @@ def test_weights_beyond_half_precision_are_refused(tmp_path, base):
         export(tmp_path, folder, "f16")
 
 
-def test_other_architectures_are_refused_by_name(tmp_path, base):
-    from transformers import GPT2Config, GPT2LMHeadModel
+OTHERS = {
+    "mistral": lambda config: MistralForCausalLM(
+        MistralConfig(**config, num_key_value_heads=2, sliding_window=None)
+    ),
+    "qwen2": lambda config: Qwen2ForCausalLM(
+        Qwen2Config(**config, num_key_value_heads=2, use_sliding_window=False)
+    ),
+    "gpt2": lambda config: GPT2LMHeadModel(
+        GPT2Config(**{n: v for n, v in config.items() if n != "intermediate_size"})
+    ),
+}
 
+
+def other_write(folder: Path, base: Path, model: Callable[[dict[str, Any]], Any]) -> Path:
+    """A tiny model of another architecture, with the base's tokenizer."""
     tokenizer = tokenizer_load(base)
-    model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64)
+    config = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = model(config)
+        for name, weights in made.named_parameters():
+            if name.endswith("bias"):  # zero at the beginning: one that is lost would not be missed
+                torch.nn.init.normal_(weights, std=0.2)
+    model_save(made, tokenizer, folder, dtype="float32")
+    return folder
+
+
+@pytest.mark.parametrize("weight_type", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("kind", sorted(OTHERS))
+def test_other_architectures_are_what_they_were(tmp_path, base, kind, weight_type):
+    """The run reads the file back and holds its logits against the source's."""
+    folder = other_write(tmp_path / "base", base, OTHERS[kind])
+    run = export(tmp_path, folder, weight_type)
+    result = json.loads((run / "result.json").read_text())["result"]
+    assert result["token_ids_equal"]
+    furthest = {"f32": 1e-3, "f16": 0.1, "q8_0": 5.0}[weight_type]
+    assert result["max_logit_difference"] < furthest
+    said = fields(run / "outputs/gguf" / result["file"])
+    known = {"mistral": "llama"}.get(kind, kind)
+    assert said["general.architecture"] == known
+    assert said[f"{known}.block_count"] == 2
+
+
+def test_a_sliding_window_is_refused(tmp_path, base):
+    folder = other_write(
+        tmp_path / "base", base, lambda config: MistralForCausalLM(MistralConfig(**config))
     )
-    model_save(model, tokenizer, tmp_path / "base", dtype="float32")
-    with pytest.raises(RefusedError, match="GPT2LMHeadModel is not written as GGUF"):
-        export(tmp_path, tmp_path / "base", "f16")
+    with pytest.raises(RefusedError, match="sliding_window is 4096; a llama in GGUF has None"):
+        export(tmp_path, folder, "f16")
+
+
+def test_architectures_without_a_form_are_refused_by_name(tmp_path, base):
+    folder = other_write(
+        tmp_path / "base", base, lambda config: StableLmForCausalLM(StableLmConfig(**config))
+    )
+    with pytest.raises(RefusedError, match="StableLmForCausalLM is not written as GGUF"):
+        export(tmp_path, folder, "f16")
 
 
 @pytest.mark.parametrize(
