@@ -140,7 +140,9 @@ def answers_given(trainer: type) -> type:
     class Given(trainer):  # type: ignore[misc]
         groups: list[Group]
 
-        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict]:
+        def _tokenize_prompts(
+            self, prompts: list[str]
+        ) -> tuple[list[list[int]], None, dict[str, Any]]:
             self._places = [int(prompt) for prompt in prompts]
             return [list(self.groups[place].prompt_T) for place in self._places], None, {}
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.bench_training.ppo                 a Llama, 256 wide, 6 layers
     python -m benchmarks.bench_training.ppo --trl PYTHON    a Python with TRL 1.12 (make trl-ppo)
+    python -m benchmarks.bench_training.ppo --micro-batch 16 --row-tokens 2048   known sizes
 
 One JSON line on standard output. Without such a Python the line says why it was skipped.
 
@@ -26,6 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -185,7 +187,18 @@ class Theirs:
         self.process.communicate()
 
 
-def measure(python: Path, folder: Path) -> dict[str, Any]:
+def fastest(what: str, sizes: tuple[int, ...], seconds_with: Callable[[int], float]) -> int:
+    """The size at which a step is done soonest. One alone is not tried."""
+    if len(sizes) == 1:
+        return sizes[0]
+    found = {size: seconds_with(size) for size in sizes}
+    tell(f"    seconds a step by {what}: {found}")
+    return min(sizes, key=lambda size: found[size])
+
+
+def measure(
+    python: Path, folder: Path, micro_batches: tuple[int, ...], row_sizes: tuple[int, ...]
+) -> dict[str, Any]:
     policy, reward = models_write(folder)
     prompts = prompts_draw()
     settings = {
@@ -198,22 +211,21 @@ def measure(python: Path, folder: Path) -> dict[str, Any]:
         "answer_tokens": ANSWER_TOKENS,
         "threads": torch.get_num_threads(),
     }
-    fastest: dict[int, float] = {}
-    for micro_batch in MICRO_BATCHES:
-        theirs = Theirs(python, {**settings, "micro_batch": micro_batch}, folder)
-        fastest[micro_batch] = theirs.step()
-        tell(f"    TRL, micro-batch {micro_batch:2d}: {fastest[micro_batch]:.2f} s a step")
-        theirs.end()
-    micro_batch = min(fastest, key=lambda size: fastest[size])
 
+    def trl_seconds(micro_batch: int) -> float:
+        theirs = Theirs(python, {**settings, "micro_batch": micro_batch}, folder)
+        seconds = theirs.step()
+        theirs.end()
+        return seconds
+
+    def our_seconds_with(tokens: int) -> float:
+        ours.budget(tokens)
+        return ours.step()[0]
+
+    micro_batch = fastest("TRL's micro-batch", micro_batches, trl_seconds)
     ours = Ours(policy, reward, prompts)
     ours.step()
-    rows: dict[int, float] = {}
-    for tokens in ROW_TOKENS:
-        ours.budget(tokens)
-        rows[tokens] = ours.step()[0]
-        tell(f"    ours, rows of {tokens:4d} tokens: {rows[tokens]:.2f} s")
-    row_tokens = min(rows, key=lambda tokens: rows[tokens])
+    row_tokens = fastest("tokens of our rows", row_sizes, our_seconds_with)
     ours.budget(row_tokens)
 
     theirs = Theirs(python, {**settings, "micro_batch": micro_batch}, folder)
@@ -244,14 +256,18 @@ def measure(python: Path, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--trl", type=Path, default=TRL_PYTHON, help="a Python with TRL 1.12")
-    python = parser.parse_args().trl
+    parser.add_argument("--micro-batch", type=int, nargs="+", default=MICRO_BATCHES)
+    parser.add_argument("--row-tokens", type=int, nargs="+", default=ROW_TOKENS)
+    given = parser.parse_args()
+    python = given.trl
     if not python.exists():
         skipped = f"{python} is not there: TRL took PPO out in 1.13; `make trl-ppo` installs 1.12"
         print(json.dumps({"method": "ppo", "skipped": skipped}))
         return
     memory_keep()
     with tempfile.TemporaryDirectory() as name:
-        print(json.dumps(measure(python, Path(name))), flush=True)
+        line = measure(python, Path(name), tuple(given.micro_batch), tuple(given.row_tokens))
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":
