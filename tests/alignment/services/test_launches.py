@@ -216,3 +216,21 @@ def test_a_new_model_comes_from_none_and_a_continued_one_from_its_base(base, eve
         assert version.role == ModelVersion.Role.BASE
         parents[name] = version.parent
     assert parents == {"new": None, "more": base}
+
+
+def test_rejection_sampling_is_launched_with_right_answers_and_no_reward_model(db, eve):
+    questions = finished_run("references", Artifact.Kind.REFERENCES)
+    questions.outputs.create(role="prompts", artifact=builders.make_artifact(Artifact.Kind.PROMPTS))
+    answers = finished_run("candidates", Artifact.Kind.CANDIDATES)
+    launch = Launch(
+        method="rejection",
+        settings={"checker": "gsm8k", "keep": 4},
+        inputs={
+            "references": f"run/{questions.uid}/references",
+            "prompts": f"run/{questions.uid}/prompts",
+            "candidates": f"run/{answers.uid}/candidates",
+        },
+    )
+    run = run_launch(launch=launch, requested_by=eve)
+    assert set(run.inputs.values_list("role", flat=True)) == set(launch.inputs)
+    assert (run.config["checker"], run.config["keep"]) == ("gsm8k", 4)
