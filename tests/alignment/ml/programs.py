@@ -40,7 +40,8 @@ def metrics_of(run: Path) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = {}
     for _, line in lines_read(run / "metrics.jsonl"):
         values = line["values"]
-        values.pop("tokens_per_s", None)
+        for name in ("tokens_per_s", "mfu"):
+            values.pop(name, None)
         found.setdefault(line["step"], {}).update(values)
     return found
 

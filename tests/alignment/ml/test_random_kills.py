@@ -9,15 +9,22 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import dpo, sft
 from alignment.ml.data import DemonstrationRecord
+from modelhub.ml.pretraining import __main__ as pretrain
 from modelhub.ml.records import records_write
 from tests.alignment.ml.programs import messages, metrics_of, run_make
 from tests.alignment.ml.test_data import ranking
+from tests.modelhub.ml.pretraining.pretrain_runs import (
+    pretrain_run,
+    shards_write,
+    sums,
+    tokenizer_write,
+)
 from tests.modelhub.ml.ranks import ranks_end, ranks_start
 from tests.tiny_model import tiny_model_write
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow]
 
-PROGRAMS = {"sft": sft.main, "dpo": dpo.main}
+PROGRAMS = {"sft": sft.main, "dpo": dpo.main, "pretrain": pretrain.main}
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +34,15 @@ def base(tmp_path_factory):
 
 def made(folder, program, base):
     """A run of 60 steps with a checkpoint behind each."""
+    if program == "pretrain":
+        return pretrain_run(
+            folder / "run",
+            tokenizer_write(folder / "tokenizer"),
+            {"tokens": shards_write(folder / "tokens", sums(0, 120))},
+            steps=60,
+            evaluate_every_steps=60,
+            checkpoint_every_steps=1,
+        )
     (folder / "rows").mkdir(parents=True)
     if program == "sft":
         role, records = (
@@ -58,7 +74,7 @@ def made(folder, program, base):
     return run_make(folder / "run", program, {"base": base, role: folder / "rows"}, config)
 
 
-@pytest.mark.parametrize(("program", "kills"), [("sft", 20), ("dpo", 8)])
+@pytest.mark.parametrize(("program", "kills"), [("sft", 20), ("dpo", 8), ("pretrain", 8)])
 def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, program, kills):
     main = PROGRAMS[program]
     whole = made(tmp_path / "whole", program, base)

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -315,6 +316,76 @@ def test_a_loss_that_is_no_number_is_gone_back_from(
     assert seen == [*range(22), *range(22, 32)]
     assert "(no number)" in capsys.readouterr().out
     assert result_of(run)["steps"] == 30
+
+
+def test_a_gradient_that_is_no_number_stops_before_its_step_is_taken(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    """The loss is a number: what overflows on the way back is seen by the norm alone."""
+    taken = training.block_losses
+    passes = []
+
+    def block_losses(model, inputs, targets_BR):
+        loss_B, balance = taken(model, inputs, targets_BR)
+        passes.append(None)
+        if len(passes) == 11:  # of the sixth step's two
+            loss_B.register_hook(lambda grad_B: grad_B * math.inf)
+        return loss_B, balance
+
+    monkeypatch.setattr(training.step_backward, "__defaults__", (block_losses,))
+    monkeypatch.setattr(training, "block_losses", block_losses)
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, spike_rewinds=0)
+    with pytest.raises(NotFinite, match=r"at step 6: the gradient's norm is (nan|inf)"):
+        main(RunDir(run))
+    assert max(metrics_of(run)) == 5
+    assert not list((run / "outputs").iterdir())
+
+
+def test_a_rate_of_a_thousand_publishes_nothing(tmp_path, tokenizer, tokens):
+    run = pretrain_run(
+        tmp_path / "run",
+        tokenizer,
+        {"tokens": tokens},
+        steps=60,
+        lr=1e3,
+        warmup_steps=0,
+        spike_deviations=3.0,
+        spike_rewinds=0,
+    )
+    with pytest.raises((Diverged, NotFinite)):
+        main(RunDir(run))
+    assert not (run / "result.json").exists()
+    assert not list((run / "outputs").iterdir())
+
+
+def test_steps_with_nothing_to_learn_leave_the_weights_numbers(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    """No target in any block: a loss and gradients of nothing, not of 0 / 0."""
+    taken = training.batch_make
+
+    def batch_make(blocks, generators, config, special):
+        found = taken(blocks, generators, config, special)
+        return replace(found, targets_BR=torch.full_like(found.targets_BR, -100))
+
+    monkeypatch.setattr(training, "batch_make", batch_make)
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}, steps=4)
+    main(RunDir(run))
+    assert [metrics_of(run)[step]["loss"] for step in range(1, 5)] == [0.0] * 4
+    model = model_load(run / "outputs" / "model", dtype="float32")
+    assert all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
+def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path, tokenizer, tokens):
+    runs = [
+        pretrain_run(tmp_path / name, tokenizer, {"tokens": tokens}, dropout=0.1, dtype="bfloat16")
+        for name in ("first", "second")
+    ]
+    for run in runs:
+        main(RunDir(run))
+    first, second = runs
+    assert metrics_of(first) == metrics_of(second)
+    assert weights_of(first) == weights_of(second)
 
 
 def test_skipped_samples_are_passed_over_from_their_step_on():
