@@ -7,13 +7,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
 from django.db import connection
 
 from modelhub import storage
-from modelhub.models import Run
+from modelhub.models import Endpoint, Run, Server
+from modelhub.services.servers import server_request
+from tests import builders
+from tests.modelhub.served import make_served
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.slow]
 
@@ -70,12 +74,12 @@ def ring(environment) -> Callable[[str], None]:
     return send
 
 
-def wait_for(run: Run, condition: Callable[[Run], object], timeout_s: float = 40) -> None:
+def wait_for(row: Run | Server, condition: Callable[[Any], object], timeout_s: float = 40) -> None:
     deadline = time.monotonic() + timeout_s
-    while not condition(run):
-        assert time.monotonic() < deadline, f"waited in vain; it is {run.status}: {run.error}"
+    while not condition(row):
+        assert time.monotonic() < deadline, f"waited in vain; it is {row.status}: {row.error}"
         time.sleep(0.1)
-        run.refresh_from_db()
+        row.refresh_from_db()
 
 
 def test_ten_messages_start_a_run_once(counting, worker, ring):
@@ -120,3 +124,23 @@ def test_a_run_outlives_its_worker_and_the_messages(counting, worker, ring, tmp_
     log = (storage.run_folder(run) / storage.LOG_NAME).read_text()
     assert "resumed after step" in log
     assert run.metrics.count() == 30
+
+
+def test_a_worker_keeps_servers_while_it_runs_a_program_and_ends_them_with_itself(
+    counting, worker, ring, tmp_path, settings
+):
+    settings.SERVERS_DIR = tmp_path / "servers"  # as the worker has it
+    version = make_served(tmp_path / "files")
+    eve = builders.make_user("eve", is_staff=True)
+    run = counting(steps=300, step_s=0.1)
+    ring("tasks.ring_queued_runs.delay()")
+    process = worker()
+    wait_for(run, lambda run: run.metrics.count() > 2)
+    server = server_request(version=version, context_tokens=64, requested_by=eve)
+    wait_for(server, lambda server: server.status == Server.Status.READY)
+    assert Endpoint.objects.get().version == version
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=30)
+    server.refresh_from_db()
+    assert (server.status, server.error) == ("ended", "It ended with the site's worker.")
+    assert not Endpoint.objects.exists()

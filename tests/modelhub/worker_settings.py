@@ -4,3 +4,4 @@ from config.settings import *  # noqa: F403
 
 RUN_PROGRAMS = {**RUN_PROGRAMS, "counting": "tests.modelhub.counting"}  # noqa: F405
 RUN_ENDED_TASKS: list[str] = []
+SERVER_MODULE = "tests.modelhub.stand_in_server"
