@@ -19,14 +19,9 @@ from typing import Any
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME
-from modelhub.ml.model_directory import (
-    ModelDirectoryError,
-    TensorEntry,
-    files_list,
-    safetensors_header,
-    settings_read,
-)
+from modelhub.ml.model_directory import files_list, settings_read
 from modelhub.ml.records import json_canonical
+from modelhub.ml.safetensors_file import ModelDirectoryError, TensorEntry, safetensors_header
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE_PREFIX = "sha256:"

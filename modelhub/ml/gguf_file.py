@@ -29,7 +29,8 @@ from transformers import AutoConfig
 
 from modelhub.ml.checkpoint import files_mode_set, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.model_directory import ModelFacts, safetensors_header
+from modelhub.ml.model_directory import ModelFacts
+from modelhub.ml.safetensors_file import safetensors_header
 
 FILE_TYPES = {
     "f32": LlamaFileType.ALL_F32,

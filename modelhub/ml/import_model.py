@@ -15,11 +15,11 @@ from typing import Any
 
 from modelhub.ml.configs import ImportModelConfig, RefusedError
 from modelhub.ml.model_directory import (
-    ModelDirectoryError,
     ModelFacts,
     model_directory_check,
 )
 from modelhub.ml.rundir import RunDir, program_run
+from modelhub.ml.safetensors_file import ModelDirectoryError
 from modelhub.ml.template_check import template_check
 
 # All that is ever asked of a hub. No pickle and no code is even downloaded.

@@ -9,18 +9,15 @@ By hand: `python -m modelhub.ml.model_directory FOLDER` prints the facts or the 
 """
 
 import dataclasses
-import math
 import os
 import re
 import stat
-import struct
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME
 from modelhub.ml.quantisation import (
     PACKED,
@@ -31,6 +28,12 @@ from modelhub.ml.quantisation import (
     quantisation_name,
 )
 from modelhub.ml.records import json_canonical, json_strict
+from modelhub.ml.safetensors_file import (
+    ModelDirectoryError,
+    TensorEntry,
+    is_count,
+    safetensors_header,
+)
 
 # model_type in config.json → the class that writes text, the class that scores. Decoders that all
 # of Rondo's programs handle; a test holds the table against transformers' own.
@@ -99,24 +102,14 @@ _HARMLESS_VALUES = (None, False, "eager", "sdpa", "flash_attention_2")
 _QUANTISED_SETTINGS = frozenset(["quantization_config", "compression_config"])
 _FILE_SETTINGS = frozenset(["tokenizer_file", "vocab_file", "merges_file", "spm_file"])
 
-_DTYPE_BYTES = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8, "I32": 4, "I8": 1, "U8": 1, "BOOL": 1}
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
 _MAX_JSON_BYTES = 4 << 20
 _MAX_TOKENIZER_BYTES = 128 << 20
 _MAX_TEXT_BYTES = 16 << 20
 _MAX_TEMPLATE_CHARACTERS = 262_144
-_MAX_HEADER_BYTES = 32 << 20
-_MAX_TENSORS = 200_000
+_MAX_INDEX_BYTES = 32 << 20
 _MAX_DEPTH = 32
-
-
-class ModelDirectoryError(RefusedError):
-    """A folder was refused as a model: which file in it ("" for the folder itself), and why."""
-
-    def __init__(self, file: str, reason: str) -> None:
-        super().__init__(f"{file}: {reason}" if file else reason)
-        self.file, self.reason = file, reason
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,18 +124,6 @@ class ModelFacts:
     chat_template: str  # its text; empty where the tokenizer has none
     quantisation: str  # "w8a8", "w4a16 g32"; empty for weights as they were trained
     files: tuple[str, ...]  # the ones that make up the model, without what merely travels with it
-
-
-@dataclass(frozen=True, kw_only=True)
-class TensorEntry:
-    """One tensor in a safetensors header."""
-
-    dtype: str  # as written: "BF16"
-    shape: tuple[int, ...]
-
-    @property
-    def numbers(self) -> int:
-        return math.prod(self.shape)
 
 
 def model_directory_check(folder: Path, *, quantised: bool = False) -> ModelFacts:
@@ -201,79 +182,6 @@ def _parameters(tensor: str, entry: TensorEntry) -> int:
     if tensor.endswith(f".{PACKED}"):
         return entry.numbers * PACKED_NUMBERS
     return 0 if _is_packed(tensor) else entry.numbers
-
-
-def safetensors_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of one safetensors file.
-
-    Raises ModelDirectoryError unless the header is a sound account of the whole file: every tensor
-    within it, none overlapping, no byte unaccounted for.
-    """
-    name, size = path.name, path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        (length,) = struct.unpack("<Q", prefix) if len(prefix) == 8 else (0,)
-        # A header is a JSON object, so it starts with "{": few other files pass even this.
-        if length < 2 or file.read(1) != b"{":
-            raise ModelDirectoryError(name, "not a safetensors file")
-        if length > _MAX_HEADER_BYTES:
-            raise ModelDirectoryError(name, f"its header is said to be {length:,} bytes long")
-        if 8 + length > size:
-            raise ModelDirectoryError(name, "cut off inside its header")
-        text = b"{" + file.read(length - 1)
-    try:
-        header = json_strict(text)
-    except ValueError as error:
-        raise ModelDirectoryError(name, f"not a safetensors file: header: {error}") from error
-    if not isinstance(header, dict):
-        raise ModelDirectoryError(name, "not a safetensors file: header is not an object")
-    notes = header.pop("__metadata__", {})
-    if not isinstance(notes, dict) or not all(isinstance(one, str) for one in notes.values()):
-        raise ModelDirectoryError(name, "__metadata__ is not text by name")
-    if not 0 < len(header) <= _MAX_TENSORS:
-        raise ModelDirectoryError(name, f"holds {len(header):,} tensors")
-    entries: dict[str, TensorEntry] = {}
-    spans: list[tuple[int, int, str]] = []
-    for tensor, described in header.items():
-        entry, begin, end = _tensor_check(name, tensor, described)
-        entries[tensor] = entry
-        spans.append((begin, end, tensor))
-    place = 0
-    for begin, end, tensor in sorted(spans):
-        if begin != place:
-            what = "overlaps another tensor" if begin < place else "leaves bytes unaccounted for"
-            raise ModelDirectoryError(name, f"{tensor} {what}")
-        place = end
-    if 8 + length + place != size:
-        missing = 8 + length + place - size
-        what = f"{missing:,} bytes are missing" if missing > 0 else f"{-missing:,} bytes too many"
-        raise ModelDirectoryError(name, f"its tensors do not fit its size: {what}")
-    return entries
-
-
-def _tensor_check(file: str, tensor: str, described: Any) -> tuple[TensorEntry, int, int]:
-    """One header entry: (its dtype and shape, where its bytes begin, where they end)."""
-    if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ModelDirectoryError(file, f"{tensor:.80}: wanted dtype, shape and data_offsets")
-    dtype, shape, offsets = described["dtype"], described["shape"], described["data_offsets"]
-    if dtype not in _DTYPE_BYTES:
-        raise ModelDirectoryError(file, f"{tensor:.80}: dtype {dtype!r:.20} is not taken")
-    if not isinstance(shape, list) or len(shape) > 8 or not all(_is_count(one) for one in shape):
-        raise ModelDirectoryError(file, f"{tensor:.80}: shape {shape!r:.80} is not taken")
-    if 0 in shape:
-        raise ModelDirectoryError(file, f"{tensor:.80}: shape {shape} holds no number")
-    if (
-        not isinstance(offsets, list)
-        or len(offsets) != 2
-        or not all(_is_count(one) for one in offsets)
-    ):
-        raise ModelDirectoryError(file, f"{tensor:.80}: data_offsets {offsets!r:.80}")
-    begin, end = offsets
-    if end - begin != math.prod(shape) * _DTYPE_BYTES[dtype]:
-        raise ModelDirectoryError(
-            file, f"{tensor:.80}: {shape} of {dtype} is not {end - begin:,} bytes"
-        )
-    return TensorEntry(dtype=dtype, shape=tuple(shape)), begin, end
 
 
 def files_list(folder: Path, known: Collection[str] = ()) -> dict[str, int]:
@@ -395,10 +303,10 @@ def _size_check(config: Mapping[str, Any]) -> int:
     limits |= {"hidden_size": 1_000_000, "n_embd": 1_000_000, "intermediate_size": 10_000_000}
     for name, limit in limits.items():
         value = config.get(name)
-        if value is not None and not (_is_count(value) and 0 < value <= limit):
+        if value is not None and not (is_count(value) and 0 < value <= limit):
             raise ModelDirectoryError(_CONFIG, f"{name}: wanted 1 to {limit:,}, got {value!r:.40}")
     context = config.get("max_position_embeddings", config.get("n_positions"))
-    if not _is_count(context) or not 0 < context <= 100_000_000:
+    if not is_count(context) or not 0 < context <= 100_000_000:
         raise ModelDirectoryError(
             _CONFIG, f"max_position_embeddings: wanted the context in tokens, got {context!r:.40}"
         )
@@ -415,7 +323,7 @@ def _weights_read(folder: Path, sizes: Mapping[str, int]) -> dict[str, TensorEnt
     if _INDEX not in sizes:
         missing = _INDEX if shards else _SINGLE
         raise ModelDirectoryError(missing, "missing")
-    index = _json_read(folder / _INDEX, _MAX_HEADER_BYTES)
+    index = _json_read(folder / _INDEX, _MAX_INDEX_BYTES)
     placed = index.get("weight_map") if isinstance(index, dict) else None
     if not isinstance(placed, dict) or not placed:
         raise ModelDirectoryError(_INDEX, "weight_map is missing")
@@ -449,7 +357,7 @@ def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> str:
         raise ModelDirectoryError(_TOKENIZER, "not a tokenizer: no model of a known type")
     vocabulary = model.get("vocab")
     if isinstance(vocabulary, dict):
-        sound = all(_is_count(one) for one in vocabulary.values())
+        sound = all(is_count(one) for one in vocabulary.values())
     else:
         sound = isinstance(vocabulary, list) and all(
             isinstance(one, list) and len(one) == 2 and isinstance(one[0], str)
@@ -459,7 +367,7 @@ def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> str:
         raise ModelDirectoryError(_TOKENIZER, "not a tokenizer: its vocabulary does not read")
     added = tokenizer.get("added_tokens") or []
     if not isinstance(added, list) or not all(
-        isinstance(one, dict) and _is_count(one.get("id")) and isinstance(one.get("content"), str)
+        isinstance(one, dict) and is_count(one.get("id")) and isinstance(one.get("content"), str)
         for one in added
     ):
         raise ModelDirectoryError(_TOKENIZER, "not a tokenizer: its added tokens do not read")
@@ -504,10 +412,6 @@ def _text_read(path: Path) -> str:
     if "\0" in text:
         raise ModelDirectoryError(path.name, "not text")
     return text
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 if __name__ == "__main__":

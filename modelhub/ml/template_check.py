@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from modelhub.ml.model_directory import ModelDirectoryError
+from modelhub.ml.safetensors_file import ModelDirectoryError
 
 CPU_S = 5  # for a few renders that take milliseconds
 _WALL_S = 120.0  # the imports of a busy machine included

@@ -8,7 +8,8 @@ import resource
 import sys
 from pathlib import Path
 
-from modelhub.ml.model_directory import ModelDirectoryError, model_directory_check
+from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.safetensors_file import ModelDirectoryError
 from modelhub.ml.template_check import CPU_S
 
 _MEMORY_BYTES = 512 << 20  # on top of what the loaded libraries take

@@ -18,7 +18,7 @@ from modelhub.ml import generate
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError
-from modelhub.ml.model_directory import ModelDirectoryError, model_directory_check
+from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.quantisation import quantisation_known, quantisation_settings
 from modelhub.ml.quantised_model import (
     model_quantise,
@@ -28,6 +28,7 @@ from modelhub.ml.quantised_model import (
 )
 from modelhub.ml.records import lines_read
 from modelhub.ml.rundir import RunDir
+from modelhub.ml.safetensors_file import ModelDirectoryError
 from tests.alignment.ml.programs import prompts_write, result_of, run_make, tiny_reward_write
 from tests.alignment.ml.test_sft_watch import chat_rows
 from tests.tiny_model import tiny_model_write

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from modelhub.ml.adapter_directory import adapter_directory_check, is_adapter
-from modelhub.ml.model_directory import ModelDirectoryError
+from modelhub.ml.safetensors_file import ModelDirectoryError
 
 BASE = "sha256:" + "ab" * 32
 MODULE = "base_model.model.model.layers.0.mlp.down_proj"

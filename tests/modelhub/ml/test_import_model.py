@@ -20,8 +20,8 @@ from modelhub.ml.checkpoint import CheckpointError, model_load, model_save, toke
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.import_model import directory_copy, gguf_check, main
 from modelhub.ml.manifest import manifest_build, manifest_verify, manifest_write
-from modelhub.ml.model_directory import ModelDirectoryError
 from modelhub.ml.rundir import RunDir
+from modelhub.ml.safetensors_file import ModelDirectoryError
 from modelhub.ml.template_check import template_check
 from modelhub.packaged import packaged_gguf, packaged_models
 from tests.modelhub.ml.runs import program_finish, program_start, run_write

@@ -19,12 +19,8 @@ pytest.importorskip("torch", reason="the ml extra is not installed")
 from modelhub.ml import model_directory
 from modelhub.ml.checkpoint import model_load
 from modelhub.ml.import_model import directory_copy
-from modelhub.ml.model_directory import (
-    ARCHITECTURES,
-    ModelDirectoryError,
-    model_directory_check,
-    safetensors_header,
-)
+from modelhub.ml.model_directory import ARCHITECTURES, model_directory_check
+from modelhub.ml.safetensors_file import ModelDirectoryError, safetensors_header
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
 
 pytestmark = pytest.mark.ml
