@@ -85,7 +85,9 @@ def test_vllm_serves_a_version_and_leaves_nothing_behind(settings, tmp_path) -> 
         assert "".join(words) == choice["message"]["content"]  # greedy, twice
         assert all(len(one["top_logprobs"]) == 3 for one in choice["logprobs"]["content"])
         cell = playground_cell(tmp_path, endpoint)
-        assert cell["text"] == choice["message"]["content"]
+        # Half a character at the end is shown here, and left out there.
+        said = choice["message"]["content"]
+        assert cell["text"].rstrip("\ufffd") == said.rstrip("\ufffd")
         assert 1 <= len(cell["tokens"]) <= 8 and cell["finish_reason"]
         for token in cell["tokens"]:
             # Greedy: the token written is the likeliest of those beside it.
