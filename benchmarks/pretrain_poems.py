@@ -1,8 +1,8 @@
 """A small model that has read the classical poems goes on from 春眠不覺曉: does it keep the form?
 
-    python -m benchmarks.pretrain_poems [--folder FOLDER] [--steps 480]
+    python -m benchmarks.pretrain_poems [--folder FOLDER] [--size 3m] [--steps 480]
 
-Reads ../shared/data. A GPT-2 of 3 million weights from scratch, WordPiece (a token for every
+Reads ../shared/data. A GPT-2 from scratch (--size), WordPiece (a token for every
 character: a line of verse is a number of tokens), on every fourth poem. The run is the hub's; its
 folder is kept, and killed and started again on it, it goes on. JSON lines on standard output: what
 the run says of itself; then how many lines have five characters or seven (modelhub/ml/verse.py) in
@@ -47,6 +47,7 @@ def texts_prepare(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=480, help="of 8 blocks of 256 tokens")
+    parser.add_argument("--size", choices=("tiny", "3m", "9m"), default="3m")
     parser.add_argument("--folder", type=Path, default=None)
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="poems-"))
@@ -55,7 +56,7 @@ def main() -> None:
     texts_prepare(folder)
     recipe: dict[str, Any] = {
         "preset": "novel",
-        "size": "3m",
+        "size": asked.size,
         "blocks_per_step": 8,
         "steps": asked.steps,
         "lr": 2e-3,
