@@ -136,7 +136,7 @@ def _stacks(mixture: SavedMixture) -> list[object]:
     return list(
         stacks_draw(
             [
-                (float(end - first), blend["shares"])
+                (float(end - first), blend["sampled"])
                 for first, end, blend in zip(firsts, ends, mixture.blends, strict=True)
             ]
         )

@@ -387,7 +387,9 @@ class SavedMixture(Identified):
     tokens = models.BigIntegerField(help_text="of the run it was planned for")
     block_tokens = models.PositiveIntegerField()
     blocks_per_step = models.PositiveIntegerField()
-    blends = models.JSONField(help_text="in order: first step, how shares were chosen, shares")
+    blends = models.JSONField(
+        help_text="in order: first step, how shares were chosen, shares, and as they are sampled"
+    )
     note = models.CharField(max_length=300, blank=True)
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, blank=True, related_name="+"

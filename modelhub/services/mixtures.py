@@ -26,6 +26,7 @@ def mixture_save(
             "by": one.ask.by,
             "temperature": one.ask.temperature,
             "shares": list(one.asked),
+            "sampled": list(one.sampled),
         }
         for one in plan.blends
     ]
