@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from django import forms
 from django.utils.translation import gettext
@@ -131,6 +132,31 @@ class RuleSetForm(forms.Form):
 
     name = forms.SlugField(max_length=80)
     note = forms.CharField(max_length=300, required=False)
+
+
+class JudgementForm(forms.Form):
+    """What the reader says of a document: "12:good", "12:bad", or "12:" to take it back."""
+
+    judgement = forms.RegexField(regex=r"^\d{1,11}:(good|bad|)$")
+
+    def clean(self) -> dict[str, Any]:
+        place, _colon, word = self.cleaned_data.get("judgement", "").partition(":")
+        if not place:
+            return {}
+        return {"place": int(place), "is_good": {"good": True, "bad": False}.get(word)}
+
+
+def thresholds_query(
+    thresholds: Mapping[str, float], *, rule: str, is_chinese: bool, threshold: float
+) -> str:
+    """The query string of the page of rules with these thresholds, one of them changed."""
+    changed = {**thresholds, f"{rule}@{CHINESE}" if is_chinese else rule: threshold}
+    fields = {
+        THRESHOLD + name: changed.get(name, "")
+        for one in RULES.values()
+        for name in (one.name, *([f"{one.name}@{CHINESE}"] if one.chinese is not None else []))
+    }
+    return urlencode({**fields, "rule": rule, "language": CHINESE if is_chinese else ""})
 
 
 def thresholds_given(values: Mapping[str, str]) -> dict[str, float]:

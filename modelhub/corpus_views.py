@@ -1,13 +1,14 @@
 """Pages of corpora: what they hold, what rules would drop of them, what a cleaning dropped."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
 from django.core.paginator import Paginator
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
+from django.urls import reverse
 from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -16,8 +17,10 @@ from modelhub.charts import funnel_draw
 from modelhub.corpus_forms import (
     DocumentForm,
     ImportCorpusForm,
+    JudgementForm,
     RuleSetForm,
     thresholds_given,
+    thresholds_query,
 )
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError
@@ -27,7 +30,12 @@ from modelhub.models import RunOutput
 from modelhub.policy import hub_page
 from modelhub.selectors import corpora as selectors
 from modelhub.serializers import user_of
-from modelhub.services.corpora import corpus_clean_request, corpus_import_request, rule_set_save
+from modelhub.services.corpora import (
+    corpus_clean_request,
+    corpus_import_request,
+    document_judge,
+    rule_set_save,
+)
 from modelhub.services.idempotency import idempotent
 from modelhub.storage import artifact_folder
 
@@ -82,7 +90,7 @@ def corpus_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     query = {name: value for name, value in asdict(wanted).items() if value not in ("", None)}
     context = {
         "corpus": corpus,
-        "page": page,
+        "page": replace(page, found=_marked(request, corpus, page.found)),
         "wanted": wanted,
         "query": urlencode(query),
         "signals": selectors.signal_names(corpus=corpus.artifact),
@@ -112,14 +120,23 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
     is_chinese = survey.has_chinese and (
         not survey.has_other or request.GET.get("language") == "zh"
     )
+    asked = {
+        "corpus": corpus.artifact,
+        "rule": rule,
+        "threshold": threshold_for(thresholds, rule.name, is_chinese=is_chinese),
+        "is_chinese": is_chinese,
+    }
+    view = selectors.rule_view(**asked)
+    people = selectors.rule_calibration(**asked)
     context = {
         "corpus": corpus,
         "survey": survey,
-        "view": selectors.rule_view(
-            corpus=corpus.artifact,
-            rule=rule,
-            threshold=threshold_for(thresholds, rule.name, is_chinese=is_chinese),
-            is_chinese=is_chinese,
+        "view": replace(view, examples=_marked(request, corpus, view.examples)),
+        "people": people,
+        "best_query": ""
+        if people.best is None
+        else thresholds_query(
+            thresholds, rule=rule.name, is_chinese=is_chinese, threshold=people.best
         ),
         "rule_sets": selectors.rule_sets_list(),
         "rule_set": rule_set,
@@ -127,6 +144,32 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
     }
     status = 422 if refusal else 200
     return render(request, "modelhub/corpus_rules.html", context, status=status)
+
+
+@require_POST
+@hub_page
+def corpus_judge(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """Keep what the reader says of one document, and go back to where it was said."""
+    corpus = _corpus_of(run_uid)
+    form = JudgementForm(request.POST)
+    if form.is_valid():
+        given = form.cleaned_data
+        try:
+            document_judge(
+                corpus=corpus.artifact,
+                place=given["place"],
+                is_good=given["is_good"],
+                author=user_of(request),
+            )
+        except ApplicationError as error:
+            messages.error(request, error.message)
+    else:
+        messages.error(request, gettext("Say of which document, and whether it is good."))
+    page = "corpus_rules" if request.POST.get("page") == "rules" else "corpus_detail"
+    where = reverse(page, args=[run_uid])
+    query = QueryDict(request.POST.get("query", "")[:4000]).urlencode()
+    place = form.cleaned_data.get("place")
+    return redirect(f"{where}?{query}" + (f"#place-{place}" if place is not None else ""))
 
 
 @require_POST
@@ -177,6 +220,12 @@ def corpus_removed(request: HttpRequest, run_uid: str) -> HttpResponse:
         "step": step,
     }
     return render(request, "modelhub/corpus_removed.html", context)
+
+
+def _marked(
+    request: HttpRequest, corpus: RunOutput, found: list[selectors.FoundDocument]
+) -> list[selectors.FoundDocument]:
+    return selectors.marked(found, corpus=corpus.artifact, author=user_of(request))
 
 
 def _corpus_of(run_uid: str) -> RunOutput:

@@ -233,6 +233,29 @@ class Server(Identified):
         return self.is_live and bool(self.host) and timezone.now() - seen > lease
 
 
+class DocumentJudgement(models.Model):
+    """What one person says of a document of a corpus: whether it is good to learn from.
+
+    A corpus is its content, so a document's place in it is the document.
+    """
+
+    corpus = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="judgements")
+    place = models.PositiveBigIntegerField(help_text="of the document, counted from 0")
+    is_good = models.BooleanField()
+    author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    created_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["corpus", "place", "author"], name="document_judgement_unique"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"place {self.place} of {self.corpus}"
+
+
 class Run(Identified):
     """One execution of a program in a directory of its own. The row is the queue.
 

@@ -35,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("corpora/import/", corpus_views.corpus_import, name="corpus_import"),
     path("corpora/<str:run_uid>/", corpus_views.corpus_detail, name="corpus_detail"),
     path("corpora/<str:run_uid>/rules/", corpus_views.corpus_rules, name="corpus_rules"),
+    path("corpora/<str:run_uid>/judge/", corpus_views.corpus_judge, name="corpus_judge"),
     path("corpora/<str:run_uid>/clean/", corpus_views.corpus_clean, name="corpus_clean"),
     path("corpora/<str:run_uid>/removed/", corpus_views.corpus_removed, name="corpus_removed"),
     path("mixtures/", mixture_views.mixture_list, name="mixture_list"),

@@ -7,23 +7,27 @@ from __future__ import annotations
 
 import math
 import typing
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
 from modelhub.charts import FunnelStep, Histogram, funnel_draw, histogram_draw
+from modelhub.ml.corpora.calibration import Calibration, calibrate
 from modelhub.ml.corpora.documents import (
     Document,
     corpus_shards,
     documents_at,
     documents_count,
     has_signals,
+    signals_at,
     signals_shard,
 )
-from modelhub.ml.corpora.rules import CHINESE, RULES, Rule
+from modelhub.ml.corpora.rules import CHINESE, RULES, Rule, threshold_for
 from modelhub.models import Artifact, RuleSet, RunOutput
 from modelhub.storage import artifact_folder
 
@@ -85,6 +89,7 @@ class FoundDocument:
     signals: Mapping[str, Any]
     value: float | None = None  # of the signal that was asked for
     because: str = ""
+    is_good: bool | None = None  # what the reader said of it, see `marked`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +169,7 @@ class RuleEffect:
     chinese: float | None
     alone: int
     step: FunnelStep
+    people: Calibration
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,10 +182,11 @@ class Survey:
     left: int
     has_chinese: bool
     has_other: bool
+    judged: int  # documents that people have judged
 
 
 def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey:
-    """Hold the stored signals against thresholds. No query."""
+    """Hold the stored signals, and people's judgements, against thresholds. One query."""
     import pyarrow.compute as pc
 
     from modelhub.ml.corpora.verdicts import rule_masks
@@ -199,6 +206,7 @@ def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey
             gone = mask if gone is None else pc.or_(gone, mask)
         left += signals.num_rows - ((pc.sum(gone).as_py() or 0) if gone is not None else 0)
     steps = funnel_draw(surveyed, list(dropped.items()))
+    judged = _judged(corpus)
     return Survey(
         documents=documents_count(folder),
         surveyed=surveyed,
@@ -209,12 +217,14 @@ def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey
                 chinese=thresholds.get(f"{name}@{CHINESE}"),
                 alone=alone[name],
                 step=step,
+                people=_calibration_of_all(judged, rule, thresholds),
             )
             for (name, rule), step in zip(RULES.items(), steps, strict=True)
         ],
         left=left,
         has_chinese=chinese > 0,
         has_other=chinese < surveyed,
+        judged=len(judged),
     )
 
 
@@ -272,6 +282,72 @@ def rule_view(
             for (value, place), document in zip(chosen, documents, strict=True)
         ],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A document that people have judged: its signals, and what most of them said."""
+
+    signals: Mapping[str, Any]
+    is_good: bool
+
+    @property
+    def is_chinese(self) -> bool:
+        return bool(self.signals["language"] == CHINESE)
+
+
+def _judged(corpus: Artifact) -> list[Judged]:
+    """Judged documents; those that as many found good as bad are left out. One query."""
+    votes: Counter[int] = Counter()
+    for place, is_good in corpus.judgements.values_list("place", "is_good"):
+        votes[place] += 1 if is_good else -1
+    decided = sorted(place for place, balance in votes.items() if balance)
+    measured = signals_at(artifact_folder(corpus), decided)
+    return [
+        Judged(signals, votes[place] > 0) for place, signals in zip(decided, measured, strict=True)
+    ]
+
+
+def _calibration_of_all(
+    judged: Sequence[Judged], rule: Rule, thresholds: Mapping[str, float]
+) -> Calibration:
+    """Of both languages' thresholds together, as the funnel counts; without a best one."""
+    own = [
+        calibrate(
+            _values(judged, rule, is_chinese=is_chinese),
+            rule=rule,
+            threshold=threshold_for(thresholds, rule.name, is_chinese=is_chinese),
+        )
+        for is_chinese in (False, True)
+    ]
+    return Calibration(
+        good=sum(one.good for one in own),
+        bad=sum(one.bad for one in own),
+        good_dropped=sum(one.good_dropped for one in own),
+        bad_dropped=sum(one.bad_dropped for one in own),
+    )
+
+
+def rule_calibration(
+    *, corpus: Artifact, rule: Rule, threshold: float | None, is_chinese: bool
+) -> Calibration:
+    """What people's judgements say of one rule, in Chinese or in all else. One query."""
+    values = _values(_judged(corpus), rule, is_chinese=is_chinese)
+    return calibrate(values, rule=rule, threshold=threshold)
+
+
+def _values(judged: Sequence[Judged], rule: Rule, *, is_chinese: bool) -> list[tuple[float, bool]]:
+    own = (one for one in judged if one.is_chinese is is_chinese)
+    return [(one.signals[rule.signal], one.is_good) for one in own]
+
+
+def marked(
+    found: Sequence[FoundDocument], *, corpus: Artifact, author: User
+) -> list[FoundDocument]:
+    """The documents, with what the author said of each. One query."""
+    own = corpus.judgements.filter(author=author, place__in=[one.place for one in found])
+    said = dict(own.values_list("place", "is_good"))
+    return [replace(one, is_good=said.get(one.place)) for one in found]
 
 
 @dataclass(frozen=True, kw_only=True)

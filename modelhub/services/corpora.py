@@ -10,11 +10,13 @@ from django.utils.translation import gettext
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.corpora.configs import CleanCorpusConfig, ImportCorpusConfig
+from modelhub.ml.corpora.documents import documents_count
 from modelhub.ml.corpora.rules import thresholds_of
-from modelhub.models import Artifact, RuleSet, Run
+from modelhub.models import Artifact, DocumentJudgement, RuleSet, Run
 from modelhub.services.imports import import_path
 from modelhub.services.numbering import numbered_create
 from modelhub.services.runs import run_create
+from modelhub.storage import artifact_folder
 
 # What the server reads of other machines; a path is below an import folder.
 ADDRESSES = ("http://", "https://", "s3://", "gs://", "gcs://", "az://", "abfs://")
@@ -65,6 +67,23 @@ def rule_set_save(
             name=name, number=number, thresholds=checked, author=author, note=note[:300]
         ),
     )
+
+
+def document_judge(*, corpus: Artifact, place: int, is_good: bool | None, author: User) -> None:
+    """Say whether a document is good to learn from; None takes back what the author said.
+
+    Raises ApplicationError for a place that the corpus has not.
+    """
+    if not 0 <= place < documents_count(artifact_folder(corpus)):
+        raise ApplicationError(
+            gettext("The corpus has no document at place %(place)s.") % {"place": place},
+            {"field": "place"},
+        )
+    own = {"corpus": corpus, "place": place, "author": author}
+    if is_good is None:
+        DocumentJudgement.objects.filter(**own).delete()
+    else:
+        DocumentJudgement.objects.update_or_create(**own, defaults={"is_good": is_good})
 
 
 @transaction.atomic

@@ -1,5 +1,7 @@
 """The corpus pages: who sees them, what they show, and that what they ask starts one run."""
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,12 @@ import pytest
 pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
 from django.contrib.auth.models import User
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
 from modelhub.models import RuleSet, Run, RunOutput
+from tests.builders import make_user
 from tests.modelhub.corpora import make_cleaned, make_corpus
 
 pytestmark = pytest.mark.django_db
@@ -77,7 +81,7 @@ def test_documents_go_on_from_a_place(staff: Client, tmp_path: Path) -> None:
     assert "document number 24<" in first and "document number 25<" not in first
     assert "from=25" in first
     last = shown(staff, "corpus_detail", corpus, **{"from": "50"})
-    assert "document number 59<" in last and "from=" not in last
+    assert "document number 59<" in last and "Further" not in last
 
 
 def test_a_threshold_shows_what_would_go(staff: Client, corpus: RunOutput) -> None:
@@ -171,3 +175,74 @@ def test_an_import_sent_twice_starts_one_run(staff: Client, tmp_path: Path, sett
         "https://example.org/rows.jsonl",
     ]
     assert staff.get(reverse("run_detail", args=[run.uid])).status_code == 200
+
+
+# ── what people say of documents ─────────────────────────────────────────────────────────────────
+
+
+def judge(client: Client, corpus: RunOutput, judgement: str, **more: str) -> HttpResponse:
+    return client.post(
+        reverse("corpus_judge", args=[corpus.run.uid]), {"judgement": judgement, **more}
+    )
+
+
+def test_judgements_stand_beside_every_rule_and_name_a_threshold(
+    staff: Client, tmp_path: Path
+) -> None:
+    texts = [PROSE.format(month) for month in ("April", "May", "June")] + [SHORT, SHORT + " Yes."]
+    corpus = make_corpus(tmp_path, texts)
+    assert "Say of some documents" in shown(staff, "corpus_rules", corpus)
+    for judgement in ("0:good", "1:good", "3:bad", "4:bad"):
+        assert judge(staff, corpus, judgement, page="rules").status_code == 302
+    page = shown(staff, "corpus_rules", corpus, rule="gopher.words_min")
+    assert "takes 2 of 2 bad ones and 0 of 2 good ones" in page
+    assert "They are told apart best at" in page
+    off = {"rule": "gopher.words_min", "threshold-gopher.words_min": ""}
+    page = shown(staff, "corpus_rules", corpus, **off)
+    assert "takes 0 of 2 bad ones" in page
+    (link,) = re.findall(r'href="\?([^"]*)">Take it', page)
+    taken = staff.get(f"{reverse('corpus_rules', args=[corpus.run.uid])}?{html.unescape(link)}")
+    assert "takes 2 of 2 bad ones and 0 of 2 good ones" in taken.content.decode()
+
+
+def test_a_judgement_is_changed_and_taken_back_and_goes_back_where_it_was_said(
+    staff: Client, corpus: RunOutput
+) -> None:
+    query = "rule=gopher.words_min&threshold-gopher.words_min=60"
+    answer = judge(staff, corpus, "1:bad", page="rules", query=query)
+    assert answer["Location"].endswith(f"/rules/?{query}#place-1")
+    assert corpus.artifact.judgements.get().is_good is False
+    judge(staff, corpus, "1:good")
+    assert corpus.artifact.judgements.get().is_good is True
+    assert 'aria-pressed="true">Good text' in shown(staff, "corpus_detail", corpus)
+    judge(staff, corpus, "1:")
+    assert not corpus.artifact.judgements.exists()
+
+
+@pytest.mark.parametrize("judgement", ["", "x:good", "1:great", "9:good", "-1:bad", "1", "²:good"])
+def test_a_judgement_of_nothing_changes_nothing(
+    staff: Client, corpus: RunOutput, judgement: str
+) -> None:
+    answer = staff.post(
+        reverse("corpus_judge", args=[corpus.run.uid]), {"judgement": judgement}, follow=True
+    )
+    (said,) = answer.context["messages"]
+    assert said.level_tag == "error"
+    assert not corpus.artifact.judgements.exists()
+
+
+def test_of_two_who_disagree_nothing_is_counted_and_most_decide(
+    staff: Client, corpus: RunOutput, signed_in: Any
+) -> None:
+    people = [make_user(name, is_staff=True) for name in ("finn", "gina")]
+    judge(staff, corpus, "0:bad")
+    judge(signed_in(people[0]), corpus, "0:good")
+    assert "Bad caught" not in shown(staff, "corpus_rules", corpus)
+    judge(signed_in(people[1]), corpus, "0:good")
+    page = shown(staff, "corpus_rules", corpus, rule="gopher.words_min")
+    assert "0 of 0 bad ones and 0 of 1 good ones" in page
+
+
+def test_outsiders_judge_nothing(corpus: RunOutput, alice: User, signed_in: Any) -> None:
+    assert judge(signed_in(alice), corpus, "0:good").status_code == 404
+    assert not corpus.artifact.judgements.exists()

@@ -76,18 +76,30 @@ def documents_at(folder: Path, places: Sequence[int]) -> list[Document]:
 
     Only the row groups that hold one are read. Raises IndexError for a place beyond the end.
     """
-    found: dict[int, Document] = {}
+    rows = _rows_at(corpus_shards(folder), places, list(COLUMNS))
+    return [Document(**row) for row in rows]
+
+
+def signals_at(folder: Path, places: Sequence[int]) -> list[dict[str, Any]]:
+    """What was measured of the documents at these places; see `documents_at`."""
+    return _rows_at([signals_shard(shard) for shard in corpus_shards(folder)], places, None)
+
+
+def _rows_at(
+    shards: Sequence[Path], places: Sequence[int], columns: list[str] | None
+) -> list[dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
     wanted = sorted(set(places))
     start = 0
-    for shard in corpus_shards(folder):
+    for shard in shards if wanted else ():
         file = _open(shard)
         for number in range(file.num_row_groups):
             end = start + file.metadata.row_group(number).num_rows
             here = [place for place in wanted if start <= place < end]
             if here:
-                table = file.read_row_group(number, columns=list(COLUMNS))
+                table = file.read_row_group(number, columns=columns)
                 rows = table.take([place - start for place in here]).to_pylist()
-                found |= {place: Document(**row) for place, row in zip(here, rows, strict=True)}
+                found |= dict(zip(here, rows, strict=True))
             start = end
     missing = [place for place in wanted if place not in found]
     if missing:

@@ -1,0 +1,53 @@
+"""A threshold held against judged documents, by hand."""
+
+import pytest
+
+from modelhub.ml.corpora.calibration import Calibration, calibrate
+from modelhub.ml.corpora.rules import RULES
+
+WORDS = RULES["gopher.words_min"]  # at least so many
+HASHES = RULES["gopher.hashes"]  # at most so many
+# Good from 60 words on, but for one of 40; bad below 50, but for one of 90.
+JUDGED = [(40, True), (60, True), (70, True), (80, True), (10, False), (20, False), (90, False)]
+
+
+def test_what_a_threshold_drops_of_either_kind() -> None:
+    found = calibrate(JUDGED, rule=WORDS, threshold=50)
+    assert (found.good, found.bad, found.good_dropped, found.bad_dropped) == (4, 3, 1, 2)
+
+
+def test_the_best_threshold_has_the_largest_difference_of_shares() -> None:
+    found = calibrate(JUDGED, rule=WORDS, threshold=None)
+    # At 30: 2/3 of the bad less none of the good. At 50: 2/3 less 1/4.
+    assert (found.best, found.best_bad_dropped, found.best_good_dropped) == (30, 2, 0)
+    assert (found.good_dropped, found.bad_dropped) == (0, 0)
+
+
+def test_of_thresholds_as_good_the_one_that_drops_least() -> None:
+    judged = [(0.05, True), (0.2, False), (0.3, True), (0.4, False)]
+    # Above 0.35: 1/2 less 0. Above 0.125: 2/2 less 1/2.
+    found = calibrate(judged, rule=HASHES, threshold=0.1)
+    assert found.best == pytest.approx(0.35)
+    assert (found.good_dropped, found.bad_dropped) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "judged",
+    [
+        [],
+        [(10, True), (20, True)],
+        [(10, False), (20, False)],
+        [(10, True), (20, False)],  # the wrong way round
+        [(10, True), (10, False)],
+    ],
+)
+def test_where_no_threshold_tells_them_apart_there_is_none(
+    judged: list[tuple[float, bool]],
+) -> None:
+    assert calibrate(judged, rule=WORDS, threshold=None).best is None
+
+
+def test_without_judgements_everything_is_nought() -> None:
+    assert calibrate([], rule=WORDS, threshold=50) == Calibration(
+        good=0, bad=0, good_dropped=0, bad_dropped=0
+    )
