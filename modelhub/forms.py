@@ -198,6 +198,13 @@ class PlannerForm(forms.Form):
         initial=1,
         help_text=_("Devices that share each layer’s matrices."),
     )
+    pipeline_parallel = forms.IntegerField(
+        label=_("Pipeline stages"),
+        min_value=1,
+        max_value=1024,
+        initial=1,
+        help_text=_("Devices with a stretch of the layers each: 1, or all of them."),
+    )
     device_memory_gib = forms.FloatField(
         label=_("Memory of a device, GiB"), min_value=0.01, max_value=100_000, initial=80
     )
@@ -237,6 +244,7 @@ class PlannerForm(forms.Form):
                             "optimizer",
                             "devices",
                             "tensor_parallel",
+                            "pipeline_parallel",
                             "device_memory_gib",
                         )
                     },

@@ -28,7 +28,13 @@ from transformers.utils import logging as transformers_logging
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
-from modelhub.ml.parallel import is_first, objects_gather, process_rank, tensor_placed, tensor_whole
+from modelhub.ml.parallel import (
+    is_first,
+    objects_gather,
+    process_rank,
+    tensor_placed,
+    tensors_gather,
+)
 from modelhub.ml.records import json_canonical, json_strict
 
 transformers_logging.disable_progress_bar()  # of no use in a log file
@@ -208,7 +214,7 @@ def training_state_save(
     generators of its own; the first writes, whole tensors.
     """
     folder = Path(folder)
-    weights = _detached(_trained_weights(model))
+    weights = tensors_gather(_trained_weights(model))
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
@@ -218,7 +224,7 @@ def training_state_save(
                 tensors[f"{index}.{slot}"] = value
             else:
                 plain.setdefault(str(index), {})[slot] = value
-    slots_whole = _detached(tensors)
+    slots_whole = tensors_gather(tensors)
     generators = objects_gather(rng_state())
     if not is_first():
         return
@@ -258,8 +264,9 @@ def training_state_load(
     for name, tensor in saved.items():
         if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
             raise CheckpointError(f"{_WEIGHTS}: {name} has another shape or dtype")
-        with torch.no_grad():
-            weights[name].copy_(tensor_placed(tensor, weights[name]))
+        if not weights[name].is_meta:  # of another stage of a pipeline
+            with torch.no_grad():
+                weights[name].copy_(tensor_placed(tensor, weights[name]))
     written = described["optimizer"]
     if written["class"] != type(optimizer).__name__:
         raise CheckpointError(f"{_STATE}: the optimizer was a {written['class']}")
@@ -277,6 +284,8 @@ def training_state_load(
     for name, tensor in _tensors_load(folder / _OPTIMIZER).items():
         index, slot = name.split(".", 1)
         like = trained[int(index)]
+        if like.is_meta:
+            continue
         if tensor.shape == like.shape:  # a moment of every weight, not a count of steps
             tensor = tensor_placed(tensor, like)
         state.setdefault(int(index), {})[slot] = tensor
@@ -301,16 +310,6 @@ def _trained_weights(model: nn.Module) -> dict[str, Tensor]:
     }
     weights.update((name, buffer) for name, buffer in model.named_buffers() if name in kept)
     return weights
-
-
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole, on the CPU; of several processes the first keeps them, each has to ask."""
-    kept = {}
-    for name, tensor in tensors.items():
-        whole = tensor_whole(tensor.detach())
-        if is_first():
-            kept[name] = whole.cpu().contiguous()
-    return kept
 
 
 def _tensors_load(path: Path) -> dict[str, Tensor]:

@@ -13,7 +13,8 @@ Two strategies, chosen where the program is launched (docs/launching.md):
             DTensors, a share on each rank. Every pass is collective, so every rank makes as many.
 
 Either may be crossed with tensor parallelism, where neighbouring ranks share each layer's matrices
-and read the same rows (modelhub/ml/tensor_parallel.py); a group of them counts as one reader.
+and read the same rows (modelhub/ml/tensor_parallel.py); a group of them counts as one reader. So do
+the stages of a pipeline, each with a stretch of the layers (modelhub/ml/pipeline_parallel.py).
 
 A training loop takes part with these lines; on one process each is the identity or nothing:
 
@@ -55,6 +56,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.pipeline_parallel import Pipeline, held_check, stage_held, stages_check
 from modelhub.ml.tensor_parallel import degree_check, tensor_parallel_apply
 
 T = TypeVar("T")
@@ -68,10 +70,12 @@ class Processes:
     """This process among those that train one model. Made by `processes_start`.
 
     rank counts from 0, world is how many there are, device is this rank's own; of those that share
-    matrices (`tensor_parallel` many, neighbours) each group is one of the `readers`.
+    matrices (`tensor_parallel` many, neighbours) each group is one of the `readers`, and so are the
+    stages of a `pipeline`.
     """
 
     tensor_parallel = 1
+    pipeline: Pipeline | None = None
 
     def __init__(self, *, rank: int, world: int, device: torch.device, strategy: str) -> None:
         self.rank, self.world, self.device, self.strategy = rank, world, device, strategy
@@ -79,20 +83,30 @@ class Processes:
     @property
     def is_sharded(self) -> bool:
         """Whether every pass is collective: the model is a share on each rank."""
-        return self.world > 1 and (self.strategy == "fsdp2" or self.tensor_parallel > 1)
+        return self.world > 1 and (self.strategy == "fsdp2" or self.group > 1)
+
+    @property
+    def group(self) -> int:
+        """How many ranks have one model between them, and read the same rows."""
+        return self.world if self.pipeline is not None else self.tensor_parallel
 
     @property
     def readers(self) -> int:
         """How many read rows of their own."""
-        return self.world // self.tensor_parallel
+        return self.world // self.group
 
     @property
     def reader(self) -> int:
         """Which of them this rank belongs to, from 0."""
-        return self.rank // self.tensor_parallel
+        return self.rank // self.group
 
     def prepare(
-        self, model: nn.Module, *, tensor_parallel: int = 1, expert_parallel: bool = False
+        self,
+        model: nn.Module,
+        *,
+        tensor_parallel: int = 1,
+        expert_parallel: bool = False,
+        pipeline_parallel: int = 1,
     ) -> None:
         """Shard the model, or see that every rank has the same one. Before its optimizer is made.
 
@@ -101,10 +115,17 @@ class Processes:
         """
         if tensor_parallel > 1:
             degree_check(self.world, self.strategy, tensor_parallel)
+        if pipeline_parallel > 1:
+            stages_check(model, self.world, self.strategy, pipeline_parallel)
         if self.world == 1:
             return
         replicas_check(model)
         self.tensor_parallel = tensor_parallel
+        if pipeline_parallel > 1:
+            names = [name for name, _ in model.named_parameters()]
+            self.pipeline = Pipeline(model, rank=self.rank, stages=self.world, device=self.device)
+            held_check([set(own) for own in objects_gather(sorted(stage_held(model)))], names)
+            return
         if not self.is_sharded:
             model.to(self.device)
             return
@@ -215,6 +236,10 @@ class Processes:
             for own in kinds.values()
         ]
         norm = norms[0] if len(norms) == 1 else torch.stack(norms or [torch.zeros(1)]).norm()
+        if self.pipeline is not None:  # each stage has gradients of its own
+            squared = norm.square()
+            dist.all_reduce(squared)
+            norm = squared.sqrt()
         for own in kinds.values():
             nn.utils.clip_grads_with_norm_(own, max_norm, norm)
         return norm
@@ -225,14 +250,14 @@ class Processes:
             return dict(figures)
         values = torch.tensor([float(value) for value in figures.values()], dtype=torch.float64)
         dist.all_reduce(values)
-        values /= self.tensor_parallel  # a group's ranks have the same figures
+        values /= self.group  # whose ranks have the same figures
         return dict(zip(figures, values.tolist(), strict=True))
 
     def tensor_sum(self, tensor: Tensor) -> Tensor:
         """The tensor added up over the readers, in place: the same bits on every rank."""
         if self.world > 1:
             dist.all_reduce(tensor)
-            tensor /= self.tensor_parallel
+            tensor /= self.group
         return tensor
 
     def gather(self, model: Any, make: Callable[[], Any]) -> Any | None:
@@ -348,19 +373,43 @@ def tensor_placed(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def tensors_gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, whole, on the first rank's CPU, whoever has them; empty on the others.
+
+    Of a sharded tensor every rank has a part; one that is on another stage of a pipeline is missing
+    here, or without memory. Collective.
+    """
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_meta:
+            whole = tensor_whole(tensor.detach())
+            if is_first():
+                own[name] = whole.cpu().contiguous()
+            else:  # to be sent, if the first rank has it not
+                own[name] = whole.new_empty(0) if isinstance(tensor, DTensor) else whole
+    held = objects_gather({n: [list(t.shape), str(t.dtype)] for n, t in own.items()})
+    for rank, others in enumerate(held):
+        for name in sorted(others.keys() - held[0].keys()):
+            shape, dtype = others[name]
+            if process_rank() == rank:
+                dist.send(own[name].cpu().contiguous(), 0)
+            elif is_first():
+                own[name] = torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+                dist.recv(own[name], rank)
+    return own if is_first() else {}
+
+
 def state_whole(model: nn.Module) -> dict[str, Tensor]:
     """The state dict of a sharded model with whole tensors on the CPU; empty but on the first rank.
 
     Tied weights are gathered once and stay one tensor under two names. Collective.
     """
-    gathered: dict[int, Tensor] = {}
-    state = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if id(tensor) not in gathered:
-            whole = tensor_whole(tensor.detach())
-            gathered[id(tensor)] = whole.cpu() if is_first() else whole.new_empty(0)
-        state[name] = gathered[id(tensor)]
-    return state if is_first() else {}
+    state = model.state_dict(keep_vars=True)
+    first: dict[int, str] = {}  # the name under which a tensor is gathered
+    for name, tensor in state.items():
+        first.setdefault(id(tensor), name)
+    gathered = tensors_gather({name: state[name] for name in first.values()})
+    return {name: gathered[first[id(one)]] for name, one in state.items()} if gathered else {}
 
 
 def sharded_check(model: nn.Module) -> None:

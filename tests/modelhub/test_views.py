@@ -354,6 +354,7 @@ ASKED = {
     "optimizer": "adamw",
     "devices": "256",
     "tensor_parallel": "1",
+    "pipeline_parallel": "1",
     "device_memory_gib": "40",
     "device_tflops": "400",
     "mfu_percent": "40",
@@ -372,6 +373,8 @@ def test_a_plan_is_told_by_itself_where_a_field_changed(staff):
     assert "12.1 days" in told
     # 6,738,415,616 weights: 4 bytes each on every device, 4 / 256 where they are shared.
     assert re.search(r"and weights \(ZeRO 3\).*?computed again.*?fits.*?fsdp2", told, re.S)
+    staged = staff.get(url, {**ASKED, "devices": "4", "pipeline_parallel": "4"}).content.decode()
+    assert "ddp, pipeline_parallel 4" in staged
     whole = staff.get(url, {**ASKED, "devices": "1"}).content.decode()
     assert "No way fits into a device" in whole
 
@@ -380,6 +383,7 @@ def test_a_plan_is_told_by_itself_where_a_field_changed(staff):
     ("field", "value", "said"),
     [
         ("tensor_parallel", "3", "a divisor of 256 devices"),
+        ("pipeline_parallel", "4", "1, or all 256 devices and no tensor_parallel"),
         ("devices", "0", "greater than or equal to 1"),
         ("model", "llama/8b", "not one of the available choices"),
         ("tokens_billions", "nan", "number"),

@@ -5,6 +5,7 @@ By hand: `python -m modelhub.ml.pretraining RUN_DIR`. Inputs: `tokens`, `tokens_
 Writes `model`, a version to fine-tune. docs/pretraining.md has the whole of it.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from modelhub.ml.pretraining.presets import SIZES, Size, token_flops
 from modelhub.ml.pretraining.shards import MappedShards
 from modelhub.ml.pretraining.throughput import matmul_rate
 from modelhub.ml.pretraining.training import Progress, train
-from modelhub.ml.pretraining.validation import Watch
+from modelhub.ml.pretraining.validation import Watch, precision
 from modelhub.ml.rundir import RunDir, program_run
 
 _NAME_LETTERS = 40  # of a source, as its curve is called
@@ -110,8 +111,12 @@ def main(run: RunDir) -> None:
         model,
         tensor_parallel=config.tensor_parallel,
         expert_parallel=config.expert_parallel,
+        pipeline_parallel=config.pipeline_parallel,
     )
-    model.to(processes.device)
+    if processes.pipeline is None:  # a stage is on its device, and nowhere else
+        model.to(processes.device)
+    else:
+        processes.pipeline.stage.context = partial(precision, config)
     flops = token_flops(
         config.architecture,
         size,

@@ -376,8 +376,13 @@ def block_losses(
         )
     else:
         logits_BRV = model(**inputs).logits
+    return logits_losses(logits_BRV, targets_BR), balance
+
+
+def logits_losses(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:
+    """−Σ log p of each block's learnt tokens in nats, (B,)."""
     loss_N = token_losses(logits_BRV.flatten(0, 1), targets_BR.flatten())
-    return loss_N.view_as(targets_BR).sum(-1), balance
+    return loss_N.view_as(targets_BR).sum(-1)
 
 
 def token_losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

@@ -92,6 +92,9 @@ class PretrainConfig:
     span_tokens: float = 3.0  # mean length of a corrupted span
     tensor_parallel: int = 1  # processes that share each layer's matrices
     expert_parallel: bool = False  # the same processes have an equal part of the experts each
+    # Processes that have a stretch of the layers each; all of them, of a Llama. A step is at least
+    # so many passes.
+    pipeline_parallel: int = 1
     validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
     evaluate_every_steps: int = 100
     sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
@@ -121,6 +124,7 @@ class PretrainConfig:
             "sample_tokens",
             "checkpoint_every_steps",
             "tensor_parallel",
+            "pipeline_parallel",
             "vocabulary_multiple",
             "evaluate_every_steps",
         ):
@@ -158,6 +162,12 @@ class PretrainConfig:
             "expert_parallel",
             "false for a model without experts",
         )
+        if self.pipeline_parallel > 1:
+            name = "pipeline_parallel"
+            check(self.architecture == "llama", name, "1 for an architecture without stages")
+            check(self.tensor_parallel == 1, name, "1 beside tensor_parallel")
+            check(not self.compile, name, "1 where the model is compiled")
+            check(not self.sample_every_steps, name, "1 where texts are sampled as it trains")
         check(
             not (self.document_mask and self.architecture == "rwkv"),
             "document_mask",

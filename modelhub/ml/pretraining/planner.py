@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.pretraining.presets import SIZES, Size, token_flops, weights_count
+from modelhub.ml.pretraining.presets import SIZES, Size, Weights, token_flops, weights_count
 
 GIB = 2**30
 CHINCHILLA_TOKENS = 20.0  # to a parameter; Hoffmann et al. 2022 (arXiv:2203.15556), table 3
@@ -35,6 +35,7 @@ class Ask:
     device_flops_per_s: float = 400e12  # of products in the dtype; measured in a run as its matmul
     mfu: float = 0.4  # share of it that training reaches
     tensor_parallel: int = 1
+    pipeline_parallel: int = 1  # devices with a stretch of the layers each; all of them
     checkpointing: bool = False  # activations computed again in backward
     dtype: str = "bfloat16"
     optimizer: str = "adamw"
@@ -58,6 +59,18 @@ class Ask:
             "tensor_parallel",
             f"a divisor of {self.devices} devices",
         )
+        stages = self.pipeline_parallel
+        check(
+            stages == 1 or (stages == self.devices and self.tensor_parallel == 1),
+            "pipeline_parallel",
+            f"1, or all {self.devices} devices and no tensor_parallel",
+        )
+        check(
+            1 <= stages <= sizes[self.size].layers
+            and (stages == 1 or self.architecture == "llama"),
+            "pipeline_parallel",
+            f"1, or of a llama at most {sizes[self.size].layers}",
+        )
         check(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16")
         check(self.optimizer in ("adamw", "muon"), "optimizer", "adamw or muon")
 
@@ -72,7 +85,7 @@ class Memory:
     gradients: float
     optimizer: float
     activations: float
-    launched_as: str  # strategy of the hub that is this; empty: none is
+    launched_as: str  # strategy of the hub that is this, and its settings; empty: none is
 
     @property
     def total(self) -> float:
@@ -115,7 +128,7 @@ def plan(ask: Ask) -> Plan:
     )
     tokens_per_s = ask.devices * ask.device_flops_per_s * ask.mfu / per_token
     memory = tuple(
-        memory_estimate(ask, size, weights.total, stage=stage, checkpointing=checkpointing)
+        memory_estimate(ask, size, weights, stage=stage, checkpointing=checkpointing)
         for checkpointing in (False, True)
         for stage in STAGES
     )
@@ -135,15 +148,20 @@ def plan(ask: Ask) -> Plan:
 
 
 def memory_estimate(
-    ask: Ask, size: Size, parameters: int, *, stage: int, checkpointing: bool
+    ask: Ask, size: Size, parameters: Weights, *, stage: int, checkpointing: bool
 ) -> Memory:
     """Bytes on one device.
 
     ZeRO shares over the devices that read different blocks: the moments from stage 1, gradients
-    from 2, weights from 3 (Rajbhandari et al. 2019, arXiv:1910.02054, section 5).
+    from 2, weights from 3 (Rajbhandari et al. 2019, arXiv:1910.02054, section 5). Of a pipeline the
+    fullest stage is told: the first keeps the activations of as many passes as there are stages, of
+    its own layers, so as many as one pass of all.
     """
-    readers = ask.devices // ask.tensor_parallel
-    own = parameters / ask.tensor_parallel
+    readers = ask.devices // (ask.tensor_parallel * ask.pipeline_parallel)
+    own = parameters.total / ask.tensor_parallel
+    if ask.pipeline_parallel > 1:
+        ends = max(parameters.embedding, parameters.head)
+        own = parameters.body / ask.pipeline_parallel + ends
     moments = 8.0 if ask.optimizer == "adamw" else 4.0
     cast = 2.0 * own if ask.dtype == "bfloat16" else 0.0  # products' copies of the weights
     if stage == 3:
@@ -155,8 +173,21 @@ def memory_estimate(
         gradients=4.0 * own / (readers if stage >= 2 else 1),
         optimizer=moments * own / (readers if stage >= 1 else 1),
         activations=activations_estimate(ask, size, checkpointing=checkpointing),
-        launched_as={0: "ddp", 3: "fsdp2"}.get(stage, "") if readers > 1 or stage == 0 else "",
+        launched_as=launch_told(ask, stage) if readers > 1 or stage == 0 else "",
     )
+
+
+def launch_told(ask: Ask, stage: int) -> str:
+    """The strategy and the settings of a run that shares so much; empty where none does."""
+    strategy = {0: "ddp", 3: "fsdp2"}.get(stage, "")
+    readers = ask.devices // (ask.tensor_parallel * ask.pipeline_parallel)
+    if not strategy or (stage == 0 and ask.tensor_parallel > 1 and readers > 1):
+        return ""  # groups that share matrices are crossed with fsdp2 alone
+    settings = {
+        "tensor_parallel": ask.tensor_parallel,
+        "pipeline_parallel": ask.pipeline_parallel,
+    }
+    return ", ".join([strategy, *(f"{k} {v}" for k, v in settings.items() if v > 1)])
 
 
 def activations_estimate(ask: Ask, size: Size, *, checkpointing: bool) -> float:

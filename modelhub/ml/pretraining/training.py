@@ -25,7 +25,12 @@ from modelhub.ml.divergence import Diverged
 from modelhub.ml.mixture import Mixture
 from modelhub.ml.optimizers import mesh_optimizer_make
 from modelhub.ml.parallel import Processes, objects_gather, replicas_check
-from modelhub.ml.pretraining.architectures import Special, batch_make, block_losses
+from modelhub.ml.pretraining.architectures import (
+    Special,
+    batch_make,
+    block_losses,
+    logits_losses,
+)
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.data import (
     Sample,
@@ -132,6 +137,8 @@ def step_backward(
     losses: Callable[..., tuple[Tensor, Tensor]] = block_losses,
 ) -> Stepped:
     """Forward and backward over a step's blocks, its gradients summed over ranks and clipped."""
+    if processes.pipeline is not None:
+        return staged_backward(model, sources, samples, config, special, processes)
     passes = _passes(samples, config.blocks_per_pass, processes.readers)
     own = []
     for part, weight in processes.share(passes, cost=len):
@@ -157,6 +164,45 @@ def step_backward(
     processes.gradients_sum(weights)
     norm = float(processes.gradients_clip(weights, config.max_grad_norm))
     return Stepped(processes.sum({"loss": loss_sum})["loss"] / whole, norm, by_block)
+
+
+def staged_backward(
+    model: Any,
+    sources: Sequence[TokenSource],
+    samples: Sequence[Sample],
+    config: PretrainConfig,
+    special: Special,
+    processes: Processes,
+) -> Stepped:
+    """As `step_backward`, through the stages of a pipeline: every rank reads all blocks."""
+    assert processes.pipeline is not None  # noqa: S101 - the caller has seen that
+    generators = [sample_generator(config.seed, sample.number) for sample in samples]
+    blocks = blocks_read(sources, samples, special.vocabulary)
+    batch = batch_make(blocks, generators, config, special)
+    moved = batch.to(processes.device)
+    whole = max(1.0, float(batch.learnt))
+    seen: list[Tensor] = []
+
+    def loss(logits_BRV: Tensor, targets_BR: Tensor) -> Tensor:
+        loss_B = logits_losses(logits_BRV, targets_BR)
+        seen.append(loss_B.detach())
+        return loss_B.sum() / whole
+
+    passes = stage_passes(len(samples), config.blocks_per_pass, processes.world)
+    processes.pipeline.backward(moved.inputs, moved.targets_BR, loss, passes=passes)
+    # torch asks once more before the first step, for the shapes.
+    nats = torch.cat(seen)[-len(samples) :].tolist() if seen else [0.0] * len(samples)
+    nats = processes.pipeline.told(nats)
+    learnt_B = (batch.targets_BR >= 0).sum(-1).clamp(min=1).tolist()
+    means = [one / learnt for one, learnt in zip(nats, learnt_B, strict=True)]
+    norm = float(processes.gradients_clip(model.parameters(), config.max_grad_norm))
+    return Stepped(sum(nats) / whole, norm, list(enumerate(means)))
+
+
+def stage_passes(blocks: int, blocks_per_pass: int, stages: int) -> int:
+    """The fewest equal passes of a step that are no larger than asked, and keep all stages busy."""
+    least = max(min(stages, blocks), math.ceil(blocks / blocks_per_pass))
+    return next(passes for passes in range(least, blocks + 1) if blocks % passes == 0)
 
 
 def _passes(

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from modelhub.ml.parallel import Processes
-from modelhub.ml.pretraining.architectures import Special, batch_make, block_losses
+from modelhub.ml.pretraining.architectures import (
+    Batch,
+    Special,
+    batch_make,
+    block_losses,
+    logits_losses,
+)
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.data import Sample, TokenSource, blocks_read, sample_generator
 from modelhub.ml.rundir import RunDir
@@ -72,16 +78,25 @@ class Watch:
                 generators = [sample_generator(config.seed, one.number) for one in own]
                 batch = batch_make(blocks, generators, config, self.special)
                 batch = batch.to(self.processes.device)
-                with precision(config):
-                    loss_B, _ = self.processes.forward(
-                        block_losses, model, batch.inputs, batch.targets_BR
-                    )
+                loss_B = self._block_losses(config, model, batch)
                 sums["loss"] += weight * float(loss_B.sum())
                 sums["learnt"] += weight * batch.learnt
             sums = self.processes.sum(sums)
             found[source.name] = sums["loss"] / max(1.0, sums["learnt"])
         model.train(training)
         return found
+
+    def _block_losses(self, config: PretrainConfig, model: Any, batch: Batch) -> Tensor:
+        """Nats of each block's learnt tokens, (B,)."""
+        targets_BR = batch.targets_BR
+        if self.processes.pipeline is not None:
+            return self.processes.pipeline.look(
+                batch.inputs,
+                lambda logits_BRV: logits_losses(logits_BRV, targets_BR),
+                targets_BR.shape[:1],
+            )
+        with precision(config):
+            return self.processes.forward(block_losses, model, batch.inputs, targets_BR)[0]
 
     def _sample(self, step: int, config: PretrainConfig, model: Any) -> None:
         """Greedy texts behind fixed beginnings, into the log and the result."""

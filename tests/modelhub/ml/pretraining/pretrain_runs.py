@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.alignment.ml.programs import run_make
+from tests.alignment.ml.programs import lines_of, run_make
 from tests.tiny_model import tiny_tokenizer
 
 TINY = {
@@ -63,3 +63,12 @@ def pretrain_run(folder: Path, tokenizer: Path, inputs: Mapping[str, Path], **co
     if "base" in inputs:
         del given["tokenizer"]
     return run_make(folder, "pretrain", given, {**TINY, **config})
+
+
+def figures_of(run: Path, name: str) -> list[float]:
+    """The last value of a metric at each step that has it, in the steps' order."""
+    found = {}
+    for line in lines_of(run / "metrics.jsonl"):
+        if name in line["values"]:
+            found[line["step"]] = line["values"][name]
+    return [found[step] for step in sorted(found)]

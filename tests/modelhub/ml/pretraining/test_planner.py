@@ -33,6 +33,24 @@ def test_stages_of_zero_share_what_they_say():
     assert [stage(found, s).weights for s in range(4)] == [4 * n, 4 * n, 4 * n, 4 * n / 256]
 
 
+def test_the_fullest_stage_of_a_pipeline_is_told():
+    asked = {"dtype": "float32", "devices": 8}
+    found = stage(plan(llama(**asked, pipeline_parallel=8)), 0)
+    end = 32_000 * 4096  # the embedding, or the head
+    assert found.weights == 4 * ((6_738_415_616 - 2 * end) / 8 + end)
+    assert found.launched_as == "ddp, pipeline_parallel 8"
+    assert found.activations == stage(plan(llama(**asked)), 0).activations
+
+
+def test_a_plan_names_the_settings_it_is_launched_with():
+    shared = plan(llama(devices=8, tensor_parallel=2))
+    assert stage(shared, 3).launched_as == "fsdp2, tensor_parallel 2"
+    assert [stage(shared, s).launched_as for s in range(3)] == ["", "", ""]
+    assert stage(plan(llama(devices=2, tensor_parallel=2)), 0).launched_as == (
+        "ddp, tensor_parallel 2"
+    )
+
+
 def test_time_is_operations_over_rate():
     found = plan(llama(device_flops_per_s=1e15, mfu=0.5))
     assert found.flops == found.flops_per_token * 1e12
@@ -55,7 +73,14 @@ def test_what_fits_is_what_is_below_a_devices_memory():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("size", "8b"), ("tokens", 0), ("mfu", 1.5), ("tensor_parallel", 3), ("devices", 0)],
+    [
+        ("pipeline_parallel", 2),
+        ("size", "8b"),
+        ("tokens", 0),
+        ("mfu", 1.5),
+        ("tensor_parallel", 3),
+        ("devices", 0),
+    ],
 )
 def test_a_figure_that_makes_no_plan_is_named(field, value):
     with pytest.raises(PlanError, match=field):

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +19,7 @@ from modelhub.ml.tensor_parallel import degree_check, plan_check
 from tests.alignment.ml.programs import checkpoints_of, lines_of
 from tests.modelhub.ml.pretraining import drift_program
 from tests.modelhub.ml.pretraining.pretrain_runs import (
+    figures_of,
     pretrain_run,
     shards_write,
     sums,
@@ -50,14 +50,6 @@ def trained(folder, given, *, world, strategy="ddp", **config):
     return run
 
 
-def figures(run: Path, name: str) -> list[float]:
-    found = {}
-    for line in lines_of(run / "metrics.jsonl"):
-        if name in line["values"]:
-            found[line["step"]] = line["values"][name]
-    return [found[step] for step in sorted(found)]
-
-
 @pytest.fixture(scope="module")
 def alone(given, tmp_path_factory):
     return trained(tmp_path_factory.mktemp("alone") / "run", given, world=1)
@@ -77,7 +69,7 @@ def alone(given, tmp_path_factory):
 def test_several_processes_give_the_losses_of_one(tmp_path, given, alone, world, strategy, config):
     run = trained(tmp_path / "run", given, world=world, strategy=strategy, **config)
     for name in ("loss", "grad_norm", "validation_tokens"):
-        assert figures(run, name) == pytest.approx(figures(alone, name), rel=2e-4), name
+        assert figures_of(run, name) == pytest.approx(figures_of(alone, name), rel=2e-4), name
     one, other = (
         load_file(run / "outputs" / "model" / "model.safetensors") for run in (alone, run)
     )
@@ -122,7 +114,7 @@ def test_a_run_saved_two_by_two_goes_on_at_any_number(
     log = (run / "log.txt").read_text()
     assert statuses == [0] * world, log[-3000:]
     assert "going on after step 3" in log
-    assert figures(run, "loss") == pytest.approx(figures(alone, "loss")[3:], rel=2e-4)
+    assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss")[3:], rel=2e-4)
 
 
 # ── what is refused, and what is noticed ─────────────────────────────────────────────────────────
@@ -185,4 +177,4 @@ def test_a_killed_rank_is_started_again_by_the_launcher(tmp_path, given, alone):
     log = (run / "log.txt").read_text()
     assert "starting again" in log
     assert "going on after step 3" in log
-    assert figures(run, "loss") == pytest.approx(figures(alone, "loss"), rel=2e-4)
+    assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)
