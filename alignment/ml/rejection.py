@@ -356,7 +356,7 @@ def scores_lay(
     scores: Sequence[Scores],
     kept: Sequence[Sequence[int]],
     tokens: Sequence[Sequence[int]] | None,
-    rights: Sequence[Rights] | None,
+    rights: Sequence[Rights] | None = None,
 ) -> Iterator[ScoreRecord]:
     """Every answer that was looked at, in the order of scores.jsonl."""
     for number, contest in enumerate(contests):
