@@ -232,7 +232,7 @@ def training_state_save(
     save_file(slots_whole, folder / _OPTIMIZER)
     described = {
         "optimizer": {
-            "class": type(optimizer).__name__,
+            "class": _class_name(optimizer),
             "groups": state["param_groups"],
             "plain": plain,
         },
@@ -268,7 +268,7 @@ def training_state_load(
             with torch.no_grad():
                 weights[name].copy_(tensor_placed(tensor, weights[name]))
     written = described["optimizer"]
-    if written["class"] != type(optimizer).__name__:
+    if written["class"] != _class_name(optimizer):
         raise CheckpointError(f"{_STATE}: the optimizer was a {written['class']}")
     current = optimizer.state_dict()["param_groups"]
     counts = [len(group["params"]) for group in current]
@@ -292,6 +292,11 @@ def training_state_load(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     _generators_restore(described["rng"])
     return dict(described["values"])
+
+
+def _class_name(optimizer: Any) -> str:
+    """Of the optimizer whose state it is: one that shares another's out has that one's."""
+    return str(getattr(optimizer, "checkpoint_class", type(optimizer).__name__))
 
 
 def _generators_restore(by_rank: Sequence[Mapping[str, Any]]) -> None:

@@ -58,6 +58,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pipeline_parallel import Pipeline, held_check, stage_held, stages_check
 from modelhub.ml.tensor_parallel import degree_check, tensor_parallel_apply
+from modelhub.ml.zero import zero_check
 
 T = TypeVar("T")
 
@@ -76,6 +77,7 @@ class Processes:
 
     tensor_parallel = 1
     pipeline: Pipeline | None = None
+    zero_stage = 0
 
     def __init__(self, *, rank: int, world: int, device: torch.device, strategy: str) -> None:
         self.rank, self.world, self.device, self.strategy = rank, world, device, strategy
@@ -83,7 +85,9 @@ class Processes:
     @property
     def is_sharded(self) -> bool:
         """Whether every pass is collective: the model is a share on each rank."""
-        return self.world > 1 and (self.strategy == "fsdp2" or self.group > 1)
+        return self.world > 1 and (
+            self.strategy == "fsdp2" or self.group > 1 or self.zero_stage > 0
+        )
 
     @property
     def group(self) -> int:
@@ -107,9 +111,11 @@ class Processes:
         tensor_parallel: int = 1,
         expert_parallel: bool = False,
         pipeline_parallel: int = 1,
+        zero_stage: int = 0,
     ) -> None:
         """Shard the model, or see that every rank has the same one. Before its optimizer is made.
 
+        With a `zero_stage` the model stays whole: the loop's `ZeroOptimizer` shares what it steps.
         A model that is still on the CPU is moved to the device on the way, layer by layer.
         Raises RefusedError if a weight stayed whole that should be sharded, or replicas differ.
         """
@@ -117,6 +123,8 @@ class Processes:
             degree_check(self.world, self.strategy, tensor_parallel)
         if pipeline_parallel > 1:
             stages_check(model, self.world, self.strategy, pipeline_parallel)
+        if zero_stage:
+            zero_check(self.world, self.strategy)
         if self.world == 1:
             return
         replicas_check(model)
@@ -126,7 +134,10 @@ class Processes:
             self.pipeline = Pipeline(model, rank=self.rank, stages=self.world, device=self.device)
             held_check([set(own) for own in objects_gather(sorted(stage_held(model)))], names)
             return
-        if not self.is_sharded:
+        self.zero_stage = zero_stage
+        if zero_stage:
+            model.forward_through = MethodType(_forward_through, model)
+        if zero_stage or not self.is_sharded:
             model.to(self.device)
             return
         if tensor_parallel > 1:

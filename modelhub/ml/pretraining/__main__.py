@@ -112,6 +112,7 @@ def main(run: RunDir) -> None:
         tensor_parallel=config.tensor_parallel,
         expert_parallel=config.expert_parallel,
         pipeline_parallel=config.pipeline_parallel,
+        zero_stage=config.zero_stage,
     )
     if processes.pipeline is None:  # a stage is on its device, and nowhere else
         model.to(processes.device)

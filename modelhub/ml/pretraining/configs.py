@@ -95,6 +95,8 @@ class PretrainConfig:
     # Processes that have a stretch of the layers each; all of them, of a Llama. A step is at least
     # so many passes.
     pipeline_parallel: int = 1
+    # Of ZeRO by DeepSpeed, with ddp: 1 shares the moments out, 2 gradients too; 3 is fsdp2
+    zero_stage: int = 0
     validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
     evaluate_every_steps: int = 100
     sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
@@ -162,6 +164,16 @@ class PretrainConfig:
             "expert_parallel",
             "false for a model without experts",
         )
+        check(self.zero_stage in (0, 1, 2), "zero_stage", "0, 1 or 2; the strategy fsdp2 is 3")
+        if self.zero_stage:
+            name = "zero_stage"
+            check(self.optimizer == "adamw", name, "0 for muon, which needs whole matrices")
+            check(
+                self.tensor_parallel == self.pipeline_parallel == 1,
+                name,
+                "0 beside tensor_parallel and pipeline_parallel",
+            )
+            check(not self.spike_rewinds, name, "0 unless spike_rewinds is 0")
         if self.pipeline_parallel > 1:
             name = "pipeline_parallel"
             check(self.architecture == "llama", name, "1 for an architecture without stages")

@@ -179,15 +179,18 @@ def memory_estimate(
 
 def launch_told(ask: Ask, stage: int) -> str:
     """The strategy and the settings of a run that shares so much; empty where none does."""
-    strategy = {0: "ddp", 3: "fsdp2"}.get(stage, "")
     readers = ask.devices // (ask.tensor_parallel * ask.pipeline_parallel)
-    if not strategy or (stage == 0 and ask.tensor_parallel > 1 and readers > 1):
+    if stage < 3 and ask.tensor_parallel > 1 and readers > 1:
         return ""  # groups that share matrices are crossed with fsdp2 alone
+    if stage in (1, 2) and ask.optimizer != "adamw":
+        return ""
     settings = {
-        "tensor_parallel": ask.tensor_parallel,
-        "pipeline_parallel": ask.pipeline_parallel,
+        "zero_stage": stage if stage in (1, 2) else None,
+        "tensor_parallel": ask.tensor_parallel if ask.tensor_parallel > 1 else None,
+        "pipeline_parallel": ask.pipeline_parallel if ask.pipeline_parallel > 1 else None,
     }
-    return ", ".join([strategy, *(f"{k} {v}" for k, v in settings.items() if v > 1)])
+    told = [f"{name} {value}" for name, value in settings.items() if value is not None]
+    return ", ".join(["fsdp2" if stage == 3 else "ddp", *told])
 
 
 def activations_estimate(ask: Ask, size: Size, *, checkpointing: bool) -> float:

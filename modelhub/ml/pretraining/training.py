@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,6 +54,9 @@ from modelhub.ml.pretraining.spikes import (
 from modelhub.ml.pretraining.validation import Watch, precision
 from modelhub.ml.pretraining.watchdog import watchdog
 from modelhub.ml.rundir import NotFinite, RunDir
+from modelhub.ml.zero import ZeroOptimizer
+
+T = TypeVar("T")
 
 _WARM_STEPS = 2  # of an attempt, whose time is not the usual one: memory, compilation
 
@@ -135,8 +138,12 @@ def step_backward(
     special: Special,
     processes: Processes,
     losses: Callable[..., tuple[Tensor, Tensor]] = block_losses,
+    zero: ZeroOptimizer | None = None,
 ) -> Stepped:
-    """Forward and backward over a step's blocks, its gradients summed over ranks and clipped."""
+    """Forward and backward over a step's blocks, its gradients summed over ranks and clipped.
+
+    zero: the optimizer where it sums and clips them itself.
+    """
     if processes.pipeline is not None:
         return staged_backward(model, sources, samples, config, special, processes)
     passes = _passes(samples, config.blocks_per_pass, processes.readers)
@@ -154,7 +161,8 @@ def step_backward(
         with precision(config):
             loss_B, balance = processes.forward(losses, model, moved.inputs, moved.targets_BR)
         # The experts' loss is a mean over a pass: weighed by the pass's part of the step.
-        (weight * (loss_B.sum() / whole + balance * len(part) / len(samples))).backward()
+        loss = weight * (loss_B.sum() / whole + balance * len(part) / len(samples))
+        loss.backward() if zero is None else zero.backward(loss)
         loss_sum += weight * float(loss_B.detach().sum())
         if weight:
             learnt_B = (batch.targets_BR >= 0).sum(-1).clamp(min=1)
@@ -162,7 +170,10 @@ def step_backward(
             by_block += [(place, mean) for (place, _), mean in zip(part, means, strict=True)]
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     processes.gradients_sum(weights)
-    norm = float(processes.gradients_clip(weights, config.max_grad_norm))
+    if zero is None:
+        norm = float(processes.gradients_clip(weights, config.max_grad_norm))
+    else:
+        norm = float(zero.norm())
     return Stepped(processes.sum({"loss": loss_sum})["loss"] / whole, norm, by_block)
 
 
@@ -205,9 +216,7 @@ def stage_passes(blocks: int, blocks_per_pass: int, stages: int) -> int:
     return next(passes for passes in range(least, blocks + 1) if blocks % passes == 0)
 
 
-def _passes(
-    samples: Sequence[Sample], blocks_per_pass: int, readers: int
-) -> list[list[tuple[int, Sample]]]:
+def _passes(samples: Sequence[T], blocks_per_pass: int, readers: int) -> list[list[tuple[int, T]]]:
     """The step's blocks with their places, in passes small enough that every reader has one."""
     size = max(1, min(blocks_per_pass, math.ceil(len(samples) / readers)))
     placed = list(enumerate(samples))
@@ -232,7 +241,18 @@ def train(
     Raises NotFinite for a loss or gradient that is no number, Diverged for a spike, once all
     rewinds are used up; RefusedError if the replicas have drifted apart.
     """
-    optimizer = optimizer_of(model, config)
+    optimizer: Any = optimizer_of(model, config)
+    zero = None
+    if config.zero_stage:
+        passes = _passes(range(config.blocks_per_step), config.blocks_per_pass, processes.readers)
+        optimizer = zero = ZeroOptimizer(
+            model,
+            optimizer,
+            stage=config.zero_stage,
+            passes=math.ceil(len(passes) / processes.readers),
+            max_grad_norm=config.max_grad_norm,
+            world=processes.world,
+        )
     progress = Progress(source_tokens=[0] * len(sources))
     found = run.checkpoint_latest()
 
@@ -269,7 +289,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = lr
             samples = step_samples(mixture, step, config, progress.skips)
-            stepped = step_backward(model, sources, samples, config, special, processes, losses)
+            stepped = step_backward(
+                model, sources, samples, config, special, processes, losses, zero
+            )
             lately(progress, step + 1, stepped, samples, sources)
             reason = spike_reason(progress.losses, deviations=config.spike_deviations)
             if not math.isfinite(stepped.grad_norm):

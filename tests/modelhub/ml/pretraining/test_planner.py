@@ -46,6 +46,14 @@ def test_a_plan_names_the_settings_it_is_launched_with():
     shared = plan(llama(devices=8, tensor_parallel=2))
     assert stage(shared, 3).launched_as == "fsdp2, tensor_parallel 2"
     assert [stage(shared, s).launched_as for s in range(3)] == ["", "", ""]
+    alike = plan(llama(devices=8))
+    assert [stage(alike, s).launched_as for s in range(4)] == [
+        "ddp",
+        "ddp, zero_stage 1",
+        "ddp, zero_stage 2",
+        "fsdp2",
+    ]
+    assert stage(plan(llama(devices=8, optimizer="muon")), 2).launched_as == ""
     assert stage(plan(llama(devices=2, tensor_parallel=2)), 0).launched_as == (
         "ddp, tensor_parallel 2"
     )
