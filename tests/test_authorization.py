@@ -312,6 +312,7 @@ def names_of(side: Side) -> set[str]:
         "run_uid",
         "number",
         "server_uid",
+        "mixture_uid",
         "sha256",
     }
     return {value for name, value in side.uids().items() if name not in hub}

@@ -73,6 +73,7 @@ class Side:
             "sha256": self.version.artifact.sha256,
             "token_uid": self.token.uid,
             "server_uid": self.server.uid,
+            "mixture_uid": "e" * 32,  # no side has a mixture
             "kind": "ranking",
             "method": "sft",
         }
