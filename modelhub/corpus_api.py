@@ -29,7 +29,7 @@ class QueuedSerializer(serializers.Serializer[Any]):
     run = serializers.CharField(help_text="the uid of the queued run, which is the corpus's too")
 
 
-class CorpusSerializer(serializers.Serializer[RunOutput]):
+class CorpusSerializer(serializers.Serializer[Any]):
     """A corpus as lists give it. Its uid is that of the run that made it."""
 
     uid = serializers.CharField(source="run.uid")
@@ -148,7 +148,7 @@ class CorpusDocumentsApi(HubApi):
                 return found.document.text[: self.context["characters"]]
 
             def get_is_cut(self, found: selectors.FoundDocument) -> bool:
-                return len(found.document.text) > self.context["characters"]
+                return bool(len(found.document.text) > self.context["characters"])
 
         count = serializers.IntegerField(help_text="documents of the corpus")
         next = serializers.IntegerField(

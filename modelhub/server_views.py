@@ -65,7 +65,7 @@ def server_start(request: HttpRequest, version_uid: str) -> HttpResponse:
     form = ServerForm(request.POST, version=version)
     try:
         if not form.is_valid():
-            raise ApplicationError(next(iter(form.errors.values()))[0])
+            raise ApplicationError(str(next(iter(form.errors.values()))[0]))
         server_request(version=version, requested_by=user_of(request), **form.cleaned_data)
     except ApplicationError as error:
         messages.error(request, error.message)

@@ -67,7 +67,6 @@ def scrub_artifacts() -> None:
     artifacts.artifacts_scrub(seconds=_SCRUB_S)
 
 
-@worker_ready.connect
 def keeper_start(sender: Any, **_: Any) -> None:
     """A worker that runs programs keeps its machine's servers beside them."""
     if not _PROGRAM_QUEUES.isdisjoint(sender.app.amqp.queues.consume_from):
@@ -75,11 +74,14 @@ def keeper_start(sender: Any, **_: Any) -> None:
         _keepers[-1].start()
 
 
-@worker_shutdown.connect
 def keeper_stop(**_: Any) -> None:
     """End the servers with the worker that keeps them."""
     while _keepers:
         _keepers.pop().stop()
+
+
+worker_ready.connect(keeper_start)
+worker_shutdown.connect(keeper_stop)
 
 
 def _worker_is_stopping() -> bool:
