@@ -135,7 +135,7 @@ def test_more_memory_than_is_free_is_refused_and_nothing_starts(
     monkeypatch.setattr(keeper_module, "memory_free_bytes", lambda: server.memory_bytes - 1)
     monkeypatch.setattr(keeper_module, "has_gpu", lambda: False)
     looked(keeper, server, is_ended)
-    assert "of memory, and here has 1.4" in server.error
+    assert "of memory, and here has 1.6" in server.error
     assert not storage.server_folder(server).exists()
 
 

@@ -52,7 +52,7 @@ def page_of(client: Client, version: ModelVersion) -> str:
 
 def test_a_version_is_asked_to_be_served_and_to_stop_and_both_are_kept(staff, version) -> None:
     page = page_of(staff, version)
-    assert "Serve it" in page and "about 1.4\xa0GB of memory" in page
+    assert "Serve it" in page and "about 1.6\xa0GB of memory" in page
     start = reverse("server_start", args=[version.uid])
     reply = staff.post(start, {"context_tokens": 512}, follow=True)
     server = Server.objects.get()

@@ -26,7 +26,7 @@ from modelhub.services.servers import server_request, server_stop
 from tests import builders
 from tests.modelhub.ml.runs import run_write
 from tests.modelhub.ml.test_adapter_directory import lora
-from tests.modelhub.test_keeper import processes_of
+from tests.modelhub.test_keeper import gone, processes_of
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.django_db]
@@ -101,7 +101,7 @@ def test_vllm_serves_a_version_and_leaves_nothing_behind(settings, tmp_path) -> 
             time.sleep(0.2)
             server.refresh_from_db()
         assert server.error == ""
-        assert not processes_of(server)
+        assert gone(server)
         assert not Endpoint.objects.exists()
     finally:
         keeper.end_all()
