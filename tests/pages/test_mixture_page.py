@@ -30,11 +30,14 @@ def test_a_mixture_is_planned_changed_at_a_step_and_kept(open_page: Open, live_s
             {"三国演义": 1, "poems": 2, "prose": 3}[name]
         )
     page.get_by_label("Tokens", exact=True).fill("2M")
+    page.get_by_label("Tokens", exact=True).press("Tab")
+    expect(page.locator(".stat .value").first).to_have_text("2.0 M")
     page.get_by_label("Speed and size of").select_option(index=1)
     expect(page.locator(".stat .note").nth(1)).to_have_text("at 1,900 tokens a second, as measured")
 
     # Evened out, the small set is read again and again; a cap holds it.
     page.locator("#by-0").select_option("temperature")
+    expect(page.locator("#temperature-0")).to_be_visible()
     page.locator("#temperature-0").fill("100")
     page.locator("#temperature-0").press("Tab")
     expect(page.get_by_text("worn out")).to_have_count(1)
@@ -47,6 +50,7 @@ def test_a_mixture_is_planned_changed_at_a_step_and_kept(open_page: Open, live_s
     page.get_by_role("button", name="Change the blend at a step").click()
     expect(page.locator(".mix-blend")).to_have_count(2)
     page.locator("#by-1").select_option("hand")
+    expect(page.get_by_label(re.compile("Weight of poems from step"))).to_be_visible()
     page.get_by_label(re.compile("Weight of poems from step")).fill("80")
     page.get_by_label(re.compile("Weight of poems from step")).press("Tab")
     expect(page.locator(".mix-history rect")).to_have_count(6)
