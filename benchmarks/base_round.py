@@ -1,6 +1,6 @@
 """A base model of one's own, fine-tuned on demonstrations, starts a round and ends it.
 
-    python -m benchmarks.base_round --base FOLDER/base/outputs/model --folder var/base-round
+    python -m benchmarks.base_round --base FOLDER/base/outputs/model
 
 `--base` is what benchmarks.pretrain_mixture has left. The model is registered as a base version,
 fine-tuned on short answers of ../shared/data (sharegpt_zh), registered again, and a round of
@@ -25,7 +25,9 @@ SHORT = 120  # characters of a question, and of its answer
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--base", type=Path, required=True, help="a model's folder")
-    parser.add_argument("--folder", type=Path, required=True, help="the data of it all; kept")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("var/base-round"), help="the data of it all; kept"
+    )
     parser.add_argument("--prompts", type=int, default=12)
     asked = parser.parse_args()
     os.environ["RONDO_DATA_DIR"] = str(asked.folder.resolve())

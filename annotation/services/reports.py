@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import F, Max, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext, gettext_noop
@@ -37,9 +37,7 @@ def report_submit(*, assignment: Assignment, text: str) -> Report:
             % {"max_report_chars": MAX_REPORT_CHARS},
             {"field": "text"},
         )
-    mirrored = assignment.task.mirror_of
-    # Of a pair asked again it is the pair that others are given.
-    task_id = assignment.task_id if mirrored is None else mirrored.task_id
+    task_id = _task_of_others(assignment)
     waiting = {"reporter": assignment.annotator, "text": text, "decided_at": None}
     report = Report.objects.filter(task=task_id, **waiting).first()
     if report is not None:
@@ -65,15 +63,18 @@ def task_skip(*, assignment: Assignment, reason: str) -> Assignment:
     wanted = assignment.annotator.project.skips_to_review
     if not wanted:
         return skipped
-    decided = Report.objects.filter(task=assignment.task_id).aggregate(at=Max("decided_at"))["at"]
-    skips = Assignment.objects.filter(task=assignment.task_id, state=Assignment.State.SKIPPED)
+    task_id = _task_of_others(assignment)
+    decided = Report.objects.filter(task=task_id).aggregate(at=Max("decided_at"))["at"]
+    skips = Assignment.objects.filter(
+        Q(task=task_id) | Q(task__mirror_of__task=task_id), state=Assignment.State.SKIPPED
+    )
     if decided is not None:
         skips = skips.filter(ended_at__gt=decided)
     reasons = list(skips.order_by("ended_at").values_list("skip_reason", flat=True))
-    if len(reasons) >= wanted and _hold(assignment.task_id):
+    if len(reasons) >= wanted and _hold(task_id):
         said = Counter(reasons)  # each once, in their order
         lines = "; ".join(f"{why} (× {times})" if times > 1 else why for why, times in said.items())
-        Report.objects.create(task_id=assignment.task_id, text=lines[:MAX_REPORT_CHARS])
+        Report.objects.create(task_id=task_id, text=lines[:MAX_REPORT_CHARS])
         _reviewers_tell(
             assignment,
             text=gettext_noop("A task was skipped by %(people)s people."),
@@ -122,6 +123,12 @@ def report_decide(*, report: Report, reviewer: Membership, decision: str) -> Rep
     )
     report.refresh_from_db()
     return report
+
+
+def _task_of_others(assignment: Assignment) -> int:
+    """The task; of a pair asked again mirrored, the pair itself: that is what others are given."""
+    mirrored = assignment.task.mirror_of
+    return assignment.task_id if mirrored is None else mirrored.task_id
 
 
 def _hold(task_id: int) -> bool:

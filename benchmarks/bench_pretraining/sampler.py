@@ -18,7 +18,7 @@ POSITIONS = (0, 1_000_000, 100_000_000, 1_000_000_000)
 
 
 def mixture_make() -> Mixture:
-    """LLaMA's seven sources, a blend that changes half-way and again at three quarters."""
+    """LLaMA's seven sources, a blend that changes at a quarter and again at three eighths."""
     sources = [
         Source(name=name, blocks=int(share * 500_000_000)) for name, share in LLAMA_SHARES.items()
     ]

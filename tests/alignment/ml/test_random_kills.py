@@ -1,6 +1,9 @@
 """Training killed up to twenty times, every other time while it writes a checkpoint."""
 
+import functools
+import os
 import random
+import signal
 import time
 
 import pytest
@@ -19,7 +22,7 @@ from tests.modelhub.ml.pretraining.pretrain_runs import (
     sums,
     tokenizer_write,
 )
-from tests.modelhub.ml.ranks import ranks_end, ranks_start
+from tests.modelhub.ml.ranks import ranks_end, ranks_run, ranks_start
 from tests.tiny_model import tiny_model_write
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow]
@@ -33,14 +36,14 @@ def base(tmp_path_factory):
 
 
 def made(folder, program, base):
-    """A run of 60 steps with a checkpoint behind each."""
+    """A run of 120 steps with a checkpoint behind each."""
     if program == "pretrain":
         return pretrain_run(
             folder / "run",
             tokenizer_write(folder / "tokenizer"),
             {"tokens": shards_write(folder / "tokens", sums(0, 120))},
-            steps=60,
-            evaluate_every_steps=60,
+            steps=120,
+            evaluate_every_steps=120,
             checkpoint_every_steps=1,
         )
     (folder / "rows").mkdir(parents=True)
@@ -59,7 +62,7 @@ def made(folder, program, base):
                 for number in range(12)
             ],
         )
-        config = {"epochs": 20, "examples_per_step": 4}
+        config = {"epochs": 40, "examples_per_step": 4}
     else:
         role, records = (
             "rankings",
@@ -68,10 +71,25 @@ def made(folder, program, base):
                 for number in range(12)
             ],
         )
-        config = {"epochs": 20, "rankings_per_step": 4}
+        config = {"epochs": 40, "rankings_per_step": 4}
     records_write(folder / "rows" / f"{role}.jsonl", records)
     config |= {"lr": 1e-4, "checkpoint_every_steps": 1}
     return run_make(folder / "run", program, {"base": base, role: folder / "rows"}, config)
+
+
+def writing_death(main, run):
+    """Dies as it writes its first checkpoint: its files are there, unlisted and not synced."""
+    publish = run.checkpoint_publish
+
+    def half(step, write):
+        def written(folder):
+            write(folder)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        return publish(step, written)
+
+    run.checkpoint_publish = half
+    main(run)
 
 
 @pytest.mark.parametrize(("program", "kills"), [("sft", 20), ("dpo", 8), ("pretrain", 8)])
@@ -85,28 +103,33 @@ def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, prog
     torn = 0
     for kill in range(kills):
         before = step_of(run)
+        if kill % 2:
+            assert ranks_run(functools.partial(writing_death, main), run, world=1) == [-9]
+            torn += 1
+            assert any((run / "checkpoints").glob(".tmp-*"))
+            assert step_of(run) == before
+            continue
         (process,) = ranks_start(main, run, world=1)
-        while not (is_written(run, process) if kill % 2 else step_of(run) > before):
-            assert process.is_alive(), (run / "log.txt").read_text()
+        deadline = time.monotonic() + 120
+        while step_of(run) <= before:
+            assert process.is_alive() and time.monotonic() < deadline, log_of(run)
             time.sleep(0.0005)
-        time.sleep(draw.uniform(0.0, 0.004))
+        time.sleep(draw.uniform(0.0, 0.01))
         process.kill()
         process.join()
-        assert not (run / "result.json").exists(), "it was over before the kill: more steps"
-        torn += is_written(run, process)
-        assert step_of(run) >= before
-    assert ranks_end(ranks_start(main, run, world=1)) == [0], (run / "log.txt").read_text()
+        if (run / "result.json").exists():
+            break  # this machine was too busy to kill it in time
+    assert torn >= 3
+    assert ranks_end(ranks_start(main, run, world=1)) == [0], log_of(run)
 
-    assert torn  # some kills fell into the writing of a checkpoint, which nobody took for whole
-    assert "passed over" not in (run / "log.txt").read_text()
+    assert "passed over" not in log_of(run)  # no torn checkpoint was ever taken for one
     assert metrics_of(run) == metrics_of(whole)
     weights = "outputs/model/model.safetensors"
     assert (run / weights).read_bytes() == (whole / weights).read_bytes()
 
 
-def is_written(run, process):
-    """Whether the process is writing a checkpoint, or was when it died."""
-    return any((run / "checkpoints").glob(f".tmp-*-{process.pid}"))
+def log_of(run):
+    return (run / "log.txt").read_text()
 
 
 def step_of(run):

@@ -453,12 +453,12 @@ def test_the_order_of_the_files_changes_no_byte(tmp_path, reward):
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
 def checkpointing_often(run):
     scoring._CHECKPOINT_EVERY_S = 0.05
     rejection.main(run)
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_it_writes_the_same_bytes(tmp_path, reward, capsys):
     ids, candidates = many(prompts=250, samples=3, seed=5)
     config = {"budget_tokens": 64, "keep": 2}  # a row to each prompt

@@ -8,7 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from annotation.mirroring import TASKS_BETWEEN
-from annotation.models import Assignment, Membership, Project, Submission, Task
+from annotation.models import Assignment, Membership, Project, Report, Submission, Task
 from annotation.overviews import slot_counts
 from annotation.selectors import assignment_payload, shown_order
 from annotation.selectors.judged import judgements_newest
@@ -18,7 +18,7 @@ from annotation.selectors.tasks import task_counts
 from annotation.services.assignments import assignment_next, assignment_release
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.pairs import pair_submit
-from annotation.services.reports import report_decide, report_submit
+from annotation.services.reports import report_decide, report_submit, task_skip
 from annotation.services.tasks import tasks_create
 from tests.builders import make_batch, make_member, make_task
 
@@ -230,3 +230,18 @@ def test_a_report_of_the_copy_holds_the_pair_that_others_are_given(
     bob = make_member(mirrored_project, "bob", Membership.Role.REVIEWER)
     report_decide(report=report, reviewer=bob, decision="keep")
     assert not Task.objects.exclude(held_at=None).exists()
+
+
+def test_skipping_the_copy_counts_as_skipping_the_pair(
+    mirrored_project: Project, ann: Membership
+) -> None:
+    mirrored_project.skips_to_review = 1
+    mirrored_project.save()
+    for _ in range(30):
+        make_task(mirrored_project, "pair")
+    while (copy := assignment_next(membership=ann)) and copy.task.mirror_of is None:
+        pair_submit(assignment=copy, better=shown_order(assignment=copy)[0], degree=2)
+    assert copy is not None and copy.task.mirror_of is not None
+    task_skip(assignment=copy, reason="unclear")
+    assert Report.objects.get().task == copy.task.mirror_of.task
+    assert list(Task.objects.exclude(held_at=None)) == [copy.task.mirror_of.task]
