@@ -1,6 +1,6 @@
 """A small model that has read the classical poems goes on from 春眠不覺曉: does it keep the form?
 
-    python -m benchmarks.pretrain_poems [--folder FOLDER] [--size 3m] [--steps 480]
+    python -m benchmarks.pretrain_poems [--folder FOLDER] [--size 3m] [--steps 800]
 
 Reads ../shared/data. A GPT-2 from scratch (--size), WordPiece (a token for every
 character: a line of verse is a number of tokens), on every fourth poem. The run is the hub's; its
@@ -46,7 +46,7 @@ def texts_prepare(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--steps", type=int, default=480, help="of 8 blocks of 256 tokens")
+    parser.add_argument("--steps", type=int, default=800, help="of 8 blocks of 256 tokens")
     parser.add_argument("--size", choices=("tiny", "3m", "9m"), default="3m")
     parser.add_argument("--folder", type=Path, default=None)
     asked = parser.parse_args()

@@ -1,6 +1,7 @@
 """Pages of corpora: what they hold, what rules would drop of them, what a cleaning dropped."""
 
 from dataclasses import asdict, replace
+from typing import Any
 from urllib.parse import urlencode
 
 from django.conf import settings
@@ -120,7 +121,7 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
     is_chinese = survey.has_chinese and (
         not survey.has_other or request.GET.get("language") == "zh"
     )
-    asked = {
+    asked: dict[str, Any] = {
         "corpus": corpus.artifact,
         "rule": rule,
         "threshold": threshold_for(thresholds, rule.name, is_chinese=is_chinese),

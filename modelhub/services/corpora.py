@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -79,7 +80,7 @@ def document_judge(*, corpus: Artifact, place: int, is_good: bool | None, author
             gettext("The corpus has no document at place %(place)s.") % {"place": place},
             {"field": "place"},
         )
-    own = {"corpus": corpus, "place": place, "author": author}
+    own: dict[str, Any] = {"corpus": corpus, "place": place, "author": author}
     if is_good is None:
         DocumentJudgement.objects.filter(**own).delete()
     else:
