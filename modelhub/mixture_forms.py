@@ -7,6 +7,7 @@ add=1, drop=1    another blend behind the last, or one fewer
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,18 @@ from modelhub.selectors.mixtures import BY, BlendAsk, MixtureAsk
 
 MOST_BLENDS = 8
 _MOST = 10**15
+_MOST_IN_COLUMN = 2**31 - 1  # of a PositiveIntegerField
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+(\.\d*)?")  # 1,500,000; a decimal comma is no number
+
+_LABELS = {
+    "tokens": _("Tokens"),
+    "block_tokens": _("Tokens of a block"),
+    "blocks_per_step": _("Blocks of a step"),
+    "step": _("From step"),
+    "cap": _("Most epochs"),
+    "temperature": _("temperature"),
+    "weight": _("Weight"),
+}
 
 BY_TITLES = {
     "size": _("by size"),
@@ -41,7 +54,32 @@ class MixtureNameForm(forms.Form):
 
 def ask_read(given: QueryDict) -> MixtureAsk:
     """What a query asks for. Raises ApplicationError naming the field that is no number."""
+    ask, refusals = ask_read_some(given)
+    if refusals:
+        raise ApplicationError(refusals[0])
+    return ask
+
+
+def ask_read_some(given: QueryDict) -> tuple[MixtureAsk, list[str]]:
+    """What can be read of a query, with the defaults for fields that are no numbers, and what is
+    said of those."""
     default = MixtureAsk()
+    refusals: list[str] = []
+
+    def number(name: str, default: float) -> float:
+        try:
+            return _number(given, name, default)
+        except ApplicationError as error:
+            refusals.append(error.message)
+            return default
+
+    def whole(name: str, default: int, most: int = _MOST) -> int:
+        try:
+            return _whole(given, name, default, most)
+        except ApplicationError as error:
+            refusals.append(error.message)
+            return default
+
     sets = tuple(dict.fromkeys(given.getlist("set")))
     blends = []
     for at in range(MOST_BLENDS):
@@ -50,23 +88,23 @@ def ask_read(given: QueryDict) -> MixtureAsk:
         by = given.get(f"by-{at}", "size")
         blends.append(
             BlendAsk(
-                first_step=_whole(given, f"step-{at}", 0) if at else 0,
+                first_step=whole(f"step-{at}", 0) if at else 0,
                 by=by if by in BY else "size",
-                temperature=_number(given, f"temperature-{at}", 2.0),
-                weights={uid: _number(given, f"weight-{at}-{uid}", 1.0) for uid in sets},
+                temperature=number(f"temperature-{at}", 2.0),
+                weights={uid: number(f"weight-{at}-{uid}", 1.0) for uid in sets},
             )
         )
     ask = MixtureAsk(
         sets=sets,
-        caps={uid: _number(given, f"cap-{uid}", 0.0) for uid in sets},
+        caps={uid: number(f"cap-{uid}", 0.0) for uid in sets},
         kinds={uid: given.get(f"kind-{uid}", "")[:40] for uid in sets},
         blends=tuple(sorted(blends, key=lambda one: one.first_step)),
-        tokens=_whole(given, "tokens", default.tokens),
-        block_tokens=_whole(given, "block_tokens", default.block_tokens),
-        blocks_per_step=_whole(given, "blocks_per_step", default.blocks_per_step),
+        tokens=whole("tokens", default.tokens),
+        block_tokens=whole("block_tokens", default.block_tokens, _MOST_IN_COLUMN),
+        blocks_per_step=whole("blocks_per_step", default.blocks_per_step, _MOST_IN_COLUMN),
         rate_of=given.get("rate", "")[:32],
     )
-    return _changed(ask, given)
+    return (ask if refusals else _changed(ask, given)), refusals
 
 
 def _changed(ask: MixtureAsk, given: Mapping[str, Any]) -> MixtureAsk:
@@ -82,14 +120,14 @@ def _changed(ask: MixtureAsk, given: Mapping[str, Any]) -> MixtureAsk:
 def ask_query(ask: MixtureAsk) -> str:
     """The query string that asks for it."""
     parts: list[tuple[str, Any]] = [("set", uid) for uid in ask.sets]
-    parts += [(f"cap-{uid}", f"{cap:g}") for uid, cap in ask.caps.items() if cap]
+    parts += [(f"cap-{uid}", _exact(cap)) for uid, cap in ask.caps.items() if cap]
     parts += [(f"kind-{uid}", kind) for uid, kind in ask.kinds.items() if kind]
     for at, blend in enumerate(ask.blends):
         parts += [(f"step-{at}", blend.first_step), (f"by-{at}", blend.by)]
         if blend.by == "temperature":
-            parts.append((f"temperature-{at}", f"{blend.temperature:g}"))
+            parts.append((f"temperature-{at}", _exact(blend.temperature)))
         if blend.by == "hand":
-            parts += [(f"weight-{at}-{uid}", f"{one:.9g}") for uid, one in blend.weights.items()]
+            parts += [(f"weight-{at}-{uid}", _exact(one)) for uid, one in blend.weights.items()]
     parts += [
         ("tokens", ask.tokens),
         ("block_tokens", ask.block_tokens),
@@ -97,6 +135,11 @@ def ask_query(ask: MixtureAsk) -> str:
     ]
     parts += [("rate", ask.rate_of)] if ask.rate_of else []
     return urlencode(parts)
+
+
+def _exact(number: float) -> str:
+    """The shortest text that is read as the same number."""
+    return repr(number).removesuffix(".0")
 
 
 def _number(given: Mapping[str, Any], name: str, default: float) -> float:
@@ -110,17 +153,28 @@ def _number(given: Mapping[str, Any], name: str, default: float) -> float:
     if not 0 <= number <= _MOST:
         raise ApplicationError(
             gettext("%(field)s: %(text)s is no number of 0 or more.")
-            % {"field": name.partition("-")[0], "text": text[:40]}
+            % {"field": _label(name), "text": text[:40]}
         )
     return number
 
 
-def _whole(given: Mapping[str, Any], name: str, default: int) -> int:
-    """A whole number, also as people write large ones: 10M, 1.5B."""
-    text = str(given.get(name, "")).strip().replace(",", "").replace(" ", "")
+def _whole(given: Mapping[str, Any], name: str, default: int, most: int) -> int:
+    """A whole number, also as people write large ones: 10M, 1.5B, 1,500,000."""
+    text = str(given.get(name, "")).strip().replace(" ", "")
+    if _GROUPED.fullmatch(text):
+        text = text.replace(",", "")
     scale = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9, "t": 10**12}.get(text[-1:].lower(), 1)
     bare = text[:-1] if scale > 1 else text
     number = round(_number({name: bare}, name, default if not bare else 0.0) * scale)
-    if number < 1 and not name.startswith("step"):
-        raise ApplicationError(gettext("%(field)s: wanted 1 or more.") % {"field": name})
-    return min(number, _MOST)
+    least = 0 if name.startswith("step") else 1
+    if not least <= number <= most:
+        raise ApplicationError(
+            gettext("%(field)s: wanted %(least)s to %(most)s.")
+            % {"field": _label(name), "least": least, "most": most}
+        )
+    return number
+
+
+def _label(name: str) -> str:
+    """What the page calls a field."""
+    return str(_LABELS[name.partition("-")[0]])

@@ -10,7 +10,14 @@ from django.views.decorators.http import require_POST, require_safe
 
 from modelhub.charts import stacks_draw
 from modelhub.errors import ApplicationError
-from modelhub.mixture_forms import BY_TITLES, MOST_BLENDS, MixtureNameForm, ask_query, ask_read
+from modelhub.mixture_forms import (
+    BY_TITLES,
+    MOST_BLENDS,
+    MixtureNameForm,
+    ask_query,
+    ask_read,
+    ask_read_some,
+)
 from modelhub.models import SavedMixture
 from modelhub.policy import hub_page
 from modelhub.selectors import mixtures as selectors
@@ -33,12 +40,11 @@ def mixture_list(request: HttpRequest) -> HttpResponse:
 def mixture_plan(request: HttpRequest) -> HttpResponse:
     """What a run would read of which token sets, told anew whenever a field changes."""
     saved = selectors.mixture_get(uid=request.GET.get("mixture", ""))
-    plan, refusal = None, ""
-    ask = selectors.MixtureAsk()
-    try:
-        ask = selectors.mixture_ask(mixture=saved) if saved else ask_read(request.GET)
-    except ApplicationError as error:
-        refusal = error.message
+    plan = None
+    ask, unread = (
+        (selectors.mixture_ask(mixture=saved), []) if saved else ask_read_some(request.GET)
+    )
+    refusal = " ".join(unread)
     address = f"{reverse('mixture_plan')}?{ask_query(ask)}"
     is_htmx = bool(request.headers.get("HX-Request"))
     if not (refusal or is_htmx) and ("add" in request.GET or "drop" in request.GET):
@@ -52,7 +58,8 @@ def mixture_plan(request: HttpRequest) -> HttpResponse:
     context = {
         "ask": ask,
         "plan": plan,
-        "query": ask_query(ask),
+        # With the field as it came, so that keeping the mixture is refused for it as well.
+        "query": request.GET.urlencode() if unread else ask_query(ask),
         "refusal": refusal,
         "saved": saved,
         "rows": selectors.set_rows(ask=ask, sets=sets, plan=plan),
@@ -64,7 +71,9 @@ def mixture_plan(request: HttpRequest) -> HttpResponse:
         "rates": rates,
         "name": saved.name if saved else request.GET.get("name", "")[:80],
     }
-    response = render(request, "modelhub/mixture_plan.html", context)
+    # htmx shows no answer of 400 or above.
+    status = 422 if unread and not is_htmx else 200
+    response = render(request, "modelhub/mixture_plan.html", context, status=status)
     if is_htmx and not refusal:
         response["HX-Push-Url"] = address
     return response

@@ -63,8 +63,38 @@ def test_a_refusal_is_told_and_the_form_stays(staff: Client) -> None:
     where = reverse("mixture_plan")
     page = staff.get(f"{where}?{query(ours.run.uid, other.run.uid)}").content.decode()
     assert "different tokenizers" in page and f'value="{ours.run.uid}" checked' in page
-    page = staff.get(f"{where}?{query(ours.run.uid, tokens='many')}").content.decode()
-    assert "many is no number" in page
+
+
+def test_what_could_be_read_stays_where_one_field_is_no_number(staff: Client) -> None:
+    tokens = make_tokens("ours", 20_000)
+    asked = f"{reverse('mixture_plan')}?{query(tokens.run.uid, tokens='many')}"
+    response = staff.get(asked)
+    assert response.status_code == 422
+    page = response.content.decode()
+    assert "Tokens: many is no number" in page and f'value="{tokens.run.uid}" checked' in page
+    # htmx puts in place only what is answered with 200.
+    assert staff.get(asked, headers={"HX-Request": "true"}).status_code == 200
+    body = {"name": "base", "plan": response.context["query"]}
+    assert staff.post(reverse("mixture_keep"), body).status_code == 302
+    assert not SavedMixture.objects.exists()
+
+
+def test_small_caps_and_weights_come_back_as_they_were_given(staff: Client) -> None:
+    tokens = make_tokens("ours", 20_000)
+    uid = tokens.run.uid
+    asked = query(uid, by__0="hand", **{f"cap-{uid}": "0.004", f"weight-0-{uid}": "0.00004"})
+    page = staff.get(f"{reverse('mixture_plan')}?{asked}").content.decode()
+    assert 'value="0.004"' in page and 'value="4e-05"' in page
+    ask = ask_read(QueryDict(f"set=x&cap-x=1.23456789&by-0=hand&weight-0-x={1 / 3}"))
+    again = ask_read(QueryDict(ask_query(ask)))
+    assert again == ask and again.caps == {"x": 1.23456789}
+
+
+@pytest.mark.parametrize("text", ["1,5M", "1,50", "2147483648", "1e15"])
+def test_a_decimal_comma_or_too_large_a_number_is_refused_by_its_label(text: str) -> None:
+    assert ask_read(QueryDict("block_tokens=1,500")).block_tokens == 1500
+    with pytest.raises(ApplicationError, match="Tokens of a block"):
+        ask_read(QueryDict(f"block_tokens={text}"))
 
 
 def test_another_blend_is_added_at_a_step_and_taken_away(staff: Client) -> None:
