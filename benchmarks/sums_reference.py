@@ -8,7 +8,8 @@ GSM8K's answers mark ("<<48/2=24>>"), as questions and answers, until it is righ
 method improves it on sums that the file does not mark, neither way round, drawn to be of the same
 form, rewarded by the checker `gsm8k` alone. Of the marked sums that are left, never trained on, the
 share of answers that are right is given before and after, and the difference with its 95 % interval
-over prompts. Settings are chosen on 500 more drawn sums, with `--evaluate-on validation`.
+over prompts. With `--evaluate-on drawn` it is that of drawn sums that nothing else uses: prompts
+like those the method learns from. Settings are chosen on 500 more, with `--evaluate-on validation`.
 
 The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
 ../shared/data). The fine-tuned model is kept for the next method; killed and started again with the
@@ -183,7 +184,9 @@ def main() -> None:
     parser.add_argument("--method", choices=METHODS, default="rloo")
     parser.add_argument("--prompts", type=int, default=4000)
     parser.add_argument("--held-out", type=int, default=1000)
-    parser.add_argument("--evaluate-on", choices=["held_out", "validation"], default="held_out")
+    parser.add_argument(
+        "--evaluate-on", choices=["held_out", "drawn", "validation"], default="held_out"
+    )
     parser.add_argument(
         "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
     )
@@ -198,11 +201,17 @@ def main() -> None:
             config[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
     marked = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
-    drawn = sums_draw(marked, VALIDATION + given.prompts, seed=0)
-    held_out = given.evaluate_on == "held_out"
+    used = VALIDATION + given.prompts
+    asked = used + (given.held_out if given.evaluate_on == "drawn" else 0)
+    drawn = sums_draw(marked, asked, seed=0)
+    evaluated = {
+        "held_out": marked[: given.held_out],
+        "drawn": drawn[used:],
+        "validation": drawn[:VALIDATION],
+    }
     parts = {
-        "evaluation_prompts": marked[: given.held_out] if held_out else drawn[:VALIDATION],
-        "prompts": drawn[VALIDATION:],
+        "evaluation_prompts": evaluated[given.evaluate_on],
+        "prompts": drawn[VALIDATION:used],
     }
     policy = policy_make(given.folder, marked[given.held_out :])
     inputs = {"base": policy, "references": given.folder / "references"}
