@@ -58,6 +58,7 @@ class TaskRecord:
     messages: list[dict[str, str]]
     candidates: list[dict[str, Any]]  # {"id", "text", "finish_reason"}
     task: str = ""  # its uid, where a judgement of it is wanted
+    split: str = "train"  # its prompt's side: "train", "validation" or "held_out"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from modelhub.ml.configs import RefusedError
+from modelhub.ml.manifest import path_sync
 from modelhub.ml.parallel import ALONE, Processes, barrier, tensor_placed, tensor_whole
 from modelhub.ml.rundir import NotFinite, RunDir
 
@@ -58,7 +61,9 @@ class BestStep:
                 path = self._path(step)
                 written = path.with_suffix(".tmp")
                 save_file(whole, written)
+                path_sync(written)
                 written.replace(path)
+                path_sync(self._folder)
             barrier(timeout_s=_TIMEOUT_S)
 
     @torch.no_grad()
@@ -80,8 +85,20 @@ class BestStep:
         return {"scores": [list(one) for one in self.scores], "kept": self._kept}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """Raises RefusedError if the best step's weights are not there, or not whole."""
         self.scores = [(step, score) for step, score in state["scores"]]
         self._kept = list(state["kept"])
+        if not self.scores:
+            return
+        path = self._path(self.best[0])
+        try:
+            with safe_open(path, "pt"):  # the header's sizes are held against the file's
+                pass
+        except (OSError, SafetensorError) as error:
+            raise RefusedError(
+                f"checkpoints/best/{path.name}, the best step's weights, cannot be read: {error}. "
+                "Remove the folder checkpoints to begin the run anew"
+            ) from error
 
     def described(self) -> dict[str, Any]:
         """What was chosen, and from what, for a run's result."""

@@ -28,7 +28,7 @@ from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import records_read, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
-_VERDICT = re.compile(r"(?:verdict:\s*)?\**(?P<verdict>a|b|tie)\**\.?", re.IGNORECASE)
+_VERDICT = re.compile(r"\**(?:verdict\**:\**\s*)?\**(?P<verdict>a|b|tie)\**\.?\**", re.IGNORECASE)
 _SPEAKERS = {"system": "Instructions", "user": "Person", "assistant": "Assistant"}
 
 

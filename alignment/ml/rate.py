@@ -28,7 +28,9 @@ from modelhub.ml.records import records_read, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
 WORST, BEST = 1, 7
-_RATING = re.compile(r"(?:rating:\s*)?\**(?P<rating>[1-7])(?:\s*/\s*7)?\**\.?", re.IGNORECASE)
+_RATING = re.compile(
+    r"\**(?:rating\**:\**\s*)?\**(?P<rating>[1-7])(?:\s*/\s*7)?\**\.?\**", re.IGNORECASE
+)
 
 
 def question_lay(

@@ -433,6 +433,11 @@ def inputs_check(run: RunDir, config: RejectionConfig) -> None:
         raise RefusedError("references are for a checker: name one, or leave the input out")
     elif not run.has_input("reward"):
         raise RefusedError("nothing judges the answers: give the input reward, or a checker")
+    if config.gain_floor and not run.has_input("reward"):
+        raise RefusedError(
+            "gain_floor is in a reward model's unit, and none is given: a checker's answers are "
+            "right or wrong"
+        )
 
 
 def scores_read(

@@ -181,13 +181,16 @@ def labels_lay(
     drafts: Sequence[Draft], revisions: Sequence[RevisionRecord]
 ) -> Iterator[RevisionLabelRecord]:
     """The tasks whose answer reads differently now, and why it was changed."""
+    by_task: dict[str, list[RevisionRecord]] = {}
+    for one in revisions:
+        by_task.setdefault(one.task, []).append(one)
     for draft in drafts:
         if draft.text.strip() == draft.original["text"].strip():
             continue
         steps = [
             f"By the principle: {one.principle}\n{one.critique}"
-            for one in revisions
-            if one.task == draft.task.task and one.outcome == "revised"
+            for one in by_task[draft.task.task]
+            if one.outcome == "revised"
         ]
         yield RevisionLabelRecord(
             task=draft.task.task,
@@ -200,9 +203,12 @@ def labels_lay(
 def demonstrations_lay(
     drafts: Sequence[Draft], labels: Sequence[RevisionLabelRecord], *, batch: str
 ) -> Iterator[DemonstrationRecord]:
-    """The revisions as answers to imitate."""
-    tasks = {draft.task.task: draft.task for draft in drafts}
+    """The revisions as answers to imitate: of prompts to train on alone, for their rows say no
+    side."""
+    tasks = {draft.task.task: draft.task for draft in drafts if draft.task.split == "train"}
     for label in labels:
+        if label.task not in tasks:
+            continue
         yield DemonstrationRecord(
             prompt_id=tasks[label.task].prompt_id,
             messages=tasks[label.task].messages,
@@ -260,12 +266,11 @@ def main(run: RunDir) -> None:
     records_write(folder / "revisions.jsonl", revisions)
     records_write(folder / LABELS_NAME, labels)
     outputs = {"labels": "evaluation"}
-    if labels:
-        batch = manifest_sha256(json.loads((tasks / MANIFEST_NAME).read_text()))
-        records_write(
-            run.output("demonstrations") / "demonstrations.jsonl",
-            demonstrations_lay(drafts, labels, batch=batch),
-        )
+    batch = manifest_sha256(json.loads((tasks / MANIFEST_NAME).read_text()))
+    demonstrations = list(demonstrations_lay(drafts, labels, batch=batch))
+    if demonstrations:
+        path = run.output("demonstrations") / "demonstrations.jsonl"
+        records_write(path, demonstrations)
         outputs["demonstrations"] = "demonstrations"
     run.succeed(outputs=outputs, result=result_describe(drafts, labels, revisions, config))
 

@@ -347,6 +347,8 @@ def choice_make(
     validation: Sequence[Lesson],
     tokenizer: Any,
     processes: Processes,
+    *,
+    context_tokens: int,
 ) -> RewardChoice | None:
     """What chooses the step that is published, if a reward model is given to choose by.
 
@@ -364,7 +366,18 @@ def choice_make(
     folder = run.input("reward")
     vocabulary_check(tokenizer, folder, "reward")
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    prompts = [lesson.group.prompt_T for lesson in validation]
+    # An answer, its end, and the token at which some reward models read.
+    room = min(context_tokens, model_directory_check(folder).context_tokens)
+    room -= config.choice_tokens + 2
+    prompts = [one.group.prompt_T for one in validation if len(one.group.prompt_T) <= room]
+    if not prompts:
+        raise RefusedError(
+            f"no validation prompt has at most {room} tokens, which is what the smaller context of "
+            f"policy and reward model leaves beside choice_tokens ({config.choice_tokens})"
+        )
+    if len(prompts) < len(validation):
+        left_out = len(validation) - len(prompts)
+        print(f"{left_out} validation prompts are too long to choose a step by", flush=True)
     best = BestStep(run, weights, processes)
     return RewardChoice(best, folder, prompts, tokenizer, config, processes)
 
@@ -431,7 +444,15 @@ def main(run: RunDir) -> None:
     model.to(processes.device)
     seen = {split: own.lessons[: config.evaluate_at_most] for split, own in lessons.items()}
     asked = (seen.get("validation") or seen["train"])[: config.sample_prompts]
-    choice = choice_make(run, config, model, seen.get("validation", []), tokenizer, processes)
+    choice = choice_make(
+        run,
+        config,
+        model,
+        seen.get("validation", []),
+        tokenizer,
+        processes,
+        context_tokens=model_context(given) - own_tokens,
+    )
     watch = Watch(
         validation=seen.get("validation", []),
         held_out=seen.get("held_out", []),

@@ -163,17 +163,18 @@ class RewardChoice:
 
     def look(self, run: RunDir, step: int, model: Any) -> None:
         """Score the greedy answers of the policy behind a step, counted from 1."""
-        groups = []
+        groups, cut_off = [], 0
         for prompt_T in self._prompts:
             with precision(self._config):
                 answer_T = self._processes.forward(
                     answer_greedy,
                     model,
                     prompt_T,
-                    self._config.sample_tokens,
+                    self._config.choice_tokens,
                     stop_ids(self._tokenizer),
                 )
-            ended = len(answer_T) < self._config.sample_tokens
+            ended = len(answer_T) < self._config.choice_tokens
+            cut_off += not ended
             ending = [end_of_turn_id(self._tokenizer)] if ended else []
             groups.append(Group(list(prompt_T), [[*answer_T, *ending, *self._reading]]))
         scores = []
@@ -185,7 +186,8 @@ class RewardChoice:
         told = self._processes.sum({"score": own, "readers": 1.0})
         score = told["score"] / told["readers"]
         self.best.see(step, score)
-        run.metric(step, {"validation_reward": score})
+        unfinished = cut_off / len(self._prompts)
+        run.metric(step, {"validation_reward": score, "validation_unfinished_share": unfinished})
         if self._processes.rank == 0:
             print(f"step {step}: validation reward {score:.4g}", flush=True)
 
@@ -234,15 +236,19 @@ class Watch:
     def end(self, run: RunDir, steps: int, config: SftConfig, model: Any) -> dict[str, Any]:
         """Each split before and after training, by the weights that are published."""
         found: dict[str, Any] = {}
+        last: list[Heard] = []
+        if self.validation:
+            # The curve ends with the last step, whichever step is published.
+            last = self._hear(config, model, self.validation)
+            self._metric(run, steps, last)
         if self.choice:
             self.choice.end(run, steps, model)
             found |= self.choice.best.described()
         for split, lessons in (("validation", self.validation), ("held_out", self.held_out)):
             if not lessons:
                 continue
-            after = self._hear(config, model, lessons)
-            if split == "validation":
-                self._metric(run, steps, after)
+            is_heard = split == "validation" and not self.choice
+            after = last if is_heard else self._hear(config, model, lessons)
             found[split] = heard_compare(
                 self.before[split], after, samples=config.bootstrap_samples, seed=config.seed
             )

@@ -96,6 +96,7 @@ def _open_tasks(project: Project) -> Iterator[TaskRecord]:
         if len(own) > 1:
             yield TaskRecord(
                 prompt_id=prompt.uid,
+                split=prompt.split,
                 messages=prompt.messages,
                 candidates=[
                     {

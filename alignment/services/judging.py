@@ -46,10 +46,18 @@ def judge_tasks_store(*, project: Project, which: str, kinds: Sequence[str]) -> 
     """
     with tempfile.TemporaryDirectory() as folder:
         if not records_write(Path(folder, TASKS_NAME), _tasks(project, which, kinds)):
+            message = {
+                OPEN: gettext(
+                    "%(project)s has no open task of these kinds: %(kinds)s. Make some, or choose"
+                    " tasks that people have judged."
+                ),
+                JUDGED: gettext(
+                    "%(project)s has no task of these kinds that people have judged: %(kinds)s."
+                ),
+            }[which]
             named = ", ".join(str(Task.Kind(kind).label) for kind in kinds)
             raise ApplicationError(
-                gettext("%(project)s has no such task: %(kinds)s.")
-                % {"project": project, "kinds": named},
+                message % {"project": project, "kinds": named},
                 {"field": "inputs.tasks"},
             )
         return artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
@@ -157,6 +165,7 @@ def _tasks(project: Project, which: str, kinds: Sequence[str]) -> Iterator[TaskR
             yield TaskRecord(
                 task=task.uid,
                 prompt_id=task.prompt.uid,
+                split=task.prompt.split,
                 messages=task.prompt.messages,
                 candidates=[
                     {

@@ -67,7 +67,8 @@ class SftConfig(AdapterSettings):
     evaluate_at_most: int = 200  # conversations of a split that are read, the first by id
     sample_every_steps: int = 0  # greedy answers to fixed prompts, into the log; 0: none
     sample_prompts: int = 3
-    sample_tokens: int = 48  # of such an answer, and of those that a reward model reads
+    sample_tokens: int = 48  # of such an answer
+    choice_tokens: int = 256  # of an answer by which a reward model chooses the published step
     bootstrap_samples: int = 2000
     loss_rise_limit: float = 10.0  # stop when the loss stays so many times its level; 0: never
     grad_norm_rise_limit: float = 100.0  # the same of the gradient's norm, before it is clipped
@@ -76,7 +77,8 @@ class SftConfig(AdapterSettings):
     def __post_init__(self) -> None:
         positive_check(self, "epochs", "lr", "examples_per_step", "budget_tokens", "max_tokens")
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "evaluate_at_most")
-        positive_check(self, "sample_prompts", "sample_tokens", "bootstrap_samples")
+        positive_check(self, "sample_prompts", "sample_tokens", "choice_tokens")
+        positive_check(self, "bootstrap_samples")
 
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)

@@ -55,7 +55,7 @@ def step_draw(
     )
     seconds = time.perf_counter() - started
     answers, raw_BK = drawn, reward.scores(drawn).view(len(places), -1)
-    figures, seen = dict(reward.figures), [raw_BK]
+    told, seen = [dict(reward.figures)], [raw_BK]
     tokens = _tokens_of(drawn)
     equal_B = _tells_nothing(raw_BK, drawn, config)
     equal = int(equal_B.sum())
@@ -75,6 +75,7 @@ def step_draw(
         seconds += time.perf_counter() - started
         fresh_BK = reward.scores(drawn).view(len(fresh), -1)
         seen.append(fresh_BK)
+        told.append(dict(reward.figures))
         tokens += _tokens_of(drawn)
         telling = (~_tells_nothing(fresh_BK, drawn, config)).nonzero().flatten().tolist()
         equal += len(fresh) - len(telling)
@@ -92,7 +93,12 @@ def step_draw(
             "objective/scores_std": float(every_BK.std(unbiased=False)),
             "objective/equal_prompts": equal / len(every_BK),
             **({"objective/redrawn_prompts": len(every_BK) - len(places)} if redraws else {}),
-            **figures,
+            # By prompts, over all drawings.
+            **{
+                name: sum(one[name] * len(own) for one, own in zip(told, seen, strict=True))
+                / len(every_BK)
+                for name in told[0]
+            },
         },
         prompts=len(every_BK),
         tokens=tokens,

@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml.best_step import BestStep
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import run_make
 
@@ -63,3 +64,18 @@ def test_a_score_that_is_no_number_chooses_nothing(run):
     best = BestStep(run, [torch.nn.Parameter(torch.zeros(1))])
     with pytest.raises(NotFinite, match="is nan at step 3"):
         best.see(3, math.nan)
+
+
+@pytest.mark.parametrize("harm", ["gone", "cut"])
+def test_weights_that_are_not_whole_are_named_before_the_run_goes_on(run, harm):
+    weight = torch.nn.Parameter(torch.zeros(64))
+    best = BestStep(run, [weight])
+    seen(best, weight, 1, 0.5)
+    state = best.state()
+    path = run.path / "checkpoints" / "best" / "step-00000001.safetensors"
+    if harm == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(RefusedError, match=r"step-00000001\.safetensors.*Remove the folder"):
+        BestStep(run, [weight]).restore(state)

@@ -54,6 +54,8 @@ def verdict(first, second, said):
         (" b.\n", "b"),
         ("**Tie**", "tie"),
         ("It is shorter.\nVerdict: B", "b"),
+        ("**Verdict: B**", "b"),
+        ("**Verdict:** tie.", "tie"),
         ("Answer A", None),
         ("A is better than B", None),
         ("Verdict: A or B", None),

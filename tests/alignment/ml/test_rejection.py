@@ -338,6 +338,14 @@ SUMMED = [
 ]
 
 
+def test_a_floor_of_scores_is_refused_where_there_are_none(tmp_path):
+    run = rejection_run(
+        tmp_path, None, ["a"], SUMMED, references=SUMS, checker="gsm8k", gain_floor=0.1
+    )
+    with pytest.raises(RefusedError, match="gain_floor is in a reward model's unit"):
+        rejection.main(RunDir(run))
+
+
 def test_a_checker_keeps_right_answers_without_a_reward_model(tmp_path, monkeypatch):
     monkeypatch.setattr(rejection, "Scorer", None)
     pool = [pooled("a", "7 it is", batch="first"), pooled("a", "8 it is")]

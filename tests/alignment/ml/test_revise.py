@@ -1,5 +1,6 @@
 """Critique and revision: what is asked, what counts as a revision, and what is learnt from it."""
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -71,6 +72,16 @@ def test_a_revision_is_a_demonstration_of_its_prompt(tmp_path):
     (row,) = lines_of(run / "outputs/demonstrations/demonstrations.jsonl")
     assert (row["text"], row["prompt_id"], row["score"]) == ("Go away, please", "rude", None)
     assert row["messages"] == TASKS[0].messages
+
+
+@pytest.mark.parametrize("split", ["validation", "held_out"])
+def test_what_is_held_out_is_an_edit_and_no_demonstration(tmp_path, split):
+    held_out = dataclasses.replace(TASKS[0], split=split)
+    with judging_server() as server:
+        run = asked(tmp_path, server, [held_out])
+        revise.main(RunDir(run))
+    assert len(lines_of(run / "outputs/labels/labels.jsonl")) == 1
+    assert not (run / "outputs/demonstrations").exists()
 
 
 def test_without_a_revision_there_is_no_demonstration(tmp_path):

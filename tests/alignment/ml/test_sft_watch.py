@@ -110,7 +110,12 @@ def test_the_step_whose_answers_a_reward_model_likes_best_is_published(tmp_path,
     result = result_of(run)
     assert (result["published_step"], result["published_step_score"]) == (2, 3.0)
     assert len(true) == len(result["scores_by_step"]) > 2 and len(set(true.values())) > 1
-    assert metrics_of(run)[2]["validation_reward"] == pytest.approx(true[2])
+    metrics = metrics_of(run)
+    assert metrics[2]["validation_reward"] == pytest.approx(true[2])
+    assert 0 <= metrics[2]["validation_unfinished_share"] <= 1
+    # The curve ends with the last step's loss, the report is on the published weights.
+    assert metrics[max(true)]["validation_loss"] != result["validation"]["loss_after"]
+    assert metrics[2]["validation_loss"] == pytest.approx(result["validation"]["loss_after"], 1e-2)
     model = model_load(run / "outputs/model", dtype="float32")
     published = [one.detach() for one in model.parameters()]
     apart = {
@@ -127,6 +132,13 @@ def test_a_reward_model_that_cannot_choose_is_refused(tmp_path, base):
     run = rewarded_run(tmp_path / "none", base, reward, count=3, evaluate_every_steps=1)
     with pytest.raises(RefusedError, match="none of the demonstrations is on the validation side"):
         sft.main(RunDir(run))
+
+
+def test_prompts_that_no_context_holds_choose_no_step(tmp_path, base):
+    reward = tiny_reward_write(tmp_path / "reward", base)
+    config = {"evaluate_every_steps": 1, "choice_tokens": 500}
+    with pytest.raises(RefusedError, match=r"no validation prompt has at most 10 tokens"):
+        sft.main(RunDir(rewarded_run(tmp_path / "run", base, reward, **config)))
 
 
 def test_loss_before_training_is_transformers_own(tmp_path, base):
@@ -177,11 +189,21 @@ def test_greedy_answers_to_fixed_prompts_are_logged(tmp_path, base, config, caps
     assert f"step 18, behind …{samples[-1]['prompt'][-60:]!r}: " in capsys.readouterr().out
 
 
-def test_a_resumed_run_has_seen_the_same(tmp_path, base, monkeypatch):
+@pytest.mark.parametrize("chosen", [False, True], ids=["last", "chosen"])
+def test_a_resumed_run_has_seen_the_same(tmp_path, base, monkeypatch, chosen):
     settings = {"evaluate_every_steps": 4, "sample_every_steps": 6, "checkpoint_every_steps": 5}
-    whole = chats_run(tmp_path / "whole", base, **settings)
+
+    def run_of(name):
+        if not chosen:
+            return chats_run(tmp_path / name, base, **settings)
+        reward = tmp_path / "reward"
+        if not reward.exists():
+            tiny_reward_write(reward, base)
+        return rewarded_run(tmp_path / name, base, reward, choice_tokens=24, **settings)
+
+    whole = run_of("whole")
     sft.main(RunDir(whole))
-    killed = chats_run(tmp_path / "killed", base, **settings)
+    killed = run_of("killed")
     real = sft.row_loss
     calls = iter(range(1000))
 
@@ -198,5 +220,6 @@ def test_a_resumed_run_has_seen_the_same(tmp_path, base, monkeypatch):
     monkeypatch.setattr(sft, "row_loss", real)
     sft.main(RunDir(killed))
     assert metrics_of(killed) == metrics_of(whole)
-    for name in ("validation", "held_out", "samples", "epochs"):
+    names = ["published_step", "scores_by_step"] if chosen else []
+    for name in ("validation", "held_out", "samples", "epochs", *names):
         assert result_of(killed)[name] == result_of(whole)[name]
