@@ -17,7 +17,7 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
 from modelhub.charts import FunnelStep, Histogram, funnel_draw, histogram_draw
-from modelhub.ml.corpora.calibration import Calibration, calibrate
+from modelhub.ml.corpora.calibration import Calibration, calibrate, threshold_best
 from modelhub.ml.corpora.documents import (
     Document,
     corpus_shards,
@@ -311,7 +311,7 @@ def _judged(corpus: Artifact) -> list[Judged]:
 def _calibration_of_all(
     judged: Sequence[Judged], rule: Rule, thresholds: Mapping[str, float]
 ) -> Calibration:
-    """Of both languages' thresholds together, as the funnel counts; without a best one."""
+    """Of both languages' thresholds together, as the funnel counts."""
     own = [
         calibrate(
             _values(judged, rule, is_chinese=is_chinese),
@@ -328,12 +328,26 @@ def _calibration_of_all(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class RuleCalibration:
+    """One rule before people's judgements: as it stands, and at the threshold they speak for."""
+
+    now: Calibration
+    best: float | None
+    then: Calibration
+
+
 def rule_calibration(
     *, corpus: Artifact, rule: Rule, threshold: float | None, is_chinese: bool
-) -> Calibration:
+) -> RuleCalibration:
     """What people's judgements say of one rule, in Chinese or in all else. One query."""
     values = _values(_judged(corpus), rule, is_chinese=is_chinese)
-    return calibrate(values, rule=rule, threshold=threshold)
+    best = threshold_best(values, rule=rule)
+    return RuleCalibration(
+        now=calibrate(values, rule=rule, threshold=threshold),
+        best=best,
+        then=calibrate(values, rule=rule, threshold=best),
+    )
 
 
 def _values(judged: Sequence[Judged], rule: Rule, *, is_chinese: bool) -> list[tuple[float, bool]]:

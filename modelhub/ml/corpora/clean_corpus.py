@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -315,7 +316,9 @@ def _kept_write(
         rows = _kept_rows(folder, verdicts.step_N == _KEPT)
         chunks = chunks_cut(rows, lambda row: len(row[0].text))
         for chunk in chunks_map(finish, chunks, workers=workers_given(config.workers)):
-            for place, (document, signals, spans) in zip(following, chunk, strict=False):
+            # As many places as documents: zip alone takes one more to see that there are none.
+            own = islice(following, len(chunk))
+            for place, (document, signals, spans) in zip(own, chunk, strict=True):
                 if config.drop_c4_lines and not document.text.strip():
                     verdicts.alone[EMPTIED] += 1
                     verdicts.drop(place, EMPTIED)

@@ -91,9 +91,7 @@ def test_open_pairs_and_rankings_are_judged_and_marked(manager, tmp_path):
     assert member.user.username.startswith("judge-org-big-judge-")
     assert not member.user.is_active
     assert run.uid in pair.submissions.get().rationale
-    with pytest.raises(
-        ApplicationError, match="no open task of these kinds"
-    ):  # no slot is left
+    with pytest.raises(ApplicationError, match="no open task of these kinds"):  # no slot is left
         launched(project, manager)
 
 
@@ -151,9 +149,7 @@ def test_ratings_land_beside_peoples_and_their_agreement_is_told(manager, tmp_pa
         a, b = uids_of(assignment.task)
         overall = {a: {"overall": 1 + number, "flags": ["wrong"]}, b: {"overall": 7, "flags": []}}
         rating_submit(assignment=assignment, ratings=overall)
-    with pytest.raises(
-        ApplicationError, match="no open task of these kinds"
-    ):  # no slot is left
+    with pytest.raises(ApplicationError, match="no open task of these kinds"):  # no slot is left
         launched(project, manager, method="rate")
     run = launched(project, manager, "judged", method="rate")
     assert {one.task for one in tasks_of(run)} == {one.uid for one in tasks}

@@ -1,9 +1,11 @@
 """A threshold held against judged documents, by hand."""
 
+import random
+
 import pytest
 
-from modelhub.ml.corpora.calibration import Calibration, calibrate
-from modelhub.ml.corpora.rules import RULES
+from modelhub.ml.corpora.calibration import Calibration, calibrate, threshold_best
+from modelhub.ml.corpora.rules import RULES, Rule
 
 WORDS = RULES["gopher.words_min"]  # at least so many
 HASHES = RULES["gopher.hashes"]  # at most so many
@@ -16,19 +18,36 @@ def test_what_a_threshold_drops_of_either_kind() -> None:
     assert (found.good, found.bad, found.good_dropped, found.bad_dropped) == (4, 3, 1, 2)
 
 
-def test_the_best_threshold_has_the_largest_difference_of_shares() -> None:
+def test_a_rule_that_is_off_drops_nothing() -> None:
     found = calibrate(JUDGED, rule=WORDS, threshold=None)
+    assert found == Calibration(good=4, bad=3, good_dropped=0, bad_dropped=0)
+
+
+def test_the_best_threshold_has_the_largest_difference_of_shares() -> None:
     # At 30: 2/3 of the bad less none of the good. At 50: 2/3 less 1/4.
-    assert (found.best, found.best_bad_dropped, found.best_good_dropped) == (30, 2, 0)
-    assert (found.good_dropped, found.bad_dropped) == (0, 0)
+    assert threshold_best(JUDGED, rule=WORDS) == 30
 
 
 def test_of_thresholds_as_good_the_one_that_drops_least() -> None:
     judged = [(0.05, True), (0.2, False), (0.3, True), (0.4, False)]
     # Above 0.35: 1/2 less 0. Above 0.125: 2/2 less 1/2.
+    assert threshold_best(judged, rule=HASHES) == pytest.approx(0.35)
     found = calibrate(judged, rule=HASHES, threshold=0.1)
-    assert found.best == pytest.approx(0.35)
     assert (found.good_dropped, found.bad_dropped) == (1, 2)
+
+
+@pytest.mark.parametrize("rule", [WORDS, HASHES])
+def test_no_other_threshold_does_better(rule: Rule) -> None:
+    draw = random.Random(5)
+    judged = [(draw.randint(0, 30) / 2, draw.random() < 0.5) for _ in range(60)]
+
+    def gain(threshold: float | None) -> float:
+        found = calibrate(judged, rule=rule, threshold=threshold)
+        return found.bad_dropped / found.bad - found.good_dropped / found.good
+
+    assert gain(threshold_best(judged, rule=rule)) == pytest.approx(
+        max(gain(quarter / 4) for quarter in range(-4, 70))
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,10 +63,4 @@ def test_of_thresholds_as_good_the_one_that_drops_least() -> None:
 def test_where_no_threshold_tells_them_apart_there_is_none(
     judged: list[tuple[float, bool]],
 ) -> None:
-    assert calibrate(judged, rule=WORDS, threshold=None).best is None
-
-
-def test_without_judgements_everything_is_nought() -> None:
-    assert calibrate([], rule=WORDS, threshold=50) == Calibration(
-        good=0, bad=0, good_dropped=0, bad_dropped=0
-    )
+    assert threshold_best(judged, rule=WORDS) is None

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from modelhub.ml.corpora.clean_corpus import main
 from modelhub.ml.corpora.documents import CorpusError, documents_read, rows_read, signals_shard
+from modelhub.ml.corpora.import_corpus import CHUNK_DOCUMENTS
 from modelhub.ml.rundir import RunDir
 from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write
 from tests.modelhub.ml.runs import program_finish, run_write
@@ -202,6 +203,20 @@ def test_a_document_without_a_line_left_stands_in_funnel_and_report(tmp_path: Pa
         (0, "no_line_left"),
         (2, "no_line_left"),
     ]
+
+
+def test_no_document_is_lost_between_the_parts_that_are_written_together(tmp_path: Path) -> None:
+    count = 2 * CHUNK_DOCUMENTS + 10
+    texts = [
+        f"The {number}th thing that was said of it is written here." for number in range(count)
+    ]
+    emptied = CHUNK_DOCUMENTS + 5  # in the second part
+    texts[emptied] = f"Menu {emptied}"
+    settings = {"exact_duplicates": False, "near_duplicates": False, "drop_c4_lines": True}
+    kept, removed, result = clean(tmp_path, texts, NO_RULES | settings)
+    assert kept == [f"d{place}" for place in range(count) if place != emptied]
+    assert list(removed) == [emptied]
+    assert result["documents"] == result["funnel"][-1]["left"] == count - 1
 
 
 def test_any_number_of_processes_gives_the_same_bytes(tmp_path: Path) -> None:
