@@ -4,6 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from django.http import Http404
+from django.utils.translation import gettext
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework import serializers
 from rest_framework.request import Request
@@ -165,7 +166,10 @@ class CorpusDocumentsApi(HubApi):
         asked = given.validated_data
         signal = asked.get("signal", "")
         if signal and signal not in selectors.signal_names(corpus=corpus.artifact):
-            raise ApplicationError(f"There is no signal {signal!r}.", {"field": "signal"})
+            raise ApplicationError(
+                gettext("There is no signal %(signal)s.") % {"signal": f"{signal!r}"},
+                {"field": "signal"},
+            )
         page = selectors.documents_find(
             corpus=corpus.artifact,
             wanted=selectors.DocumentFilter(

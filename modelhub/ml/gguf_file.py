@@ -39,8 +39,8 @@ FILE_TYPES = {
     "q4_0": LlamaFileType.MOSTLY_Q4_0,
 }
 _BLOCK = 32  # weights of a row that have one scale in q8_0 and q4_0
-# The two ends of the model suffer most from four bits; llama.cpp gives them more as well.
 _POSITIONS = "position_embd.weight"  # llama.cpp adds these as they are
+# The two ends of the model suffer most from four bits; llama.cpp gives them more as well.
 _ENDS = ("token_embd.weight", "output.weight")
 
 # How text is split before the merges → what llama.cpp calls it.
