@@ -31,6 +31,7 @@ from modelhub.selectors.garbage import garbage_plan
 from modelhub.selectors.variants import version_variants
 from modelhub.serializers import user_of
 from modelhub.server_views import serving_context
+from modelhub.services.artifacts import version_lineage_verify
 from modelhub.services.garbage import garbage_collect
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
@@ -139,7 +140,7 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
             },
         )
         return redirect("version_detail", version.uid)
-    differences = lineage.lineage_verify(version=version)
+    differences = version_lineage_verify(version=version)
     return version_page(request, version, AliasForm(), differences=differences, verified=True)
 
 

@@ -96,6 +96,7 @@ class Difference:
 
     subject: str
     message: str
+    artifact: Artifact | None = None  # whose files are not what they were
 
 
 def lineage_verify(*, version: ModelVersion) -> list[Difference]:
@@ -112,7 +113,9 @@ def lineage_verify(*, version: ModelVersion) -> list[Difference]:
         try:
             storage.artifact_verify(node.artifact)
         except (IntegrityError, OSError) as error:
-            found.append(Difference(subject=_name_of(node), message=str(error)))
+            found.append(
+                Difference(subject=_name_of(node), message=str(error), artifact=node.artifact)
+            )
         if node.run is not None:
             found += _origin_compare(node, node.run)
         for known in node.versions:

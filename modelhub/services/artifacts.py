@@ -12,7 +12,13 @@ from django.utils.translation import gettext
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.manifest import IntegrityError
-from modelhub.models import Artifact
+from modelhub.models import Artifact, ModelVersion
+from modelhub.selectors.lineage import (
+    Difference,
+    lineage_nodes,
+    lineage_verify,
+    version_lineage,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +61,9 @@ def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
             gettext("The files were removed as unused just now. Store them again."),
             {"sha256": artifact.sha256},
         )
+    if artifact.damage:
+        # Storing has just found these files good, or put good ones in their place.
+        _found_whole(artifact)
     if artifact.kind != kind:
         raise ConflictError(
             gettext("These files are already stored as %(kept)s, not as %(kind)s.")
@@ -62,6 +71,31 @@ def artifact_register(*, content: storage.StoredContent, kind: str) -> Artifact:
             {"sha256": artifact.sha256},
         )
     return artifact
+
+
+def artifact_verify(*, artifact: Artifact) -> None:
+    """Hash every file of an artifact, and forget damage that is no longer there.
+
+    Raises IntegrityError naming the first file that has changed.
+    """
+    storage.artifact_verify(artifact)
+    if artifact.damage:
+        _found_whole(artifact)
+
+
+def version_lineage_verify(*, version: ModelVersion) -> list[Difference]:
+    """What differs upstream of a version; damage that is no longer there is forgotten."""
+    differences = lineage_verify(version=version)
+    damaged = {one.artifact.pk for one in differences if one.artifact is not None}
+    for node in lineage_nodes(version_lineage(version=version)):
+        if node.artifact.damage and node.artifact.pk not in damaged:
+            _found_whole(node.artifact)
+    return differences
+
+
+def _found_whole(artifact: Artifact) -> None:
+    artifact.damage, artifact.verified_at = "", timezone.now()
+    Artifact.objects.filter(pk=artifact.pk).update(damage="", verified_at=artifact.verified_at)
 
 
 def artifacts_scrub(*, seconds: float, older_than: timedelta = timedelta(hours=20)) -> int:
@@ -75,15 +109,19 @@ def artifacts_scrub(*, seconds: float, older_than: timedelta = timedelta(hours=2
     due = Artifact.objects.filter(Q(verified_at=None) | Q(verified_at__lt=before))
     count = 0
     for artifact in due.order_by(F("verified_at").asc(nulls_first=True), "pk").iterator(100):
+        claimed = timezone.now()
+        row = Artifact.objects.filter(pk=artifact.pk)
+        if not row.filter(verified_at=artifact.verified_at).update(verified_at=claimed):
+            continue  # another scrub has it, or it is gone
         damage = ""
         try:
             storage.artifact_verify(artifact)
         except (IntegrityError, OSError) as error:
             damage = str(error)
+        # Neither what was deleted meanwhile is damaged, nor what was repaired.
+        is_there = row.filter(verified_at=claimed).update(damage=damage[:2000])
+        if damage and is_there:
             logger.error("%s is damaged: %s", artifact, damage)
-        Artifact.objects.filter(pk=artifact.pk).update(
-            verified_at=timezone.now(), damage=damage[:2000]
-        )
         count += 1
         if time.monotonic() > deadline:
             break

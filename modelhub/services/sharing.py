@@ -30,7 +30,7 @@ from modelhub.ml.template_check import template_check
 from modelhub.models import Artifact, ModelVersion
 from modelhub.selectors.lineage import version_lineage
 from modelhub.selectors.versions import artifact_evaluations
-from modelhub.services.artifacts import artifact_store
+from modelhub.services.artifacts import artifact_store, artifact_verify
 from modelhub.services.history import act_record
 from modelhub.services.imports import HUB_ID, import_path
 from modelhub.services.versions import (
@@ -117,7 +117,7 @@ def version_push_folder(*, version: ModelVersion, target: Path) -> None:
     """
     if target.exists():
         raise ApplicationError(gettext("%(target)s is there already.") % {"target": target})
-    storage.artifact_verify(version.artifact)
+    artifact_verify(artifact=version.artifact)
     aside = target.with_name(f".{target.name}.tmp-{uuid.uuid4().hex[:8]}")
     try:
         shutil.copytree(storage.artifact_folder(version.artifact), aside)

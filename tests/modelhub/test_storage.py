@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
+from django.core.management import call_command
 from django.utils import timezone
 
 from modelhub import storage
@@ -170,6 +171,50 @@ def test_the_scrub_takes_up_where_it_left_off(stored, tmp_path):
         artifact_store(folder=tmp_path / name, kind=Artifact.Kind.PROMPTS)
     assert [artifacts_scrub(seconds=-1) for _ in range(5)] == [1, 1, 1, 1, 0]
     assert not Artifact.objects.filter(verified_at=None).exists()
+
+
+def test_what_one_scrub_has_taken_no_other_hashes(stored, tmp_path, monkeypatch):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/b.txt").write_text("b")
+    artifact_store(folder=tmp_path / "b", kind=Artifact.Kind.PROMPTS)
+    verify = storage.artifact_verify
+    others = []
+
+    def meanwhile(artifact: Artifact) -> None:
+        monkeypatch.setattr(storage, "artifact_verify", verify)
+        others.append(artifacts_scrub(seconds=20))
+        verify(artifact)
+
+    monkeypatch.setattr(storage, "artifact_verify", meanwhile)
+    assert artifacts_scrub(seconds=20) == 1
+    assert others == [1]
+
+
+def test_what_is_deleted_while_it_is_hashed_is_not_damaged(stored, monkeypatch, caplog):
+    verify = storage.artifact_verify
+
+    def meanwhile(artifact: Artifact) -> None:
+        Artifact.objects.all().delete()
+        delete_a_shard(storage.artifact_folder(artifact))
+        verify(artifact)
+
+    monkeypatch.setattr(storage, "artifact_verify", meanwhile)
+    artifacts_scrub(seconds=20)
+    assert "is damaged" not in caplog.text
+
+
+def test_damage_is_forgotten_when_it_has_been_repaired(stored, weights):
+    flip_a_bit(storage.artifact_folder(stored))
+    artifacts_scrub(seconds=20)
+    damaged = Artifact.objects.get()
+    assert damaged.damage
+    artifact_store(folder=weights, kind=Artifact.Kind.MODEL)
+    stored.refresh_from_db()
+    assert stored.damage == "" and stored.verified_at > damaged.verified_at
+    Artifact.objects.update(damage="a file has changed")
+    call_command("verify")
+    stored.refresh_from_db()
+    assert stored.damage == ""
 
 
 def test_a_manifest_changed_in_the_database_is_found(stored):

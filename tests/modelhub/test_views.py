@@ -9,8 +9,9 @@ from django.urls import reverse
 from django.utils import timezone
 
 from modelhub import storage
-from modelhub.models import Alias, Model, Run, RunMetric
+from modelhub.models import Alias, Artifact, Model, Run, RunMetric
 from modelhub.services import runs
+from modelhub.services.artifacts import artifact_store
 from tests import builders
 
 
@@ -267,6 +268,19 @@ def test_verifying_names_what_has_changed(staff, db):
     assert response.status_code == 200
     assert "It is not what it was made of" in page
     assert "<strong>smol v1</strong>" in page
+
+
+def test_verifying_forgets_damage_that_is_no_longer_there(staff, db, tmp_path):
+    (tmp_path / "weights.txt").write_text("weights")
+    version, lost = builders.make_version("smol"), builders.make_version("lost")
+    version.artifact = artifact_store(folder=tmp_path, kind="model")
+    version.save()
+    Artifact.objects.update(damage="weights.txt has changed")
+    for one in (version, lost):
+        staff.post(reverse("version_verify", args=[one.uid]))
+        one.artifact.refresh_from_db()
+    assert version.artifact.damage == "" and version.artifact.verified_at is not None
+    assert lost.artifact.damage
 
 
 def import_form(client: Client) -> dict[str, str]:

@@ -8,8 +8,8 @@ from modelhub import storage
 from modelhub.ml.manifest import IntegrityError
 from modelhub.ml.tokenising.writer import DamagedError, tokens_verify
 from modelhub.models import Artifact, ModelVersion
-from modelhub.selectors.lineage import lineage_verify
 from modelhub.selectors.versions import version_named
+from modelhub.services.artifacts import artifact_verify, version_lineage_verify
 
 
 class Command(BaseCommand):
@@ -32,7 +32,7 @@ def artifacts_check() -> list[str]:
     problems = []
     for artifact in Artifact.objects.order_by("pk").iterator():
         try:
-            storage.artifact_verify(artifact)
+            artifact_verify(artifact=artifact)
         except (IntegrityError, OSError) as error:
             problems.append(f"{artifact.kind}: {error}{damage_told(artifact)}")
     return problems
@@ -54,4 +54,6 @@ def version_check(name: str) -> list[str]:
     version: ModelVersion | None = version_named(name=name)
     if version is None:
         raise CommandError(f"There is no version {name!r}; write it as MODEL@NUMBER.")
-    return [f"{found.subject}: {found.message}" for found in lineage_verify(version=version)]
+    return [
+        f"{found.subject}: {found.message}" for found in version_lineage_verify(version=version)
+    ]
