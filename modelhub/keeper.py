@@ -149,9 +149,11 @@ class Keeper(threading.Thread):
         with contextlib.suppress(FileNotFoundError):
             os.utime(folder / LOOKED_AFTER_NAME)
         if server.stop_asked_at is not None:
-            since = self._ending.setdefault(server.pk, time.monotonic())
-            late = time.monotonic() - since > _STOP_GRACE_S
-            self._signal(server, signal.SIGKILL if late else signal.SIGTERM)
+            if server.pk not in self._ending:  # asked once: it is ending in its own time
+                self._ending[server.pk] = time.monotonic()
+                self._signal(server, signal.SIGTERM)
+            elif time.monotonic() - self._ending[server.pk] > _STOP_GRACE_S:
+                self._signal(server, signal.SIGKILL)
             return
         if server.seen_at is None or (timezone.now() - server.seen_at).total_seconds() > _SEEN_S:
             servers.server_seen(server=server)

@@ -166,6 +166,7 @@ def main() -> None:
     served = served_read(folder)
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one cuts no server's end short
         raise SystemExit(143)
 
     signal.signal(signal.SIGTERM, terminated)

@@ -14,7 +14,7 @@ STAND_IN = "tests.modelhub.stand_in_server"
 
 
 def make_served(folder: Path, name: str = "smol", *, state: str = "") -> ModelVersion:
-    """A version with a real folder. `state`: "slow" or "broken", see the stand-in."""
+    """A version with a real folder. `state`: "slow", "broken" or "lingering", see the stand-in."""
     folder.mkdir(parents=True)
     config = {
         "num_hidden_layers": 2,

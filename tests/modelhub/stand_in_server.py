@@ -1,11 +1,13 @@
 """A small server with vLLM's arguments and addresses, a process of its own, ready in no time.
 
 It says back what it was asked. A model folder with a file "slow" is ready when that file is gone;
-with a file "broken" it prints why and ends with status 1.
+with a file "broken" it prints why and ends with status 1; with a file "lingering" it takes three
+seconds to end and says so.
 """
 
 import argparse
 import json
+import signal
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,6 +44,13 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+def linger(*_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(3)
+    print("ended in its own time", flush=True)
+    sys.exit()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     for name in ("host", "model", "served-model-name", "lora-modules"):
@@ -53,6 +62,8 @@ def main() -> None:
     if (folder / "broken").exists():
         print("ValueError: these weights are no good", flush=True)
         sys.exit(1)
+    if (folder / "lingering").exists():
+        signal.signal(signal.SIGTERM, linger)
     while (folder / "slow").exists():
         time.sleep(0.02)
     lora = given.lora_modules.partition("=")[0]

@@ -180,6 +180,26 @@ def test_one_that_does_not_end_when_asked_is_ended(keeper, eve, tmp_path, monkey
     assert gone(server)
 
 
+def test_one_that_takes_a_while_to_end_is_asked_once_and_left_to_it(
+    keeper, eve, tmp_path, monkeypatch
+) -> None:
+    version = make_served(tmp_path / "files", state="lingering")
+    server = server_request(version=version, context_tokens=512, requested_by=eve)
+    looked(keeper, server, is_ready)
+    sent, send = [], keeper._signal
+    monkeypatch.setattr(
+        keeper, "_signal", lambda one, number: (sent.append(number), send(one, number))
+    )
+    server_stop(server=server, actor=eve)
+    server.refresh_from_db()
+    keeper.look()
+    time.sleep(0.2)
+    os.kill(pid_of(server), signal.SIGTERM)  # another's: the launcher has been told already
+    looked(keeper, server, is_ended)
+    assert sent == [signal.SIGTERM, signal.SIGKILL]  # the last to what is left, if anything
+    assert "ended in its own time" in storage.server_log_tail(server)
+
+
 def test_one_that_waits_is_stopped_at_once(keeper, eve, tmp_path) -> None:
     version = make_served(tmp_path / "files")
     server = server_request(version=version, context_tokens=512, requested_by=eve)
