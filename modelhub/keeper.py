@@ -22,7 +22,7 @@ from typing import IO
 import httpx
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -37,7 +37,7 @@ from modelhub.services import servers
 logger = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
-_SEEN_S = 10.0  # how often the row is told that its server is looked after
+_SEEN_S = 10.0  # how often the row is told that its server is looked after, at the least
 _STOP_GRACE_S = 15.0  # from SIGTERM to SIGKILL
 _ERROR_TAIL_BYTES = 4096
 _CGROUP = Path("/sys/fs/cgroup")
@@ -52,6 +52,7 @@ class Keeper(threading.Thread):
         self._stopping = threading.Event()
         self._own: dict[int, subprocess.Popen[bytes]] = {}  # those it has started itself
         self._ending: dict[int, float] = {}  # since when
+        self._kept: dict[int, Path] = {}  # the folders of those it looks after
 
     def run(self) -> None:
         lock = self._lock()
@@ -92,14 +93,19 @@ class Keeper(threading.Thread):
 
     def look(self) -> None:
         """Look at every live server once, in the order they were asked for."""
-        for server in servers_live():
-            if server.status == Server.Status.WAITING:
-                if server.stop_asked_at is None and servers.server_claim(
-                    server=server, host=self.host
-                ):
-                    self._begin(server)
-            elif server.host == self.host:
-                self._look_after(server)
+        for folder in self._kept.values():  # first: the database may be away for a while
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(folder / LOOKED_AFTER_NAME)
+        live = list(servers_live())
+        for pk in self._kept.keys() - {one.pk for one in live}:
+            self._drop(pk)
+        for server in live:
+            try:
+                self._look_at(server)
+            except (OperationalError, InterfaceError):
+                raise  # the others would fare no better
+            except Exception:
+                logger.exception("%s could not be looked after", server)
 
     def end_all(self) -> None:
         """End every server of this machine, because the site's worker ends."""
@@ -111,6 +117,17 @@ class Keeper(threading.Thread):
             time.sleep(0.1)
         for server in mine:
             self._end(server, gettext("It ended with the site's worker."))
+
+    def _look_at(self, server: Server) -> None:
+        if server.status == Server.Status.WAITING:
+            if server.stop_asked_at is None and servers.server_claim(server=server, host=self.host):
+                try:
+                    self._begin(server)
+                except Exception as error:
+                    logger.exception("%s could not be started", server)
+                    self._end(server, f"{type(error).__name__}: {error}")
+        elif server.host == self.host:
+            self._look_after(server)
 
     def _begin(self, server: Server) -> None:
         """Start a server that was claimed, if there is room for it."""
@@ -137,17 +154,19 @@ class Keeper(threading.Thread):
         port = port_free()
         served_write(folder, served_of(server, port=port))
         process = self._own[server.pk] = server_launch(folder)
+        self._kept[server.pk] = folder
         mark = process_mark(process.pid)
         if not servers.server_started(server=server, process=mark, port=port):
             self._end(server, "")
 
     def _look_after(self, server: Server) -> None:
-        folder = storage.server_folder(server)
         if not self._is_alive(server):
             self._end(server, "" if server.stop_asked_at else self._reason(server))
             return
-        with contextlib.suppress(FileNotFoundError):
-            os.utime(folder / LOOKED_AFTER_NAME)
+        if server.pk not in self._kept:  # taken over
+            self._kept[server.pk] = storage.server_folder(server)
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(self._kept[server.pk] / LOOKED_AFTER_NAME)
         if server.stop_asked_at is not None:
             if server.pk not in self._ending:  # asked once: it is ending in its own time
                 self._ending[server.pk] = time.monotonic()
@@ -155,7 +174,8 @@ class Keeper(threading.Thread):
             elif time.monotonic() - self._ending[server.pk] > _STOP_GRACE_S:
                 self._signal(server, signal.SIGKILL)
             return
-        if server.seen_at is None or (timezone.now() - server.seen_at).total_seconds() > _SEEN_S:
+        often_s = min(_SEEN_S, settings.SERVER_LEASE_S / 4)
+        if server.seen_at is None or (timezone.now() - server.seen_at).total_seconds() > often_s:
             servers.server_seen(server=server)
         if server.status == Server.Status.STARTING and server_answers(server):
             servers.server_ready(server=server)
@@ -180,7 +200,17 @@ class Keeper(threading.Thread):
         if process is not None:
             process.wait()
         self._ending.pop(server.pk, None)
+        self._kept.pop(server.pk, None)
         servers.server_end(server=server, error=error)
+
+    def _drop(self, pk: int) -> None:
+        """Leave nothing of one that was ended elsewhere, while this keeper was not heard of."""
+        processes_kill(self._kept.pop(pk) / storage.LOG_NAME)
+        process = self._own.pop(pk, None)
+        if process is not None:
+            process.kill()
+            process.wait()
+        self._ending.pop(pk, None)
 
     def _is_alive(self, server: Server) -> bool:
         process = self._own.get(server.pk)
@@ -192,8 +222,10 @@ class Keeper(threading.Thread):
     def _signal(self, server: Server, number: signal.Signals) -> None:
         """To the server's launcher and all it has started: it leads their group."""
         if self._is_alive(server):
+            own = self._own.get(server.pk)  # known before the row is
+            pid = own.pid if own is not None else int(server.process.partition(":")[0])
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(int(server.process.partition(":")[0]), number)
+                os.killpg(pid, number)
 
 
 def served_of(server: Server, *, port: int) -> Served:

@@ -228,9 +228,13 @@ class Server(Identified):
     @property
     def is_lost(self) -> bool:
         """Whether the machine that took it up has not looked after it for longer than it lives."""
+        return self.is_silent(leases=1)
+
+    def is_silent(self, *, leases: int) -> bool:
+        """Whether the machine that took it up has not looked after it for so many leases."""
         lease = timedelta(seconds=settings.SERVER_LEASE_S)
         seen = self.seen_at or self.created_at
-        return self.is_live and bool(self.host) and timezone.now() - seen > lease
+        return self.is_live and bool(self.host) and timezone.now() - seen > leases * lease
 
 
 class DocumentJudgement(models.Model):

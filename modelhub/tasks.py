@@ -40,10 +40,11 @@ def execute_run(run_id: int) -> None:
 
 @doorbell
 def reap_runs() -> None:
-    """Settle the runs whose worker is gone, and let waiting runs be taken up."""
+    """Settle the runs and servers whose worker is gone, and let waiting runs be taken up."""
     if runs.runs_reap():
         run_ended_ring()
         ring_queued_runs()
+    servers.servers_lost_end()
 
 
 @doorbell

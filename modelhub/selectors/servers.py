@@ -37,9 +37,9 @@ def server_address(server: Server) -> str:
 
 
 def servers_ready(*, versions: Iterable[ModelVersion]) -> list[Server]:
-    """The servers of these versions that answer now. One query."""
+    """The servers of these versions that answer now, as far as is known. One query."""
     ready = Server.objects.filter(version__in=list(versions), status=Server.Status.READY)
-    return list(ready.filter(stop_asked_at=None))
+    return [one for one in ready.filter(stop_asked_at=None) if not one.is_lost]
 
 
 def servers_live() -> QuerySet[Server]:

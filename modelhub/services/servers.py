@@ -19,10 +19,12 @@ from modelhub.selectors.servers import (
     server_address,
     server_cache_bytes,
     server_memory_bytes,
+    servers_live,
 )
 from modelhub.services.history import act_record
 
 _NAME_CHARS = 60
+_LOST_LEASES = 5  # after one it has ended by itself, if its machine goes on at all
 
 
 @transaction.atomic
@@ -136,6 +138,14 @@ def server_end(*, server: Server, error: str) -> None:
     found.save(update_fields=["endpoint", "status", "ended_at", "error"])
     if endpoint is not None:
         endpoint.delete()
+
+
+def servers_lost_end() -> int:
+    """End those whose machine has long been silent, their endpoints too. Returns how many."""
+    lost = [one for one in servers_live() if one.is_silent(leases=_LOST_LEASES)]
+    for server in lost:
+        server_end(server=server, error=gettext("Its machine has not been heard of."))
+    return len(lost)
 
 
 def servers_forget(*, older_than: timedelta = timedelta(days=30)) -> int:

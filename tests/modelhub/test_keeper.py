@@ -1,5 +1,6 @@
 """Servers of versions, as real processes: started, ready, stopped, killed, and taken over."""
 
+import errno
 import json
 import os
 import signal
@@ -7,21 +8,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import OperationalError, connection
+from django.utils import timezone
 
 from modelhub import keeper as keeper_module
 from modelhub import storage
 from modelhub.endpoints import answer_stream
-from modelhub.keeper import Keeper, memory_free_bytes, process_mark
-from modelhub.ml.serve import CONFIG_NAME
+from modelhub.keeper import (
+    Keeper,
+    memory_free_bytes,
+    port_free,
+    process_mark,
+    served_of,
+    server_launch,
+)
+from modelhub.ml.serve import LOOKED_AFTER_NAME, served_write
 from modelhub.models import Endpoint, Server
+from modelhub.selectors.servers import servers_ready
 from modelhub.services.servers import server_request, server_stop
+from modelhub.tasks import reap_runs
 from tests.modelhub.served import STAND_IN, looked, make_served
 
 pytestmark = pytest.mark.django_db
@@ -314,13 +327,97 @@ def test_a_start_that_was_interrupted_leaves_no_process(keeper, eve, tmp_path) -
 
 
 def test_a_server_that_nobody_looks_after_ends_by_itself(keeper, eve, tmp_path, settings) -> None:
-    settings.SERVER_LEASE_S = 1.0
+    settings.SERVER_LEASE_S = 60.0
+    version = make_served(tmp_path / "files")
+    server = server_request(version=version, context_tokens=512, requested_by=eve)
+    folder = storage.server_folder_make(server)
+    (folder / LOOKED_AFTER_NAME).touch()
+    served = served_of(server, port=port_free())
+    assert served.lease_s == 60.0
+    served_write(folder, replace(served, lease_s=1.0))
+    process = server_launch(folder)
+    try:
+        assert process.wait(30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    assert gone(server)
+    assert "nobody has looked after this server for 1 s" in storage.server_log_tail(server)
+
+
+def test_a_server_whose_machine_is_long_silent_is_ended(keeper, eve, tmp_path, settings) -> None:
     version = make_served(tmp_path / "files")
     server = server_request(version=version, context_tokens=512, requested_by=eve)
     looked(keeper, server, is_ready)
-    assert json.loads((storage.server_folder(server) / CONFIG_NAME).read_text())["lease_s"] == 1.0
+    lease = timedelta(seconds=settings.SERVER_LEASE_S)
+    assert servers_ready(versions=[version]) == [server]
+    Server.objects.update(seen_at=timezone.now() - 2 * lease)
+    assert servers_ready(versions=[version]) == []
+    reap_runs()
+    server.refresh_from_db()
+    assert is_ready(server)
+    Server.objects.update(seen_at=timezone.now() - 6 * lease)
+    reap_runs()
+    server.refresh_from_db()
+    assert is_ended(server) and server.error == "Its machine has not been heard of."
+    assert not Endpoint.objects.exists()
+    keeper.look()  # it was there all the time, cut off from the database
     assert gone(server)
-    assert "nobody has looked after this server for 1 s" in storage.server_log_tail(server)
+
+
+def test_marks_are_renewed_while_the_database_is_away(keeper, eve, tmp_path, monkeypatch) -> None:
+    version = make_served(tmp_path / "files")
+    server = server_request(version=version, context_tokens=512, requested_by=eve)
+    looked(keeper, server, is_ready)
+    mark = storage.server_folder(server) / LOOKED_AFTER_NAME
+    os.utime(mark, (1, 1))
+
+    def away() -> None:
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(keeper_module, "servers_live", away)
+    with pytest.raises(OperationalError):
+        keeper.look()
+    assert mark.stat().st_mtime > 1
+    monkeypatch.undo()
+
+
+def test_one_that_cannot_be_launched_says_why_and_the_next_one_is_begun(
+    keeper, eve, tmp_path, monkeypatch
+) -> None:
+    first, second = make_served(tmp_path / "one"), make_served(tmp_path / "two", "other")
+    one = server_request(version=first, context_tokens=512, requested_by=eve)
+    other = server_request(version=second, context_tokens=512, requested_by=eve)
+    launch = keeper_module.server_launch
+
+    def launched(folder: Path) -> "subprocess.Popen[bytes]":
+        if folder.name == one.uid:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return launch(folder)
+
+    monkeypatch.setattr(keeper_module, "server_launch", launched)
+    keeper.look()
+    one.refresh_from_db()
+    assert is_ended(one) and one.error == "OSError: [Errno 28] No space left on device"
+    looked(keeper, other, is_ready)
+
+
+def test_one_that_cannot_be_looked_after_hides_no_later_one(
+    keeper, eve, tmp_path, monkeypatch
+) -> None:
+    first, second = make_served(tmp_path / "one"), make_served(tmp_path / "two", "other")
+    one = server_request(version=first, context_tokens=512, requested_by=eve)
+    other = server_request(version=second, context_tokens=512, requested_by=eve)
+    answers = keeper_module.server_answers
+
+    def answered(server: Server) -> bool:
+        if server.pk == one.pk:
+            raise RuntimeError("an answer of no kind that is known")
+        return answers(server)
+
+    monkeypatch.setattr(keeper_module, "server_answers", answered)
+    looked(keeper, other, is_ready)
+    one.refresh_from_db()
+    assert one.status == Server.Status.STARTING
 
 
 def test_another_machines_servers_are_left_to_it(keeper, eve, tmp_path) -> None:
