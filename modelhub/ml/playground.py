@@ -344,6 +344,14 @@ class ServedWriter(Writer):
         return Read(tokens, DynamicCache(), torch.empty(0), torch.empty(0))
 
     def write(self, read: Read, strategy: Strategy) -> Iterator[list[Token]]:
+        try:
+            yield from self._stream(read, strategy)
+        except httpx.TransportError as error:
+            raise RefusedError(
+                f"{self._name_there} does not answer: serve it again, or take the tick away"
+            ) from error
+
+    def _stream(self, read: Read, strategy: Strategy) -> Iterator[list[Token]]:
         drawn = strategy.kind == "sample"
         body = {
             "model": self._name_there,

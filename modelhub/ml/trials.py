@@ -150,6 +150,8 @@ class PlaygroundConfig:
         for field in ("servers", "served_names"):
             named = len(getattr(self, field))
             check(named in (0, len(self.models)), field, "one for each model, or none")
+        both = len(self.servers) == len(self.served_names)
+        check(both, "served_names", "the model's name at each server, and none without servers")
         kinds = {one.kind for one in self.decodings}
         drawn = not any(self.servers) or kinds <= {"greedy", "sample"}
         check(drawn, "strategies", "greedy or sample: a server searches in no other way")

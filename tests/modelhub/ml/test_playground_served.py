@@ -138,6 +138,13 @@ def test_a_server_that_refuses_or_breaks_off_is_heard_of(tmp_path, folder, serve
         tried(tmp_path / "b", folder, server, GREEDY)
 
 
+def test_a_server_that_is_not_there_any_more_is_refused(tmp_path, folder) -> None:
+    gone = Server([])
+    gone.server_close()
+    with pytest.raises(RefusedError, match="tiny@1 does not answer: serve it again, or take"):
+        tried(tmp_path, folder, gone, GREEDY)
+
+
 def test_a_server_searches_in_no_other_way() -> None:
     served = {"servers": ("http://127.0.0.1:1/v1",), "served_names": ("tiny@1",)}
     config_of(GREEDY, **served)
@@ -147,6 +154,8 @@ def test_a_server_searches_in_no_other_way() -> None:
             config_of(GREEDY, kind, **served)
     with pytest.raises(ConfigError, match="servers: wanted one for each model"):
         config_of(GREEDY, servers=("a", "b"))
+    with pytest.raises(ConfigError, match="served_names: wanted the model's name at each server"):
+        config_of(GREEDY, servers=("http://127.0.0.1:1/v1",))
 
 
 def test_an_event_without_log_probabilities_holds_no_token() -> None:
