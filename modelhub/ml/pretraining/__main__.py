@@ -25,7 +25,7 @@ from modelhub.ml.pretraining.data import (
 )
 from modelhub.ml.pretraining.planner import chinchilla_ratio
 from modelhub.ml.pretraining.presets import SIZES, Size, token_flops
-from modelhub.ml.pretraining.shards import MappedShards
+from modelhub.ml.pretraining.shards import MappedShards, vocabulary_check
 from modelhub.ml.pretraining.throughput import matmul_rate
 from modelhub.ml.pretraining.training import Progress, train
 from modelhub.ml.pretraining.validation import Watch, precision
@@ -34,16 +34,19 @@ from modelhub.ml.rundir import RunDir, program_run
 _NAME_LETTERS = 40  # of a source, as its curve is called
 
 
-def sources_open(run: RunDir, config: PretrainConfig) -> list[TokenSource]:
+def sources_open(run: RunDir, config: PretrainConfig, vocabulary: int) -> list[TokenSource]:
     """The run's token sets, verified, the domain's first, named by their first document's source.
 
-    Raises RefusedError if there is none.
+    vocabulary: tokens of the run's tokenizer. Raises RefusedError if there is no set, or one was
+    made with another tokenizer.
     """
     roles = list(run.input_roles())
     opened: list[TokenSource] = []
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
-            shards = MappedShards(run.input(role))
+            folder = run.input(role)
+            vocabulary_check(folder, vocabulary)
+            shards = MappedShards(folder)
             name = shards.block_documents(0, 1)[0].source[:_NAME_LETTERS]
             is_free = name and name not in {source.name for source in opened}
             opened.append(
@@ -80,7 +83,7 @@ def main(run: RunDir) -> None:
         raise RefusedError("a model from random weights needs a tokenizer, a continued one a base")
     tokenizer = tokenizer_load(base or run.input("tokenizer"))
     special = special_tokens(tokenizer, config.objective, multiple=config.vocabulary_multiple)
-    sources = sources_open(run, config)
+    sources = sources_open(run, config, len(tokenizer))
     mixture = mixture_make(sources, config)
     planned = accounts(mixture, sources, config)
     if processes.rank == 0:

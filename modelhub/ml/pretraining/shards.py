@@ -99,6 +99,22 @@ class MappedShards:
         return found
 
 
+def vocabulary_check(folder: Path, vocabulary: int) -> None:
+    """Refuse a set that the hub has made with a tokenizer of another number of tokens.
+
+    A larger vocabulary would have every token of the set, and other words for each. What other
+    programs made does not say. Raises ShardsError with both numbers.
+    """
+    for path in sorted(folder.glob("*.ds.metadata")):
+        name = path.read_text(encoding="utf-8").partition("|")[0]
+        own = name.removesuffix("-tokens")
+        if name.endswith("-tokens") and own.isdecimal() and int(own) != vocabulary:
+            raise ShardsError(
+                f"{folder.name} was made with a tokenizer of {own} tokens, and the run's has "
+                f"{vocabulary}: give the run the tokenizer that made the set"
+            )
+
+
 def _names_read(path: Path, first: int, last: int) -> list[Document]:
     """Rows first … last − 1; only the row groups that hold them are read."""
     import pyarrow.parquet as pq

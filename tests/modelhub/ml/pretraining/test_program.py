@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -464,3 +465,17 @@ def test_what_was_pretrained_is_fine_tuned_as_any_base(tmp_path, tokenizer, toke
     sft.main(RunDir(tuned))
     epochs = result_of(tuned)["epochs"]
     assert epochs[-1]["loss"] < epochs[0]["loss"]
+
+
+def test_a_set_of_another_tokenizer_is_refused_though_its_tokens_are_all_known(
+    tmp_path, tokenizer, tokens
+):
+    folder = tmp_path / "tokens"
+    shutil.copytree(tokens, folder)
+    (folder / "t.ds.metadata").write_text("200-tokens|2\n1000\n1.00 kT")
+    run = pretrain_run(tmp_path / "run", tokenizer, {"tokens": folder}, steps=2)
+    with pytest.raises(RefusedError, match="made with a tokenizer of 200 tokens"):
+        main(RunDir(run))
+    size = len(tokenizer_load(tokenizer))
+    (folder / "t.ds.metadata").write_text(f"{size}-tokens|2\n1000\n1.00 kT")
+    main(RunDir(pretrain_run(tmp_path / "again", tokenizer, {"tokens": folder}, steps=2)))
