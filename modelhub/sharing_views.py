@@ -12,8 +12,8 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.forms import AliasForm, PullForm, PushForm
-from modelhub.ml.manifest import MANIFEST_NAME
 from modelhub.policy import hub_page
+from modelhub.selectors.runs import run_get
 from modelhub.selectors.variants import gguf_output
 from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
@@ -78,10 +78,10 @@ def model_pull(request: HttpRequest) -> HttpResponse:
 @hub_page
 def gguf_download(request: HttpRequest, run_uid: str) -> FileResponse:
     """The GGUF file that a run has made."""
-    artifact = gguf_output(run_uid=run_uid)
-    if artifact is None:
+    artifact, run = gguf_output(run_uid=run_uid), run_get(uid=run_uid)
+    name = (run.result or {}).get("file") if run else None
+    if artifact is None or artifact.damage or name not in artifact.manifest["files"]:
         raise Http404("Not found.")
-    (name,) = [one for one in artifact.manifest["files"] if one != MANIFEST_NAME]
     path = storage.artifact_folder(artifact) / name
     if not path.is_file():
         raise Http404("Not found.")

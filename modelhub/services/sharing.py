@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import uuid
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -40,7 +41,10 @@ from modelhub.services.versions import (
 )
 
 README = "README.md"
-PAGE_BYTES = 4 << 30  # more than this is carried by a command, not while a person waits
+# More than this is carried by hub_push and hub_pull: a page's request ends after 30 s, in which
+# it is copied once and hashed twice.
+PAGE_BYTES = 512 << 20
+_LEFT_AFTER_S = 86_400.0  # no push takes so long: what is older, a killed one left
 _FOLDER = re.compile(r"[A-Za-z0-9][\w.-]{0,99}")
 
 
@@ -75,6 +79,7 @@ def version_push(
         else:
             folder = Path(settings.EXPORT_DIR) / target
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            _killed_sweep(folder.parent)
             version_push_folder(version=version, target=folder)
             where = str(folder)
     except (IntegrityError, OSError) as error:
@@ -101,11 +106,22 @@ def version_pull(*, location: str, model: str, role: str, actor: User) -> ModelV
     return version
 
 
+def _killed_sweep(root: Path) -> None:
+    """Remove what killed pushes left half-written."""
+    for aside in root.glob(".*.tmp-????????"):
+        try:
+            age_s = time.time() - aside.stat().st_mtime
+        except FileNotFoundError:
+            continue  # its push has just ended
+        if age_s > _LEFT_AFTER_S:
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 def _page_size_check(size: int, command: str) -> None:
     if size > PAGE_BYTES:
         raise ApplicationError(
             gettext("It has %(gibibytes)s GiB: run manage.py %(command)s on the server.")
-            % {"gibibytes": f"{size / (1 << 30):.0f}", "command": command}
+            % {"gibibytes": f"{size / (1 << 30):.1f}", "command": command}
         )
 
 

@@ -1,6 +1,7 @@
 """Pushing, pulling and smaller forms from a version's page: forms, refusals, and what is kept."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,16 @@ def test_a_version_is_pushed_to_a_folder_below_the_export_folder(staff, version)
     again = push(staff, version)
     assert "is there already." in again
     assert len(acts()) == 1
+
+
+def test_what_a_killed_push_left_is_swept_by_the_next(staff, version) -> None:
+    root = Path(settings.EXPORT_DIR)
+    old, young = root / ".smol.tmp-01234567", root / ".smol.tmp-89abcdef"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+    os.utime(old, (0, 0))
+    push(staff, version)
+    assert not old.exists() and young.exists()
 
 
 @pytest.mark.parametrize("target", ["../out", "/etc/x", "a/b", "..", ".hidden", "a b", "x" * 101])
@@ -145,8 +156,10 @@ def test_a_folder_outside_the_import_folders_is_refused(staff, tmp_path, locatio
     assert acts() == []
 
 
-def make_gguf(version: ModelVersion, folder: Path) -> Run:
+def make_gguf(version: ModelVersion, folder: Path, *, beside: str = "") -> Run:
     folder.mkdir()
+    if beside:
+        (folder / beside).write_text("beside it")
     (folder / "model-Q8_0.gguf").write_bytes(b"GGUF and more")
     result = {
         "file": "model-Q8_0.gguf",
@@ -211,6 +224,20 @@ def test_a_gguf_file_is_taken_away_whole_and_by_staff_alone(staff, version, tmp_
     assert stranger.get(url).status_code == 404
     other = Run.objects.create(program="sft", config={})
     assert staff.get(reverse("gguf_download", args=[other.uid])).status_code == 404
+
+
+def test_a_gguf_file_among_others_is_the_one_the_run_names(staff, version, tmp_path) -> None:
+    run = make_gguf(version, tmp_path / "gguf", beside="notes.txt")
+    url = reverse("gguf_download", args=[run.uid])
+    assert b"".join(staff.get(url).streaming_content) == b"GGUF and more"
+    artifact = RunOutput.objects.get(run=run).artifact
+    artifact.damage = "model-Q8_0.gguf has changed"
+    artifact.save()
+    assert staff.get(url).status_code == 404
+    artifact.damage = ""
+    artifact.save()
+    Run.objects.filter(pk=run.pk).update(result={})
+    assert staff.get(url).status_code == 404
 
 
 def test_the_buttons_open_launch_pages_that_are_filled_in(staff, version) -> None:
