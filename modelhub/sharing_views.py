@@ -79,7 +79,7 @@ def model_pull(request: HttpRequest) -> HttpResponse:
 def gguf_download(request: HttpRequest, run_uid: str) -> FileResponse:
     """The GGUF file that a run has made."""
     artifact, run = gguf_output(run_uid=run_uid), run_get(uid=run_uid)
-    name = (run.result or {}).get("file") if run else None
+    name = str((run.result or {}).get("file", "")) if run else ""
     if artifact is None or artifact.damage or name not in artifact.manifest["files"]:
         raise Http404("Not found.")
     path = storage.artifact_folder(artifact) / name
