@@ -141,15 +141,15 @@ class MixturePlan:
 
 @dataclass
 class _Sized:
-    """As much of a token set as planning needs."""
+    """As much of a token set as planning needs: its size. Nothing of it is read."""
 
     tokens: int
 
     def block(self, number: int, block_tokens: int) -> Any:
-        raise NotImplementedError
+        raise TypeError("a plan reads no tokens")
 
     def block_documents(self, number: int, block_tokens: int) -> Sequence[Any]:
-        raise NotImplementedError
+        raise TypeError("a plan reads no tokens")
 
 
 def token_sets_list(*, uids: Sequence[str] = ()) -> list[TokenSet]:
