@@ -44,7 +44,8 @@ def lines_read(path: Path) -> Iterator[tuple[int, str]]:
                 number += 1
                 if len(line) > MAX_LINE_CHARACTERS:
                     raise RefusedError(
-                        f"{path.name}, line {number}: longer than {MAX_LINE_CHARACTERS} characters"
+                        f"{path.name}, line {number}: longer than {MAX_LINE_CHARACTERS} "
+                        "characters: is it JSON Lines, an object a line?"
                     )
                 yield number, line
     except UnicodeDecodeError as error:

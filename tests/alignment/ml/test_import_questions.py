@@ -89,6 +89,13 @@ def test_the_command_queues_a_run(tmp_path, capsys):
         call_command("import_questions", str(tmp_path / "none"))
 
 
+def test_a_line_longer_than_any_question_is_refused_before_it_is_read_whole(tmp_path):
+    path = questions_write(tmp_path / "q.jsonl.gz", [("a?", "1"), ("b?", " " * (1 << 20) + "1")])
+    wanted = r"q\.jsonl\.gz, line 2: longer than 1048576 characters: is it JSON Lines"
+    with pytest.raises(RefusedError, match=wanted):
+        imported(tmp_path, path, checker="exact")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
