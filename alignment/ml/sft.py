@@ -58,7 +58,7 @@ from alignment.ml.conversations import (
 )
 from alignment.ml.data import steps_places
 from alignment.ml.dropout import residual_dropout_set
-from alignment.ml.ppo.rewards import vocabulary_check
+from alignment.ml.reader import reader_check
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
@@ -364,7 +364,7 @@ def choice_make(
             "demonstrations is on the validation side"
         )
     folder = run.input("reward")
-    vocabulary_check(tokenizer, folder, "reward")
+    reader_check(tokenizer, folder, "reward")
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     # An answer, its end, and the token at which some reward models read.
     room = min(context_tokens, model_directory_check(folder).context_tokens)

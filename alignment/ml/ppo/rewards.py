@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -152,25 +152,6 @@ def reward_make(
         risky = {prompt_id: one.risky for prompt_id, one in found.items()}
     safe = ModelReward(run.input("safety"), config, processes)
     return CombinedReward(helpful, safe, risky, config.safety_threshold)
-
-
-def vocabulary_check(policy_tokenizer: Any, folder: Path, role: str) -> None:
-    """Raise RefusedError unless a model reads the policy's tokens as the policy does.
-
-    It is shown the very tokens that were drawn, never their text tokenized again.
-    """
-    tokenizer = tokenizer_load(folder)
-    if tokenizer.chat_template != policy_tokenizer.chat_template:
-        raise RefusedError(
-            f"{role}: its chat template is not the policy's, so it was trained on other prompts: "
-            "train it from this policy's own checkpoint"
-        )
-    known = tokenizer.get_vocab()
-    for token, number in policy_tokenizer.get_vocab().items():
-        if known.get(token) != number:
-            raise RefusedError(
-                f"{role}: its tokenizer has {known.get(token)} for {token!r}, the policy's {number}"
-            )
 
 
 def scores_shape(scores_B: Tensor, ended_B: Tensor, config: OnlineSettings) -> Tensor:
