@@ -193,17 +193,17 @@ def launch_initial(
     return initial | {SETTING + name: value for name, value in settings.items()}
 
 
-def launch_given(*, method: Method, given: Mapping[str, str]) -> dict[str, Any]:
-    """What a link to the form fills in: fields by their names, and `endpoint`, one of the hub's.
-
-    An endpoint that is not there, or a method that asks none, fills in nothing.
+def launch_given(
+    *, method: Method, given: Mapping[str, str], endpoint: Endpoint | None = None
+) -> dict[str, Any]:
+    """What a link to the form fills in: fields by their names, and an endpoint of the hub's, where
+    the method asks one.
     """
     named = (INPUT, SETTING, "model_name")
     initial: dict[str, Any] = {
         name: value for name, value in given.items() if name.startswith(named)
     }
     settings = {one.name for one in config_fields(method.config)}
-    endpoint = Endpoint.objects.filter(name=given.get("endpoint", "")).first()
     if endpoint is not None and "endpoint_url" in settings:
         initial |= {
             SETTING + "engine": "openai",

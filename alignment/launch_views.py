@@ -14,6 +14,7 @@ from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.policy import hub_page
 from modelhub.selectors.mixtures import mixture_get
 from modelhub.selectors.runs import run_get
+from modelhub.selectors.servers import endpoint_get
 from modelhub.serializers import user_of
 from modelhub.services.idempotency import idempotent
 
@@ -49,7 +50,11 @@ def method_launch(request: HttpRequest, method: str) -> HttpResponse:
     if found.config is PretrainConfig:
         mixture = mixture_get(uid=request.GET.get("mixture", ""))
     initial = launch_initial(method=found, preset=preset, run=copied, mixture=mixture)
-    initial |= launch_given(method=found, given=request.GET.dict())
+    initial |= launch_given(
+        method=found,
+        given=request.GET.dict(),
+        endpoint=endpoint_get(name=request.GET.get("endpoint", "")),
+    )
     form = LaunchForm(
         request.POST or None, method=found, user=user, initial=initial, mixture=mixture
     )

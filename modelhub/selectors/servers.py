@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 from modelhub import storage
 from modelhub.errors import ApplicationError
 from modelhub.ml.serve import HOST
-from modelhub.models import ModelVersion, Server
+from modelhub.models import Endpoint, ModelVersion, Server
 
 SERVES = (
     ModelVersion.Role.BASE,
@@ -34,6 +34,11 @@ def served_name(version: ModelVersion) -> str:
 def server_address(server: Server) -> str:
     """The base URL of a server's API, on its own machine."""
     return f"http://{HOST}:{server.port}/v1"
+
+
+def endpoint_get(*, name: str) -> Endpoint | None:
+    """An endpoint by its name; None if there is none. One query."""
+    return Endpoint.objects.filter(name=name).first()
 
 
 def servers_ready(*, versions: Iterable[ModelVersion]) -> list[Server]:
