@@ -16,7 +16,7 @@ from annotation.services.ratings import rating_submit
 from annotation.task_forms import PairForm
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import records_read, records_write
-from modelhub.models import Artifact, RunOutput
+from modelhub.models import Artifact, Run, RunOutput
 from modelhub.services.artifacts import artifact_store
 from modelhub.storage import artifact_folder
 from tests.builders import make_member, make_project, make_ranking_task, make_task, make_user
@@ -128,6 +128,26 @@ def test_a_tie_is_not_kept_where_a_choice_is_asked_for(manager, tmp_path):
     project.task_forms.create(kind="pair", settings=PairForm(ties=False).as_json())
     finish(launched(project, manager), tmp_path, {task.uid: [uids_of(task)]})
     assert not task.submissions.exists()
+
+
+def test_where_nobody_has_judged_there_is_nothing_to_compare_a_judge_with(manager, tmp_path):
+    """What a model judged is no person's judgement, and a rating is none of a pair or a ranking."""
+    project = make_project()
+    task = make_task(project, Task.Kind.PAIR)
+    finish(launched(project, manager), tmp_path, {task.uid: [[uid] for uid in uids_of(task)]})
+    assert task.submissions.get().source == "model"
+    rating = make_task(project, Task.Kind.RATING)
+    assignment = assignment_next(membership=make_member(project, "ann"))
+    assert assignment.task == rating
+    overall = {uid: {"overall": 4, "flags": []} for uid in uids_of(rating)}
+    rating_submit(assignment=assignment, ratings=overall)
+    runs, artifacts = Run.objects.count(), Artifact.objects.count()
+    with pytest.raises(ApplicationError, match="no task of these kinds that people have judged"):
+        launched(project, manager, "judged")
+    assert (Run.objects.count(), Artifact.objects.count()) == (runs, artifacts)
+    assert [one.task for one in tasks_of(launched(project, manager, "judged", "rate"))] == [
+        rating.uid
+    ]
 
 
 def test_tasks_of_a_project_one_does_not_manage_are_not_there(manager):
