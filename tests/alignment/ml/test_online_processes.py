@@ -73,6 +73,7 @@ def runs_compare(one, other):
         expected[1]["loss/policy_avg"], rel=1e-5, abs=1e-6
     )
     assert result_of(other)["held_out"] == pytest.approx(result_of(one)["held_out"], rel=1e-4)
+    assert result_of(other).get("published_step") == result_of(one).get("published_step")
     ours, theirs = (load_file(run / "outputs/model/model.safetensors") for run in (one, other))
     assert ours.keys() == theirs.keys()
     for name in ours:  # rounded to bfloat16 at random: neighbours on its grid

@@ -1,5 +1,6 @@
 """Programs that train on several processes have the losses of one. Real processes, gloo."""
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -21,7 +22,13 @@ from modelhub.runner import run_execute
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.runs import run_cancel
 from modelhub.services.versions import model_get_or_create, model_version_register
-from tests.alignment.ml.programs import lines_of, messages, result_of, run_make
+from tests.alignment.ml.programs import (
+    lines_of,
+    messages,
+    result_of,
+    run_make,
+    tiny_reward_write,
+)
 from tests.alignment.ml.test_data import ranking
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write
@@ -110,6 +117,52 @@ def test_two_processes_have_the_losses_of_one(tmp_path, base, demonstrations, ra
         assert one.keys() == two.keys()
         for weight in one:  # rounded to bfloat16 at random: neighbours on its grid
             assert torch.allclose(one[weight].float(), two[weight].float(), rtol=2**-7, atol=1e-4)
+
+
+def test_two_processes_choose_the_step_that_one_chooses(tmp_path, base):
+    """By a reward model's mean over their greedy answers; the weights of the step that was best
+    were shared out, and come back to where they belong."""
+    (tmp_path / "rows").mkdir()
+    rows = [
+        {
+            "prompt_id": f"q{number:02}",
+            "split": ("train", "train", "validation")[number % 3],
+            "messages": [*messages(f"Say {number}"), {"role": "assistant", "content": "a word"}],
+        }
+        for number in range(12)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows" / "demonstrations.jsonl").write_text(text)
+    inputs = {
+        "base": base,
+        "demonstrations": tmp_path / "rows",
+        "reward": tiny_reward_write(tmp_path / "reward", base, seed=2),
+    }
+    settings = {"epochs": 4, "lr": 1e-2, "examples_per_step": 4, "budget_tokens": 60}
+    settings |= {"evaluate_every_steps": 2, "choice_tokens": 12, "bootstrap_samples": 50}
+    found = {}
+    for name, world, strategy in (("one", 1, "ddp"), ("ddp", 2, "ddp"), ("fsdp2", 2, "fsdp2")):
+        run = run_make(tmp_path / name, "sft", inputs, settings)
+        statuses = ranks_run(sft.main, run, world=world, strategy=strategy)
+        assert statuses == [0] * world, (run / "log.txt").read_text()[-3000:]
+        found[name] = result_of(run), load_file(run / "outputs/model/model.safetensors")
+    expected, weights = found["one"]
+    scores = [one["score"] for one in expected["scores_by_step"]]
+    assert [one["step"] for one in expected["scores_by_step"]] == [2, 4, 6, 8]
+    assert expected["published_step"] < 8 and min(scores) < max(scores) - 0.01
+    for name in ("ddp", "fsdp2"):
+        result, own = found[name]
+        assert result["published_step"] == expected["published_step"]
+        theirs = [one["score"] for one in result["scores_by_step"]]
+        assert theirs == pytest.approx(scores, rel=1e-4, abs=1e-5)
+        assert result["validation"]["loss_after"] == pytest.approx(
+            expected["validation"]["loss_after"], rel=1e-4
+        )
+        assert own.keys() == weights.keys()
+        for weight in own:  # rounded to bfloat16 at random: neighbours on its grid
+            assert torch.allclose(
+                own[weight].float(), weights[weight].float(), rtol=2**-7, atol=1e-4
+            ), (name, weight)
 
 
 @pytest.fixture
