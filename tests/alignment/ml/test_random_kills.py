@@ -1,4 +1,8 @@
-"""Training killed up to twenty times, every other time while it writes a checkpoint."""
+"""Training killed up to twenty times, every other time while it writes a checkpoint.
+
+At another size, with its figures:
+    RANDOM_KILLS=60 RANDOM_KILLS_SEED=1 python -m pytest -s tests/alignment/ml/test_random_kills.py
+"""
 
 import functools
 import os
@@ -27,6 +31,11 @@ from tests.tiny_model import tiny_model_write
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow]
 
+SEED = int(os.environ.get("RANDOM_KILLS_SEED", "11"))
+KILLS = [
+    (program, int(os.environ.get("RANDOM_KILLS", kills)))
+    for program, kills in (("sft", 20), ("dpo", 8), ("pretrain", 8))
+]
 PROGRAMS = {"sft": sft.main, "dpo": dpo.main, "pretrain": pretrain.main}
 
 
@@ -35,15 +44,16 @@ def base(tmp_path_factory):
     return tiny_model_write(tmp_path_factory.mktemp("base"))
 
 
-def made(folder, program, base):
-    """A run of 120 steps with a checkpoint behind each."""
+def made(folder, program, base, kills):
+    """A run with a checkpoint behind each step: 120, or so many that it outlasts its kills."""
+    steps = max(120, 6 * kills)
     if program == "pretrain":
         return pretrain_run(
             folder / "run",
             tokenizer_write(folder / "tokenizer"),
             {"tokens": shards_write(folder / "tokens", sums(0, 120))},
-            steps=120,
-            evaluate_every_steps=120,
+            steps=steps,
+            evaluate_every_steps=steps,
             checkpoint_every_steps=1,
         )
     (folder / "rows").mkdir(parents=True)
@@ -62,7 +72,7 @@ def made(folder, program, base):
                 for number in range(12)
             ],
         )
-        config = {"epochs": 40, "examples_per_step": 4}
+        config = {"epochs": steps // 3, "examples_per_step": 4}
     else:
         role, records = (
             "rankings",
@@ -71,7 +81,7 @@ def made(folder, program, base):
                 for number in range(12)
             ],
         )
-        config = {"epochs": 40, "rankings_per_step": 4}
+        config = {"epochs": steps // 3, "rankings_per_step": 4}
     records_write(folder / "rows" / f"{role}.jsonl", records)
     config |= {"lr": 1e-4, "checkpoint_every_steps": 1}
     return run_make(folder / "run", program, {"base": base, role: folder / "rows"}, config)
@@ -92,15 +102,16 @@ def writing_death(main, run):
     main(run)
 
 
-@pytest.mark.parametrize(("program", "kills"), [("sft", 20), ("dpo", 8), ("pretrain", 8)])
+@pytest.mark.timeout(max(300, 15 * max(kills for _, kills in KILLS)))
+@pytest.mark.parametrize(("program", "kills"), KILLS)
 def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, program, kills):
     main = PROGRAMS[program]
-    whole = made(tmp_path / "whole", program, base)
+    whole = made(tmp_path / "whole", program, base, kills)
     assert ranks_end(ranks_start(main, whole, world=1)) == [0]
 
-    run = made(tmp_path / "killed", program, base)
-    draw = random.Random(11)
-    torn = 0
+    run = made(tmp_path / "killed", program, base, kills)
+    draw = random.Random(SEED)
+    torn, at = 0, []
     for kill in range(kills):
         before = step_of(run)
         if kill % 2:
@@ -108,6 +119,7 @@ def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, prog
             torn += 1
             assert any((run / "checkpoints").glob(".tmp-*"))
             assert step_of(run) == before
+            at.append(before)
             continue
         (process,) = ranks_start(main, run, world=1)
         deadline = time.monotonic() + 120
@@ -119,7 +131,9 @@ def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, prog
         process.join()
         if (run / "result.json").exists():
             break  # this machine was too busy to kill it in time
+        at.append(step_of(run))
     assert torn >= 3
+    print(f"{program}: {len(at)} kills, {torn} of them in a checkpoint, at steps {at}, seed {SEED}")
     assert ranks_end(ranks_start(main, run, world=1)) == [0], log_of(run)
 
     assert "passed over" not in log_of(run)  # no torn checkpoint was ever taken for one
