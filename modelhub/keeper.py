@@ -28,7 +28,8 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from modelhub import storage
-from modelhub.ml.serve import HOST, LOOKED_AFTER_NAME, Served, has_gpu, served_write
+from modelhub.ml.hardware import has_gpu
+from modelhub.ml.serve import HOST, LOOKED_AFTER_NAME, Served, served_write
 from modelhub.models import ModelVersion, Server
 from modelhub.runner import environment_without_secrets, processes_kill
 from modelhub.selectors.servers import served_name, servers_live

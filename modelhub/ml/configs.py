@@ -171,7 +171,7 @@ class GenerateConfig:
     # (alignment.ml.context_distillation).
     pre_prompt: str = ""
     chunk_samples: int = 128  # answers written, and kept after a kill, together
-    dtype: str = "bfloat16"
+    dtype: str = "auto"  # bfloat16 where the device multiplies in it, float32 elsewhere
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1
     endpoint_model: str = ""
     endpoint_key_variable: str = ""  # name of the environment variable that holds the key
@@ -199,9 +199,9 @@ class GenerateConfig:
         )
         check(self.chunk_samples >= 1, "chunk_samples", "1 or more")
         check(
-            self.dtype in ("bfloat16", "float16", "float32"),
+            self.dtype in ("auto", "bfloat16", "float16", "float32"),
             "dtype",
-            "bfloat16, float16 or float32",
+            "auto, bfloat16, float16 or float32",
         )
         if self.engine == "openai":
             check(

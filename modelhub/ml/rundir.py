@@ -5,6 +5,7 @@
              log.txt        what the program printed
              metrics.jsonl  {"step", "values": {name: number}}, appended
              progress.json  {"done", "total", "unit"}, replaced
+             resolved.json  what settings left to the machine ("auto") stood for as the run began
              checkpoints/   step-00000012/ with a manifest each
              outputs/       folders that become artifacts
              result.json    written last, renamed into place: without it there was no success
@@ -17,6 +18,7 @@ the first, rank 0, holds its lock and alone writes.
 """
 
 import ctypes
+import dataclasses
 import fcntl
 import json
 import math
@@ -40,6 +42,7 @@ from modelhub.ml.configs import (
     RefusedError,
     config_load,
 )
+from modelhub.ml.hardware import AUTO, bfloat16_multiplies, dtype_resolve
 from modelhub.ml.manifest import (
     IntegrityError,
     folder_sync,
@@ -51,9 +54,14 @@ from modelhub.ml.records import json_canonical
 from modelhub.ml.sources import sources_sha256
 
 RESULT_NAME = "result.json"
+RESOLVED_NAME = "resolved.json"
 _KEPT_CHECKPOINTS = 2
 _PR_SET_PDEATHSIG = 1
 _LOCK_WAIT_S = 20.0
+_SLOW_DTYPE_NOTE = (
+    "note: this processor has no instructions for products in bfloat16; "
+    "dtype float32 (or auto) is many times faster here"
+)
 
 
 class NotFinite(RefusedError):  # noqa: N818
@@ -103,7 +111,27 @@ class RunDir:
         program = self._description.get("program")
         if program != cls.PROGRAM:
             raise ConfigError(f"this run is for program {program!r}, not {cls.PROGRAM!r}")
-        return config_load(cls, self._description["config"])
+        return config_load(cls, {**self._description["config"], **self._resolved(cls)})
+
+    def _resolved(self, cls: type[ConfigT]) -> dict[str, str]:
+        """What settings left to the machine stand for, kept as they were when the run began.
+
+        A run goes on in the dtype it began with, also on another machine.
+        """
+        if not any(field.name == "dtype" for field in dataclasses.fields(cls)):
+            return {}
+        asked = config_load(cls, self._description["config"]).dtype
+        if asked == "bfloat16" and not bfloat16_multiplies() and self._is_first:
+            print(_SLOW_DTYPE_NOTE, flush=True)
+        if asked != AUTO:
+            return {}
+        if kept := self._kept():
+            return kept
+        resolved = {"dtype": dtype_resolve(asked)}
+        if self._is_first:
+            self._replace(RESOLVED_NAME, resolved)
+            print(f"dtype: auto is {resolved['dtype']} here", flush=True)
+        return resolved
 
     def input(self, role: str) -> Path:
         """The folder of an input artifact, every byte of it verified just now.
@@ -205,12 +233,16 @@ class RunDir:
         self._replace(RESULT_NAME, {"outputs": described, "result": dict(result)})
         shutil.rmtree(self.path / "checkpoints")
 
+    def _kept(self) -> dict[str, str]:
+        kept = self.path / RESOLVED_NAME
+        return dict(json.loads(kept.read_text())) if kept.exists() else {}
+
     def _origin(self) -> dict[str, Any]:
         """How this run's outputs are made: nothing that differs when it is resumed or repeated."""
         program = getattr(sys.modules["__main__"].__spec__, "name", "")
         return {
             "program": self._description["program"],
-            "config": self._description["config"],
+            "config": {**self._description["config"], **self._kept()},
             "inputs": {
                 role: given.get("sha256", "") for role, given in self._description["inputs"].items()
             },

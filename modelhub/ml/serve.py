@@ -25,6 +25,7 @@ from types import FrameType
 
 from modelhub.ml.adapter_directory import vllm_rank
 from modelhub.ml.configs import EXIT_REFUSED, RefusedError
+from modelhub.ml.hardware import AUTO, dtype_resolve, has_gpu
 from modelhub.ml.manifest import IntegrityError, manifest_verify
 
 CONFIG_NAME, LOOKED_AFTER_NAME = "server.json", "looked_after"
@@ -60,11 +61,6 @@ def served_write(folder: Path, served: Served) -> None:
     (folder / CONFIG_NAME).write_text(json.dumps(dataclasses.asdict(served)), encoding="utf-8")
 
 
-def has_gpu() -> bool:
-    """Whether the NVIDIA driver is loaded. vLLM's build for a GPU is there where it is."""
-    return Path("/proc/driver/nvidia/version").exists()
-
-
 def files_verify(served: Served) -> None:
     """Hash what is to be served. Raises RefusedError naming the file that has changed."""
     for folder, sha256 in ((served.model, served.sha256), (served.base, served.base_sha256)):
@@ -82,7 +78,7 @@ def server_command(served: Served) -> list[str]:
         "port": str(served.port),
         "model": served.base or served.model,
         "served-model-name": f"{served.name} (base)" if served.base else served.name,
-        "dtype": "bfloat16",
+        "dtype": dtype_resolve(AUTO),
         "max-model-len": str(served.context_tokens),
         "max-num-seqs": str(MAX_SEQUENCES),
         "load-format": "safetensors",  # never a pickle

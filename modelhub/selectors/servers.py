@@ -10,6 +10,7 @@ from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError
+from modelhub.ml.hardware import AUTO, dtype_resolve
 from modelhub.ml.serve import HOST
 from modelhub.models import Endpoint, ModelVersion, Server
 
@@ -84,22 +85,26 @@ def server_cache_bytes(*, version: ModelVersion, context_tokens: int) -> int:
 
 
 def _weights_bytes(version: ModelVersion) -> int:
-    """In vLLM's bfloat16; what is quantised stays as it is, and an adapter lies on its base."""
+    """In vLLM's dtype here; what is quantised stays as it is, an adapter lies on its base."""
     if version.role == ModelVersion.Role.QUANTISED:
         return version.artifact.size_bytes
     base = version.parent if version.role == ModelVersion.Role.ADAPTER else None
-    return 2 * (version.parameters + (base.parameters if base else 0))
+    return _number_bytes() * (version.parameters + (base.parameters if base else 0))
+
+
+def _number_bytes() -> int:
+    return 4 if dtype_resolve(AUTO) == "float32" else 2
 
 
 def _token_bytes(version: ModelVersion) -> int:
-    """Bytes of a token's keys and values in bfloat16, by the model's own config.json."""
+    """Bytes of a token's keys and values, by the model's own config.json."""
     try:
         path = storage.artifact_folder(version.artifact) / "config.json"
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         layers = told.get("num_hidden_layers") or told["n_layer"]
         heads = told.get("num_attention_heads") or told["n_head"]
         head = told.get("head_dim") or (told.get("hidden_size") or told["n_embd"]) // heads
-        return int(2 * 2 * layers * (told.get("num_key_value_heads") or heads) * head)
+        return int(_number_bytes() * 2 * layers * (told.get("num_key_value_heads") or heads) * head)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ApplicationError(
             gettext("config.json of %(version)s does not say how large its cache is.")

@@ -65,10 +65,10 @@ RECIPE = Recipe(
         "head_lr": 1e-3,
         "rankings_per_step": 8,
         "max_tokens": 512,
-        "dtype": "bfloat16",
+        "dtype": "auto",
         "checkpoint_every_steps": 10,
     },
-    rejection={"dtype": "bfloat16"},
+    rejection={"dtype": "auto"},
     sft={
         "epochs": 3,
         "lr": 2e-4,
@@ -76,10 +76,10 @@ RECIPE = Recipe(
         "lora_rank": 16,
         "examples_per_step": 8,
         "max_tokens": 512,
-        "dtype": "bfloat16",
+        "dtype": "auto",
         "checkpoint_every_steps": 10,
     },
-    evaluate={"dtype": "bfloat16"},
+    evaluate={"dtype": "auto"},
     # The demo shows what its reward model is worth; on fourteen held-out prompts a floor would be
     # a toss of a coin, and the simulated annotators have no more labels to give.
     reward_accuracy_floor=0.0,

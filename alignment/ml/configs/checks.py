@@ -17,11 +17,11 @@ def dtype_check(config: object) -> None:
     """Raise ConfigError for a dtype that no program trains in."""
     value = getattr(config, "dtype", None)
     require(
-        value in ("float32", "bfloat16"),
+        value in ("float32", "bfloat16", "auto"),
         str(getattr(config, "PROGRAM", "")),
         "dtype",
         value,
-        "float32 or bfloat16",
+        "float32, bfloat16 or auto",
     )
 
 

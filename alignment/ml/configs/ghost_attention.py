@@ -20,7 +20,7 @@ class GhostAttentionConfig:
     top_p: float = 1.0
     max_tokens: int = 256  # of an answer
     max_context_tokens: int = 2048  # of a dialogue; longer ones are left out and counted
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ class JudgeConfig:
     max_context_tokens: int = 4096  # question + reply; a pair that is longer is left out
     engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
     chunk_samples: int = 128  # questions asked, and kept after a kill, together
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1
     endpoint_model: str = ""

@@ -47,7 +47,7 @@ class SelfInstructConfig:
     max_tokens: int = 512  # of a reply
     max_context_tokens: int = 4096  # question + reply
     engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
-    dtype: str = "bfloat16"
+    dtype: str = "auto"
     seed: int = 0
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1
     endpoint_model: str = ""

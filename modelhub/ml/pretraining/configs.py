@@ -158,7 +158,7 @@ class PretrainConfig:
         check(self.span_tokens >= 1, "span_tokens", "1 or more")
         check(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
         check(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES))
-        check(self.dtype in ("float32", "bfloat16"), "dtype", "float32 or bfloat16")
+        check(self.dtype in ("float32", "bfloat16", "auto"), "dtype", "float32, bfloat16 or auto")
         check(
             not self.expert_parallel or SIZES[self.architecture][self.size].experts > 0,
             "expert_parallel",
