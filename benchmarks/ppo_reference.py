@@ -40,7 +40,7 @@ CONFIG: dict[str, Any] = {
     "minibatches": 4,
     "lr": 1e-5,
     "warmup_steps": 2,
-    "dtype": "bfloat16",
+    "dtype": "auto",
     "budget_tokens": 2048,
     "checkpoint_every_steps": 5,
     "evaluation_samples": 2,

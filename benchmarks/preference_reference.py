@@ -52,7 +52,7 @@ SHARED: dict[str, Any] = {
     "adapter": "lora",
     "budget_tokens": 1024,
     "max_tokens": 128,
-    "dtype": "bfloat16",
+    "dtype": "auto",
     "checkpoint_every_steps": 10,
     "seed": 0,
 }

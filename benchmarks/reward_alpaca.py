@@ -53,7 +53,7 @@ CONFIG: dict[str, Any] = {
     "rankings_per_step": 8,
     "budget_tokens": 2048,
     "max_tokens": 1024,
-    "dtype": "bfloat16",
+    "dtype": "auto",
     "checkpoint_every_steps": 20,
     "evaluate_every_steps": 0,
 }

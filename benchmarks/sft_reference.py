@@ -35,7 +35,7 @@ CONFIG: dict[str, Any] = {
     "examples_per_step": 8,
     "budget_tokens": 2048,
     "max_tokens": 512,
-    "dtype": "bfloat16",
+    "dtype": "auto",
     "checkpoint_every_steps": 10,
     "evaluate_every_steps": 20,
     "sample_every_steps": 20,
