@@ -12,7 +12,7 @@ from tests.modelhub.ml.runs import run_write
 
 # Cut from three machines: an EPYC of the second generation, a Xeon with AMX, a Graviton 3.
 ROME = "processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu sse4_2 avx avx2 fma\n"
-SAPPHIRE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\nbugs\t\t: spectre_v1\n"
+SAPPHIRE = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_bf16 amx_bf16\nbugs\t\t: mds\n"
 GRAVITON = "processor\t: 0\nFeatures\t: fp asimd sve svebf16 bf16\nCPU part\t: 0xd40\n"
 
 
