@@ -1,10 +1,12 @@
 """Forms of the corpus pages."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -146,16 +148,22 @@ class JudgementForm(forms.Form):
         return {"place": int(place), "is_good": {"good": True, "bad": False}.get(word)}
 
 
+def rules_query(given: QueryDict) -> str:
+    """The part of a form's fields that says what the page of rules shows, as a query string."""
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name in ("rule", "language", "rule_set") or name.startswith(THRESHOLD)
+    }
+    return urlencode(kept)
+
+
 def thresholds_query(
     thresholds: Mapping[str, float], *, rule: str, is_chinese: bool, threshold: float
 ) -> str:
     """The query string of the page of rules with these thresholds, one of them changed."""
     changed = {**thresholds, f"{rule}@{CHINESE}" if is_chinese else rule: threshold}
-    fields = {
-        THRESHOLD + name: changed.get(name, "")
-        for one in RULES.values()
-        for name in (one.name, *([f"{one.name}@{CHINESE}"] if one.chinese is not None else []))
-    }
+    fields = {THRESHOLD + name: number_plain(changed.get(name)) for name in _threshold_names()}
     return urlencode({**fields, "rule": rule, "language": CHINESE if is_chinese else ""})
 
 
@@ -164,16 +172,51 @@ def thresholds_given(values: Mapping[str, str]) -> dict[str, float]:
 
     Raises ConfigError naming the rule whose value is no number.
     """
+    thresholds, refusal = thresholds_read(values)
+    if refusal:
+        raise ConfigError(refusal)
+    return thresholds
+
+
+def thresholds_read(values: Mapping[str, str]) -> tuple[dict[str, float], str]:
+    """As thresholds_given; what is no number is left as published, and the first is refused."""
     changed: dict[str, float | None] = {}
+    refusal = ""
+    for key in _threshold_names():
+        text = values.get(THRESHOLD + key)
+        if text is None:
+            continue
+        try:
+            value = float(text) if text.strip() else None
+        except ValueError:
+            value = math.nan
+        if value is None or math.isfinite(value):
+            changed[key] = value
+        else:
+            refusal = refusal or gettext("%(rule)s: %(text)s is no number.") % {
+                "rule": key,
+                "text": text[:40],
+            }
+    return thresholds_of(FAMILIES, changed), refusal
+
+
+def threshold_texts(thresholds: Mapping[str, float], typed: Mapping[str, str]) -> dict[str, str]:
+    """What stands in each threshold's field: what was typed, or the number."""
+    return {
+        name: typed.get(THRESHOLD + name, number_plain(thresholds.get(name)))
+        for name in _threshold_names()
+    }
+
+
+def number_plain(value: float | None) -> str:
+    """A number as one types it: 50.0 → "50", 0.15 → "0.15", None → ""."""
+    if value is None:
+        return ""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _threshold_names() -> Iterator[str]:
     for name, rule in RULES.items():
-        for key in (name, f"{name}@{CHINESE}") if rule.chinese is not None else (name,):
-            text = values.get(THRESHOLD + key)
-            if text is None:
-                continue
-            try:
-                changed[key] = float(text) if text.strip() else None
-            except ValueError as error:
-                raise ConfigError(
-                    gettext("%(rule)s: %(text)s is no number.") % {"rule": key, "text": text[:40]}
-                ) from error
-    return thresholds_of(FAMILIES, changed)
+        yield name
+        if rule.chinese is not None:
+            yield f"{name}@{CHINESE}"

@@ -20,13 +20,16 @@ from modelhub.corpus_forms import (
     ImportCorpusForm,
     JudgementForm,
     RuleSetForm,
+    rules_query,
+    threshold_texts,
     thresholds_given,
     thresholds_query,
+    thresholds_read,
 )
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.corpora.documents import has_signals
-from modelhub.ml.corpora.rules import FAMILIES, RULES, threshold_for, thresholds_of
+from modelhub.ml.corpora.rules import CHINESE, RULES, threshold_for
 from modelhub.models import RunOutput
 from modelhub.policy import hub_page
 from modelhub.selectors import corpora as selectors
@@ -110,17 +113,22 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
     if not has_signals(artifact_folder(corpus.artifact)):
         messages.warning(request, gettext("Nothing was measured of this corpus: import it again."))
         return redirect("corpus_detail", run_uid)
-    rule_set = selectors.rule_set_named(name=request.GET.get("rule_set", ""))
-    refusal = ""
-    try:
-        thresholds = rule_set.thresholds if rule_set else thresholds_given(request.GET)
-    except ConfigError as error:
-        thresholds, refusal = thresholds_of(FAMILIES), str(error)
+    return _rules_page(request, corpus, request.GET)
+
+
+def _rules_page(
+    request: HttpRequest, corpus: RunOutput, given: QueryDict, refusal: str = ""
+) -> HttpResponse:
+    """The page of rules for what stands in its fields; 422 where something is refused."""
+    rule_set = selectors.rule_set_named(name=given.get("rule_set", ""))
+    thresholds, is_no_number = thresholds_read(given)
+    if rule_set:
+        thresholds, is_no_number = rule_set.thresholds, ""
+    texts = threshold_texts(thresholds, {} if rule_set else given)
+    refusal = refusal or is_no_number
     survey = selectors.rules_survey(corpus=corpus.artifact, thresholds=thresholds)
-    rule = RULES.get(request.GET.get("rule", "")) or next(iter(RULES.values()))
-    is_chinese = survey.has_chinese and (
-        not survey.has_other or request.GET.get("language") == "zh"
-    )
+    rule = RULES.get(given.get("rule", "")) or next(iter(RULES.values()))
+    is_chinese = survey.has_chinese and (not survey.has_other or given.get("language") == "zh")
     asked: dict[str, Any] = {
         "corpus": corpus.artifact,
         "rule": rule,
@@ -132,8 +140,14 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
     context = {
         "corpus": corpus,
         "survey": survey,
+        "rows": [
+            {"effect": one, "text": texts[name], "chinese": texts.get(f"{name}@{CHINESE}", "")}
+            for one in survey.effects
+            for name in (one.rule.name,)
+        ],
         "view": replace(view, examples=_marked(request, corpus, view.examples)),
         "people": people,
+        "query": rules_query(given),
         "best_query": ""
         if people.best is None
         else thresholds_query(
@@ -141,6 +155,7 @@ def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
         ),
         "rule_sets": selectors.rule_sets_list(),
         "rule_set": rule_set,
+        "set_name": given.get("name") or (rule_set.name if rule_set else ""),
         "refusal": refusal,
     }
     status = 422 if refusal else 200
@@ -176,12 +191,18 @@ def corpus_judge(request: HttpRequest, run_uid: str) -> HttpResponse:
 @require_POST
 @hub_page
 def corpus_clean(request: HttpRequest, run_uid: str) -> HttpResponse:
-    """Keep the thresholds under a name, and clean the corpus by them."""
+    """Keep the thresholds under a name, and clean the corpus by them; or only show them.
+
+    What is refused comes back with all that stood in the fields.
+    """
     corpus = _corpus_of(run_uid)
+    if "show" in request.POST:
+        where = reverse("corpus_rules", args=[run_uid])
+        return redirect(f"{where}?{rules_query(request.POST)}")
     form = RuleSetForm(request.POST)
     if not form.is_valid():
-        messages.error(request, gettext("Give the thresholds a name: letters, digits, - and _."))
-        return redirect("corpus_rules", run_uid)
+        refusal = gettext("Give the thresholds a name: letters, digits, - and _.")
+        return _rules_page(request, corpus, request.POST, refusal)
     user = user_of(request)
     try:
         thresholds = thresholds_given(request.POST)
@@ -193,8 +214,7 @@ def corpus_clean(request: HttpRequest, run_uid: str) -> HttpResponse:
             requested_by=user,
         )
     except (ApplicationError, ConfigError) as error:
-        messages.error(request, str(error))
-        return redirect("corpus_rules", run_uid)
+        return _rules_page(request, corpus, request.POST, str(error))
     tasks.ring_queued_runs.delay_on_commit()
     return redirect("run_detail", run.uid)
 

@@ -10,6 +10,7 @@ from django.utils.translation import gettext
 
 from modelhub.charts import Reliability, reliability_draw
 from modelhub.json_text import json_rows, json_text
+from modelhub.rule_labels import FAMILIES, step_label
 
 register = template.Library()
 
@@ -123,6 +124,18 @@ def json_attribute(value: Any) -> str:
 def percent(share: float | None) -> str:
     """A share as "43 %"; "–" where there is none."""
     return "–" if share is None else f"{100 * share:.0f} %"
+
+
+@register.filter(name="step_label")
+def step_label_of(name: str) -> str:
+    """A step of a cleaning in words: "gopher.words_min" → "Words, at least"."""
+    return step_label(name)
+
+
+@register.filter
+def rule_family(name: str) -> str:
+    """A family of rules with where it is from."""
+    return FAMILIES.get(name, name)
 
 
 @register.filter

@@ -122,12 +122,51 @@ def test_thresholds_are_kept_by_number_and_cleaned_by(staff: Client, corpus: Run
     assert run.inputs.get().artifact == corpus.artifact
 
 
+def test_what_is_refused_comes_back_with_all_that_was_typed(
+    staff: Client, corpus: RunOutput
+) -> None:
+    where = reverse("corpus_clean", args=[corpus.run.uid])
+    asked = {
+        "name": "no name!",
+        "threshold-gopher.words_min": "61",
+        "threshold-c4.sentences": "x<y",
+    }
+    response = staff.post(where, asked)
+    page = response.content.decode()
+    assert response.status_code == 422 and not RuleSet.objects.exists()
+    assert "Give the thresholds a name" in page
+    for field in ('words_min" value="61"', 'sentences" value="x&lt;y"', 'value="no name!"'):
+        assert field in page
+    named = staff.post(where, asked | {"name": "fine"})
+    assert "c4.sentences: x&lt;y is no number." in named.content.decode()
+    assert not RuleSet.objects.exists()
+
+
+def test_counts_stand_in_their_fields_as_one_types_them(staff: Client, corpus: RunOutput) -> None:
+    page = shown(staff, "corpus_rules", corpus, **{"threshold-gopher.words_min": "60.0"})
+    assert 'words_max" value="100000"' in page and 'hashes" value="0.1"' in page
+    staff.post(
+        reverse("corpus_clean", args=[corpus.run.uid]),
+        {"name": "strict", "threshold-gopher.words_min": "60"},
+    )
+    page = shown(staff, "corpus_rules", corpus, rule_set="strict@1")
+    assert 'words_min" value="60"' in page and 'name="name"' in page
+
+
+def test_without_a_script_the_page_shows_what_is_typed(staff: Client, corpus: RunOutput) -> None:
+    typed = {"show": "yes", "name": "x", "rule": "c4.sentences", "threshold-c4.sentences": "3"}
+    response = staff.post(reverse("corpus_clean", args=[corpus.run.uid]), typed)
+    shown_at = f"{reverse('corpus_rules', args=[corpus.run.uid])}?rule=c4.sentences"
+    assert response["Location"] == f"{shown_at}&threshold-c4.sentences=3"
+    assert not RuleSet.objects.exists()
+
+
 def test_what_was_dropped_is_shown_step_by_step(
     staff: Client, corpus: RunOutput, tmp_path: Path
 ) -> None:
     cleaned = make_cleaned(tmp_path, corpus)
     page = shown(staff, "corpus_removed", cleaned)
-    assert "1 by gopher · words min" in page
+    assert "Words, at least: 1 went" in page
     assert "Only a few words" in page
     run_page = staff.get(reverse("run_detail", args=[cleaned.run.uid])).content.decode()
     assert reverse("corpus_detail", args=[cleaned.run.uid]) in run_page
@@ -237,7 +276,7 @@ def test_of_two_who_disagree_nothing_is_counted_and_most_decide(
     people = [make_user(name, is_staff=True) for name in ("finn", "gina")]
     judge(staff, corpus, "0:bad")
     judge(signed_in(people[0]), corpus, "0:good")
-    assert "Bad caught" not in shown(staff, "corpus_rules", corpus)
+    assert "data-answer hidden>Bad caught" in shown(staff, "corpus_rules", corpus)
     judge(signed_in(people[1]), corpus, "0:good")
     page = shown(staff, "corpus_rules", corpus, rule="gopher.words_min")
     assert "0 of 0 bad ones and 0 of 1 good ones" in page

@@ -13,7 +13,7 @@ In memory: of each document a few bytes of verdict and its exact hash; the signa
 
 import collections
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
@@ -38,7 +38,7 @@ from modelhub.ml.corpora.documents import (
     signals_shard,
 )
 from modelhub.ml.corpora.import_corpus import CorpusCounts, chunks_cut, document_chunks
-from modelhub.ml.corpora.rules import CHINESE, thresholds_of
+from modelhub.ml.corpora.rules import CHINESE, RULES, thresholds_of
 from modelhub.ml.corpora.signals import (
     VERSION,
     VERSION_KEY,
@@ -146,8 +146,7 @@ def rules_verdicts(
     folder: Path, count: int, config: CleanCorpusConfig, thresholds: dict[str, float]
 ) -> Verdicts:
     """What languages and thresholds drop, off the stored signals alone."""
-    names = list(dict.fromkeys(name.partition("@")[0] for name in thresholds))
-    steps = [LANGUAGE, *names, EXACT, NEAR, CONTAMINATED]
+    steps = [LANGUAGE, *_rules_of(thresholds), EXACT, NEAR, CONTAMINATED]
     if config.drop_c4_lines:
         steps.append(EMPTIED)
     verdicts = Verdicts(steps=steps, step_N=np.full(count, _KEPT, np.int16))
@@ -162,6 +161,11 @@ def rules_verdicts(
             step_G[dropped_G & (step_G == _KEPT)] = verdicts.steps.index(name)
         start += signals.num_rows
     return verdicts
+
+
+def _rules_of(thresholds: Mapping[str, float]) -> list[str]:
+    """The rules that have a threshold, in the order in which they are held against a document."""
+    return [name for name in RULES if name in thresholds or f"{name}@{CHINESE}" in thresholds]
 
 
 def texts_examine(
@@ -217,7 +221,7 @@ def _texts_examine(
             for one in chunk:
                 found.append((one.exact, one.hits))
                 file.write(one.signature.tobytes())
-            run.progress(len(found), 2 * total, "documents")
+            _progress(run, len(verdicts.step_N), len(found) / total / 2)
     return found, known_count
 
 
@@ -327,8 +331,14 @@ def _kept_write(
                 writer.add(document, signals)
                 counts.add(document, signals)
             done += len(chunk)
-            run.progress(len(verdicts.step_N) + done, 2 * len(verdicts.step_N), "documents")
+            count = len(verdicts.step_N)
+            _progress(run, count, 1 / 2 + done / count / 2)
     return counts, scrubbed
+
+
+def _progress(run: RunDir, count: int, share: float) -> None:
+    """How far the run is, in documents of the corpus: half of it is to compare, half to write."""
+    run.progress(round(share * count), count, "documents")
 
 
 def _kept_rows(folder: Path, is_kept_N: np.ndarray) -> Iterator[tuple[Document, dict[str, Any]]]:
@@ -423,7 +433,7 @@ def _result(
                 "threshold": thresholds.get(name),
                 "chinese": thresholds.get(f"{name}@{CHINESE}"),
             }
-            for name in dict.fromkeys(one.partition("@")[0] for one in thresholds)
+            for name in _rules_of(thresholds)
         ],
         "scrubbed": {kind: scrubbed[kind] for kind in pii.KINDS if scrubbed[kind]},
         "most_repeated": [

@@ -54,6 +54,30 @@ def clean(tmp_path: Path, texts: list[str], settings: dict[str, Any], **inputs: 
     return [one.id for one in kept], {one["place"]: one for one in removed}, result
 
 
+def test_the_funnel_stands_in_the_order_of_the_pass(tmp_path: Path) -> None:
+    # As a configuration that was written with its names sorted has them.
+    thresholds = {"c4.sentences": 3, "fineweb.short_lines@zh": 0.1, "gopher.words_min": 50}
+    settings = NO_RULES | {"thresholds": thresholds}
+    _, _, result = clean(tmp_path, [STORY, "Too short to be of use.", "word " * 60], settings)
+    rows = [one for one in result["funnel"] if "." in one["step"]]
+    assert [(one["step"], one["dropped"], one["left"]) for one in rows] == [
+        ("gopher.words_min", 1, 2),
+        ("c4.sentences", 1, 1),
+        ("fineweb.short_lines", 0, 1),
+    ]
+    assert [one["rule"] for one in result["thresholds"]] == [one["step"] for one in rows]
+
+
+def test_progress_counts_the_documents_of_the_corpus_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[int, int, str]] = []
+    monkeypatch.setattr(RunDir, "progress", lambda _self, *said: told.append(said))
+    known = corpus_write(tmp_path / "known", [OTHER])
+    clean(tmp_path, [STORY, OTHER, CHINESE, "Too short."], {"workers": 1}, known_1=known)
+    assert told == [(2, 4, "documents"), (4, 4, "documents")]
+
+
 def test_rules_drop_what_their_thresholds_say(tmp_path: Path) -> None:
     texts = [
         STORY,
