@@ -40,14 +40,17 @@ class ConfigField:
 
 @functools.cache
 def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
-    """The settings of a configuration class, in its order."""
+    """The settings of a configuration class: its own in its order, then those that it shares."""
     hints = typing.get_type_hints(cls)
     comments: dict[str, str] = {}
     for one in reversed(cls.__mro__):  # a class that shares its settings has their words
         if dataclasses.is_dataclass(one):
             comments |= _comments(one)
+    # One that a class merely starts from another value is still of the class that it shares.
+    owners = [inspect.get_annotations(one) for one in cls.__mro__]
+    depths = {name: depth for depth, own in enumerate(owners) for name in own}
     found = []
-    for field in dataclasses.fields(cls):
+    for field in sorted(dataclasses.fields(cls), key=lambda field: depths[field.name]):
         kind, is_list, may_be_none = _kind(hints[field.name])
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
@@ -132,5 +135,6 @@ def _comments(cls: type) -> dict[str, str]:
             for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
             if line in by_line
         ]
-        found[node.target.id] = " ".join([*above[::-1], *behind])
+        if text := " ".join([*above[::-1], *behind]):
+            found[node.target.id] = text
     return found

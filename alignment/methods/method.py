@@ -28,7 +28,7 @@ class Input:
     task_kinds: tuple[str, ...] = ()  # of those rows, where they are tasks
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Preset:
     """Settings to start from, and where they are from."""
 

@@ -27,6 +27,76 @@ from alignment.ml.configs.grpo import PRESETS as GRPO_PRESETS
 from alignment.ml.configs.online_dpo import PRESETS as ONLINE_DPO_PRESETS
 from alignment.ml.configs.ppo import PRESETS as PPO_PRESETS
 from alignment.ml.configs.rloo import PRESETS as RLOO_PRESETS
+from modelhub.ml.configs import ProgramConfig
+
+
+def _online(
+    config: type[ProgramConfig],
+    title: str,
+    about: str,
+    *presets: Preset,
+    beside: tuple[Input, ...] = (),
+) -> Method:
+    """A method that learns from answers that it draws, scored as it trains."""
+    return Method(
+        config=config,
+        title=title,
+        about=about,
+        docs=f"algorithms/{config.PROGRAM.replace('_', '-')}.md",
+        inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, *beside, EVALUATION_PROMPTS),
+        registers="policy",
+        takes_processes=True,
+        presets=presets,
+    )
+
+
+ONLINE = (
+    _online(
+        PpoConfig,
+        "PPO",
+        "The policy learns to write what a reward model likes.",
+        Preset("instructgpt", "InstructGPT (arXiv:2203.02155, C.4)", PPO_PRESETS["InstructGPT"]),
+        Preset("llama2", "Llama 2 (arXiv:2307.09288, 3.2.2, 3.4)", PPO_PRESETS["Llama 2"]),
+        Preset(
+            "summarize",
+            "Summarize from feedback (arXiv:2403.17031)",
+            PPO_PRESETS["summarize from feedback"],
+        ),
+        beside=(
+            Input(
+                role="pretraining",
+                title="Examples to learn beside",
+                kinds=("demonstrations",),
+                is_required=False,
+            ),
+        ),
+    ),
+    _online(
+        RlooConfig,
+        "RLOO",
+        "The policy learns to write what is rewarded above its other answers to the prompt.",
+        Preset("rloo", "RLOO (arXiv:2402.14740)", RLOO_PRESETS["RLOO"]),
+    ),
+    _online(
+        GrpoConfig,
+        "GRPO",
+        "As RLOO, token by token and clipped, rewards scaled within the prompt.",
+        Preset("grpo", "GRPO (arXiv:2402.03300, 4.2)", GRPO_PRESETS["GRPO"]),
+        Preset("dr_grpo", "Dr. GRPO (arXiv:2503.20783)", GRPO_PRESETS["Dr. GRPO"]),
+        Preset("dapo", "DAPO (arXiv:2503.14476)", GRPO_PRESETS["DAPO"]),
+    ),
+    _online(
+        OnlineDpoConfig,
+        "Online DPO",
+        "DPO on pairs of the policy's own answers, judged as it trains.",
+        Preset("oaif", "Online AI feedback (arXiv:2402.04792)", ONLINE_DPO_PRESETS["OAIF"]),
+        Preset(
+            "best_worst",
+            "Best and worst of eight (arXiv:2405.07863)",
+            ONLINE_DPO_PRESETS["best and worst of eight"],
+        ),
+    ),
+)
 
 POLICY_METHODS = (
     Method(
@@ -64,107 +134,7 @@ POLICY_METHODS = (
             ),
         ),
     ),
-    Method(
-        config=PpoConfig,
-        title="PPO",
-        about="The policy learns to write what a reward model likes.",
-        docs="algorithms/ppo.md",
-        inputs=(
-            BASE,
-            PROMPTS,
-            *REWARDED,
-            REFERENCE,
-            Input(
-                role="pretraining",
-                title="Examples to learn beside",
-                kinds=("demonstrations",),
-                is_required=False,
-            ),
-            EVALUATION_PROMPTS,
-        ),
-        registers="policy",
-        takes_processes=True,
-        presets=(
-            Preset(
-                name="instructgpt",
-                title="InstructGPT (arXiv:2203.02155, C.4)",
-                settings=PPO_PRESETS["InstructGPT"],
-            ),
-            Preset(
-                name="llama2",
-                title="Llama 2 (arXiv:2307.09288, 3.2.2, 3.4)",
-                settings=PPO_PRESETS["Llama 2"],
-            ),
-            Preset(
-                name="summarize",
-                title="Summarize from feedback (arXiv:2403.17031)",
-                settings=PPO_PRESETS["summarize from feedback"],
-            ),
-        ),
-    ),
-    Method(
-        config=RlooConfig,
-        title="RLOO",
-        about="The policy learns to write what is rewarded above its other answers to the prompt.",
-        docs="algorithms/rloo.md",
-        inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
-        registers="policy",
-        takes_processes=True,
-        presets=(
-            Preset(
-                name="rloo",
-                title="RLOO (arXiv:2402.14740)",
-                settings=RLOO_PRESETS["RLOO"],
-            ),
-        ),
-    ),
-    Method(
-        config=GrpoConfig,
-        title="GRPO",
-        about="As RLOO, token by token and clipped, rewards scaled within the prompt.",
-        docs="algorithms/grpo.md",
-        inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
-        registers="policy",
-        takes_processes=True,
-        presets=(
-            Preset(
-                name="grpo",
-                title="GRPO (arXiv:2402.03300, 4.2)",
-                settings=GRPO_PRESETS["GRPO"],
-            ),
-            Preset(
-                name="dr_grpo",
-                title="Dr. GRPO (arXiv:2503.20783)",
-                settings=GRPO_PRESETS["Dr. GRPO"],
-            ),
-            Preset(
-                name="dapo",
-                title="DAPO (arXiv:2503.14476)",
-                settings=GRPO_PRESETS["DAPO"],
-            ),
-        ),
-    ),
-    Method(
-        config=OnlineDpoConfig,
-        title="Online DPO",
-        about="DPO on pairs of the policy's own answers, judged as it trains.",
-        docs="algorithms/online-dpo.md",
-        inputs=(BASE, PROMPTS, *REWARDED, REFERENCE, EVALUATION_PROMPTS),
-        registers="policy",
-        takes_processes=True,
-        presets=(
-            Preset(
-                name="oaif",
-                title="Online AI feedback (arXiv:2402.04792)",
-                settings=ONLINE_DPO_PRESETS["OAIF"],
-            ),
-            Preset(
-                name="best_worst",
-                title="Best and worst of eight (arXiv:2405.07863)",
-                settings=ONLINE_DPO_PRESETS["best and worst of eight"],
-            ),
-        ),
-    ),
+    *ONLINE,
     Method(
         config=DpoConfig,
         title="Direct preference optimisation",

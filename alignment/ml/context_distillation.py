@@ -23,15 +23,8 @@ from statistics import fmean
 from typing import Any
 
 from alignment.ml.configs import ContextDistillationConfig
-from alignment.ml.rejection import (
-    CANDIDATES,
-    Contest,
-    Scores,
-    contests_make,
-    demonstrations_lay,
-    layout_make,
-    scores_lay,
-)
+from alignment.ml.contests import CANDIDATES, Contest, contests_make
+from alignment.ml.rejection import Scores, demonstrations_lay, layout_make, scores_lay
 from alignment.ml.scoring import Scorer, rows_compute
 from alignment.ml.shared_prefix import pack
 from modelhub.ml.adapter import model_context, model_input

@@ -32,8 +32,8 @@ import torch
 
 from alignment.ml.adapters import adapter_machine_check, ending_tell
 from alignment.ml.configs import DistillConfig
+from alignment.ml.contests import contests_make
 from alignment.ml.conversations import Conversation, Lesson, Lessons
-from alignment.ml.rejection import contests_make
 from alignment.ml.sft import (
     Step,
     demonstrations_read,

@@ -34,7 +34,7 @@ By hand: `python -m alignment.ml.rejection RUN_DIR`.
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -42,8 +42,10 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from alignment.ml.alike import likeness, pieces, text_fold
+from alignment.ml.best_of_n import Rights, best_of_n_curve
 from alignment.ml.checkers import REFERENCES_NAME, checker_get, references_check, references_load
 from alignment.ml.configs import RejectionConfig
+from alignment.ml.contests import CANDIDATES, Contest, contests_make
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.scoring import Scorer, rows_compute
 from alignment.ml.shared_prefix import Group, Row, pack
@@ -63,86 +65,6 @@ from modelhub.ml.records import (
 from modelhub.ml.rundir import RunDir, program_run
 
 Scores = list[float | None]  # of a prompt's answers; None: too long to be scored
-Rights = list[bool]  # of a prompt's answers, by the checker
-
-CANDIDATES = "candidates"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """One answer that may be kept."""
-
-    source: str  # "candidates", "pool_1", …
-    index: int
-    text: str
-    finish_reason: str
-    batch: str  # where it was drawn, as its demonstration will say
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contest:
-    """A prompt and the answers that compete to be learnt from, this round's first."""
-
-    prompt_id: str
-    messages: list[dict[str, str]]
-    answers: list[Answer]
-
-
-def contests_make(
-    prompts: Iterable[PromptRecord],
-    candidates: Iterable[CandidateRecord],
-    pools: Mapping[str, Iterable[DemonstrationRecord]],
-    *,
-    batch: str,
-) -> list[Contest]:
-    """Bring prompts, their candidates and earlier rounds' bests together, sorted by prompt id.
-
-    Raises RefusedError if there is no prompt, a prompt without candidates, a candidate without a
-    prompt, one that is there twice, or a prompt id that stands for two conversations.
-    """
-    messages: dict[str, list[dict[str, str]]] = {}
-    for prompt in prompts:
-        if prompt.prompt_id in messages:
-            raise RefusedError(f"prompt {prompt.prompt_id} is there twice")
-        messages[prompt.prompt_id] = prompt.messages
-    if not messages:
-        raise RefusedError("there are no prompts")
-    answers: dict[str, dict[int, Answer]] = {prompt_id: {} for prompt_id in messages}
-    for one in candidates:
-        if one.prompt_id not in answers:
-            raise RefusedError(f"candidate {one.index} of {one.prompt_id}: no such prompt")
-        if one.index in answers[one.prompt_id]:
-            raise RefusedError(f"candidate {one.index} of {one.prompt_id} is there twice")
-        answers[one.prompt_id][one.index] = Answer(
-            source=CANDIDATES,
-            index=one.index,
-            text=one.text,
-            finish_reason=one.finish_reason,
-            batch=batch,
-        )
-    bare = sorted(prompt_id for prompt_id, own in answers.items() if not own)
-    if bare:
-        raise RefusedError(f"{len(bare)} of {len(answers)} prompts have no candidate: {bare[0]}")
-    laid = {prompt_id: [own[i] for i in sorted(own)] for prompt_id, own in answers.items()}
-    for source, demonstrations in pools.items():
-        seen: Counter[str] = Counter()
-        for best in demonstrations:
-            if messages.setdefault(best.prompt_id, best.messages) != best.messages:
-                raise RefusedError(f"{source}: prompt {best.prompt_id} is another conversation")
-            laid.setdefault(best.prompt_id, []).append(
-                Answer(
-                    source=source,
-                    index=seen[best.prompt_id],
-                    text=best.text,
-                    finish_reason=best.finish_reason,
-                    batch=best.batch,
-                )
-            )
-            seen[best.prompt_id] += 1
-    return [
-        Contest(prompt_id=prompt_id, messages=messages[prompt_id], answers=own)
-        for prompt_id, own in sorted(laid.items())
-    ]
 
 
 # Why an answer was not kept, in the order in which the reasons are looked for.
@@ -240,61 +162,6 @@ def judgement_check(contests: Sequence[Contest], scores: Sequence[Scores]) -> No
         raise RefusedError(
             "the reward model gives all answers of each prompt one score: it cannot choose"
         )
-
-
-def best_of(scores: Sequence[float], n: int) -> float:
-    """Expected highest of n of these scores drawn without replacement: exact, every draw counts.
-
-    The i-th smallest (from 0) is the highest of C(i, n−1) of the C(N, n) draws.
-    """
-    draws = math.comb(len(scores), n)
-    return math.fsum(
-        score * (math.comb(place, n - 1) / draws) for place, score in enumerate(sorted(scores))
-    )
-
-
-def best_is_right(scores: Sequence[float], rights: Rights, n: int) -> float:
-    """How often the highest of n of these scores, drawn without replacement, is a right answer's.
-
-    Of equal scores the first answer's is taken, as it is kept.
-    """
-    order = sorted(range(len(scores)), key=lambda place: (scores[place], -place))
-    draws = math.comb(len(scores), n)
-    return math.fsum(
-        math.comb(rank, n - 1) / draws for rank, place in enumerate(order) if rights[place]
-    )
-
-
-def best_of_n_curve(
-    scores: Sequence[Sequence[float]], rights: Sequence[Rights] | None = None
-) -> list[dict[str, float]]:
-    """Mean over prompts of `best_of` n, n = 1, 2, 4, … and the fewest answers any prompt has.
-
-    `kl_bound`: nats by which choosing the best of n moves the distribution at most. With `rights`
-    `pass_at_n`: how often one of n is right; `best_right`: how often the best of n is.
-    """
-    most = min(map(len, scores), default=0)
-    counts = sorted({2**power for power in range(most.bit_length()) if 2**power <= most} | {most})
-    return [
-        {
-            "n": n,
-            "mean_score": fmean(best_of(own, n) for own in scores),
-            "kl_bound": math.log(n) - (n - 1) / n,
-            **(_right_of_n(scores, rights, n) if rights is not None else {}),
-        }
-        for n in counts
-        if n
-    ]
-
-
-def _right_of_n(
-    scores: Sequence[Sequence[float]], rights: Sequence[Rights], n: int
-) -> dict[str, float]:
-    chosen = [best_is_right(own, right, n) for own, right in zip(scores, rights, strict=True)]
-    return {
-        "pass_at_n": fmean(best_of([float(one) for one in right], n) for right in rights),
-        "best_right": fmean(chosen),
-    }
 
 
 @dataclass(frozen=True)

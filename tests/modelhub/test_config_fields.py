@@ -33,6 +33,23 @@ def test_names_types_defaults_and_words_are_the_classs_own():
     assert rope.about == "of nylon"
 
 
+@dataclass(frozen=True, kw_only=True)
+class GlacierConfig(SteepConfig):
+    """Climb on ice."""
+
+    PROGRAM: ClassVar[str] = "glacier"
+    crampons: int = 12  # points of each
+    lr: float = 1e-6
+    names: tuple[str, ...] = ("Eiger",)  # with ice on them
+
+
+def test_a_classs_own_settings_stand_before_those_it_shares_whatever_these_start_from():
+    fields = {one.name: one for one in config_fields(GlacierConfig)}
+    assert list(fields) == ["crampons", "peaks", "lr", "names", "seed", "others", "rope"]
+    assert (fields["lr"].default, fields["lr"].about) == (1e-6, "at the top")
+    assert (fields["names"].default, fields["names"].about) == (("Eiger",), "with ice on them")
+
+
 def test_the_schema_says_the_same_as_json():
     schema = config_schema(SteepConfig)
     assert schema["required"] == ["peaks"]

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, positive_check
+from alignment.ml.configs.checks import positive_check
+from alignment.ml.configs.replies import EngineSettings
 from modelhub.ml.configs import GenerateConfig, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfInstructConfig:
+class SelfInstructConfig(EngineSettings):
     """Let a model write new prompts after seeds. Reads `seeds` (prompts.jsonl) and, unless an
     endpoint is asked, `model`; writes output `proposals` (proposals.jsonl), for people to accept or
     reject."""
@@ -44,14 +45,6 @@ class SelfInstructConfig:
     )
     temperature: float = 0.7
     top_p: float = 0.5
-    max_tokens: int = 512  # of a reply
-    max_context_tokens: int = 4096  # question + reply
-    engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
-    dtype: str = "auto"
-    seed: int = 0
-    endpoint_url: str = ""  # engine "openai": base URL ending in /v1
-    endpoint_model: str = ""
-    endpoint_key_variable: str = ""  # name of the environment variable that holds the key
 
     def __post_init__(self) -> None:
         positive_check(self, "wanted", "rounds", "questions", "seed_examples", "words_min")
@@ -60,22 +53,10 @@ class SelfInstructConfig:
         require(0 < self.alike <= 1, self.PROGRAM, "alike", self.alike, "more than 0, at most 1")
         fits = self.words_max >= self.words_min
         require(fits, self.PROGRAM, "words_max", self.words_max, "words_min or more")
-        dtype_check(self)
         self.sampling()
 
     def sampling(self) -> GenerateConfig:
         """How replies are drawn. Raises ConfigError for what no engine takes."""
-        return GenerateConfig(
-            engine=self.engine,
-            samples=1,
-            temperatures=(self.temperature,),
-            top_p=self.top_p,
-            max_tokens=self.max_tokens,
-            max_context_tokens=self.max_context_tokens,
-            seed=self.seed,
-            chunk_samples=self.questions,
-            dtype=self.dtype,
-            endpoint_url=self.endpoint_url,
-            endpoint_model=self.endpoint_model,
-            endpoint_key_variable=self.endpoint_key_variable,
+        return self.sampling_of(
+            temperatures=(self.temperature,), top_p=self.top_p, chunk_samples=self.questions
         )

@@ -5,8 +5,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import context_distillation
+from alignment.ml.contests import Answer, Contest
 from alignment.ml.context_distillation import UNDER, answer_keep, contests_join
-from alignment.ml.rejection import Answer, Contest
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.generate import prompt_prefix
 from modelhub.ml.records import PromptRecord

@@ -1,6 +1,5 @@
 """Rejection sampling: what is scored, what is kept, and that a kill changes nothing."""
 
-import math
 import random
 
 import pytest
@@ -10,12 +9,12 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 from alignment.ml import rejection, scoring
 from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import RejectionConfig
+from alignment.ml.contests import Answer, Contest
 from alignment.ml.data import DemonstrationRecord
-from alignment.ml.rejection import Answer, Contest
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.records import PromptRecord, records_write
+from modelhub.ml.records import records_write
 from modelhub.ml.rundir import RunDir
 from tests.alignment.ml.programs import (
     candidate,
@@ -48,10 +47,10 @@ def reward(tmp_path_factory):
     return tiny_reward_write(tmp_path_factory.mktemp("reward"), base)
 
 
-def pooled(prompt_id, text, *, batch="earlier", question=None):
+def pooled(prompt_id, text, *, batch="earlier"):
     return DemonstrationRecord(
         prompt_id=prompt_id,
-        messages=messages(question or f"Say {prompt_id}"),
+        messages=messages(f"Say {prompt_id}"),
         text=text,
         finish_reason="stop",
         score=99.0,  # another reward model's: says nothing here
@@ -167,71 +166,7 @@ def test_a_wrong_answer_is_not_kept_however_high_its_score():
     assert choice.dropped == {0: "outranked", 1: "wrong", 3: "unfinished"}
 
 
-def test_best_of_n_is_the_mean_over_all_draws():
-    # Of {1, 2, 4}: the pairs' highest are 2, 4, 4.
-    assert rejection.best_of([4, 1, 2], 1) == pytest.approx(7 / 3)
-    assert rejection.best_of([4, 1, 2], 2) == pytest.approx(10 / 3)
-    assert rejection.best_of([4, 1, 2], 3) == 4
-
-
-def test_best_of_many_does_not_overflow():
-    assert rejection.best_of([float(i) for i in range(2000)], 1000) == pytest.approx(1998, abs=0.1)
-
-
-def test_the_curve_ends_at_the_fewest_answers_and_carries_the_bound():
-    curve = rejection.best_of_n_curve([[0.0, 1.0, 2.0], [4.0, 4.0, 4.0, 4.0]])
-    assert [point["n"] for point in curve] == [1, 2, 3]
-    # Means of the prompts: (1 + 4) / 2, (5/3 + 4) / 2, (2 + 4) / 2.
-    assert [point["mean_score"] for point in curve] == pytest.approx([2.5, 17 / 6, 3])
-    bounds = [0, math.log(2) - 1 / 2, math.log(3) - 2 / 3]
-    assert [point["kl_bound"] for point in curve] == pytest.approx(bounds)
-
-
-def test_pass_at_n_and_the_best_of_n_by_reward_are_worked_by_hand():
-    # One prompt, two of four answers right, the reward model's favourite wrong. Of the six pairs
-    # five have a right one; those without the favourite, three, have a right one as their best.
-    curve = rejection.best_of_n_curve([[4.0, 3.0, 2.0, 1.0]], [[False, True, True, False]])
-    assert [point["n"] for point in curve] == [1, 2, 4]
-    assert [point["pass_at_n"] for point in curve] == pytest.approx([1 / 2, 5 / 6, 1])
-    assert [point["best_right"] for point in curve] == pytest.approx([1 / 2, 3 / 6, 0])
-
-
-def test_of_equal_scores_the_first_answer_is_the_best_of_n():
-    assert rejection.best_is_right([1.0, 1.0], [True, False], 2) == 1
-    assert rejection.best_is_right([1.0, 1.0], [False, True], 2) == 0
-
-
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────
-
-
-def prompt(prompt_id):
-    return PromptRecord(prompt_id=prompt_id, messages=messages(f"Say {prompt_id}"))
-
-
-@pytest.mark.parametrize(
-    ("prompts", "candidates", "pool", "reason"),
-    [
-        ([], [], [], "there are no prompts"),
-        ([prompt("a"), prompt("a")], [], [], "prompt a is there twice"),
-        ([prompt("a")], [], [], "1 of 1 prompts have no candidate: a"),
-        ([prompt("a")], [candidate("b", 0, "x")], [], "candidate 0 of b: no such prompt"),
-        (
-            [prompt("a")],
-            [candidate("a", 0, "x"), candidate("a", 0, "y")],
-            [],
-            "candidate 0 of a is there twice",
-        ),
-        (
-            [prompt("a")],
-            [candidate("a", 0, "x")],
-            [pooled("a", "y", question="Another")],
-            "pool_1: prompt a is another conversation",
-        ),
-    ],
-)
-def test_prompts_and_answers_that_do_not_fit_are_refused(prompts, candidates, pool, reason):
-    with pytest.raises(RefusedError, match=reason):
-        rejection.contests_make(prompts, candidates, {"pool_1": pool}, batch="b")
 
 
 def test_a_set_without_a_finished_answer_is_refused_before_a_model_is_loaded(
