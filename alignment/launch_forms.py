@@ -1,17 +1,23 @@
 """The form that launches a method, made from its configuration class and its inputs."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django import forms
 from django.contrib.auth.models import User
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from alignment.forms import OverridesField
+from alignment.launch_origins import origins_html
 from alignment.methods import Input, Method
 from alignment.selectors.launches import input_choices
 from alignment.services.launches import Launch
-from modelhub.config_fields import ConfigField, config_fields
+from modelhub.config_fields import ConfigField, config_fields, config_refusals
+from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.models import Endpoint, Run, SavedMixture, uid_new
 from modelhub.selectors.mixtures import mixture_settings
@@ -19,6 +25,10 @@ from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
 _LINE_CHARS = 100  # a text whose default is longer is written on several lines
+_SHORT = {  # parts of settings' names that are no words
+    **{name: name.upper() for name in ("lr", "kl", "url", "ema", "ptx", "pii", "c4", "dpo")},
+    "lora": "LoRA",
+}
 
 
 class ListField(forms.CharField):
@@ -38,7 +48,7 @@ class ListField(forms.CharField):
         try:
             return [self.item(part) for part in parts if part]
         except ValueError as error:
-            raise forms.ValidationError("Values with commas between.") from error
+            raise forms.ValidationError(gettext("Values with commas between.")) from error
 
 
 class TextField(forms.CharField):
@@ -57,43 +67,43 @@ class LaunchForm(forms.Form):
     label = forms.CharField(
         max_length=200,
         required=False,
-        label="What it is for",
-        help_text="In words, for whoever finds the run later.",
+        label=_("What it is for"),
+        help_text=_("In words, for whoever finds the run later."),
     )
     model_name = forms.SlugField(
         max_length=80,
-        label="Name of its model in the hub",
-        help_text="Its success becomes the next version of this model, made if need be.",
+        label=_("Name of its model in the hub"),
+        help_text=_("Its success becomes the next version of this model, made if need be."),
     )
     launcher = forms.ChoiceField(
         choices=[
-            ("python", "One process"),
-            ("torchrun", "torchrun, on one machine"),
-            ("accelerate", "accelerate launch, on one machine"),
-            ("ray", "A Ray cluster"),
+            ("python", _("One process")),
+            ("torchrun", _("torchrun, on one machine")),
+            ("accelerate", _("accelerate launch, on one machine")),
+            ("ray", _("A Ray cluster")),
         ],
         initial=LAUNCHERS[0],
-        label="Launcher",
+        label=_("Launcher"),
     )
     processes = forms.IntegerField(
         min_value=1,
         max_value=MAX_PROCESSES,
         initial=1,
-        label="Processes",
-        help_text="That train one model together: one a GPU.",
+        label=_("Processes"),
+        help_text=_("That train one model together: one a GPU."),
     )
     strategy = forms.ChoiceField(
         choices=[
-            ("ddp", "DDP: the whole model on each"),
-            ("fsdp2", "FSDP2: a share of it on each"),
+            ("ddp", _("DDP: the whole model on each")),
+            ("fsdp2", _("FSDP2: a share of it on each")),
         ],
         initial=STRATEGIES[0],
-        label="Strategy",
+        label=_("Strategy"),
     )
     elsewhere = forms.BooleanField(
         required=False,
-        label="For a machine without a database",
-        help_text="No worker takes it: manage.py run_export writes its folder.",
+        label=_("For a machine without a database"),
+        help_text=_("No worker takes it: manage.py run_export writes its folder."),
     )
 
     def __init__(
@@ -115,28 +125,54 @@ class LaunchForm(forms.Form):
             first = mixture_references(mixture) if mixture and one.role == "tokens" else ()
             self.fields[INPUT + one.role] = _input_field(one, user, first)
         for setting in config_fields(method.config):
-            self.fields[SETTING + setting.name] = _setting_field(setting)
+            self.fields[SETTING + setting.name] = setting_field(setting, method)
 
     def inputs(self) -> list[forms.BoundField]:
         return [self[name] for name in self.fields if name.startswith(INPUT)]
 
-    def settings(self) -> list[forms.BoundField]:
-        return [self[name] for name in self.fields if name.startswith(SETTING)]
+    def settings(self) -> list[tuple[str, list[forms.BoundField]]]:
+        """(heading, fields) in the class's order; where some have a heading, all have."""
+        settings = config_fields(self.method.config)
+        own = self.method.title if any(one.section for one in settings) else ""
+        return [
+            (heading or own, [self[SETTING + one.name] for one in fields])
+            for heading, fields in itertools.groupby(settings, key=lambda one: one.section)
+        ]
+
+    def refused(self) -> list[forms.BoundField]:
+        """The fields with something refused, for the summary above the form."""
+        return [self[name] for name in self.fields if name in self.errors]
 
     def others(self) -> list[forms.BoundField]:
         """Where it runs, and what for; the hidden key is not among them."""
         own = [name for name in self.fields if not name.startswith((INPUT, SETTING))]
         return [self[name] for name in own if name != "key"]
 
+    def clean(self) -> dict[str, Any]:
+        """What the configuration class refuses is told with what the fields refuse, all at once."""
+        given = super().clean() or {}
+        for setting, reason in config_refusals(self.method.config, self._settings(given)):
+            # A setting that its own field refused is missing here, and has been told.
+            if setting and SETTING + setting not in self.errors:
+                self.add_error(SETTING + setting, reason)
+            elif not setting and not self.errors:
+                self.add_error(None, reason)
+        return given
+
+    def _settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings that were given; an empty field takes the default."""
+        return {
+            one.name: given[SETTING + one.name]
+            for one in config_fields(self.method.config)
+            if given.get(SETTING + one.name) is not None
+            or (one.may_be_none and SETTING + one.name in given)
+        }
+
     def launch(self) -> Launch:
         given = self.cleaned_data
         return Launch(
             method=self.method.name,
-            settings={
-                one.name: given[SETTING + one.name]
-                for one in config_fields(self.method.config)
-                if given[SETTING + one.name] is not None or one.may_be_none
-            },
+            settings=self._settings(given),
             inputs={
                 one.role: given[INPUT + one.role]
                 for one in self.method.inputs
@@ -222,19 +258,29 @@ def _input_field(input: Input, user: User, first: Sequence[str]) -> forms.Field:
     choices += names.items()
     kwargs: dict[str, Any] = {"label": input.title, "required": input.is_required}
     if not choices:
-        kinds = ", ".join((*input.versions, *input.kinds))
-        kwargs["help_text"] = f"There is nothing yet that fits: {kinds}."
+        kwargs["help_text"] = origins_html(input)
     if input.is_many:
         return forms.MultipleChoiceField(choices=choices, **kwargs)
     return forms.ChoiceField(choices=[("", "–"), *choices], **kwargs)
 
 
-def _setting_field(setting: ConfigField) -> forms.Field:
+def setting_field(setting: ConfigField, method: Method) -> forms.Field:
+    """The form's field for a setting: few values are offered, all else is written."""
     kwargs: dict[str, Any] = {
-        "label": setting.name.replace("_", " "),
-        "help_text": setting.about[:1].upper() + setting.about[1:],
+        "label": setting_label(setting.name),
+        "help_text": _sentence(setting.about),
         "required": setting.is_required,
     }
+    if setting.choices:
+        choices = [(one, _choice_title(method, setting.name, one)) for one in setting.choices]
+        if setting.is_list:
+            boxes = forms.CheckboxSelectMultiple
+            return forms.MultipleChoiceField(choices=choices, widget=boxes, **kwargs)
+        # What was not sent takes the default, unless nothing is a choice of its own.
+        empty = "" if "" in setting.choices else None
+        return forms.TypedChoiceField(
+            choices=choices, coerce=lambda value: setting.type(value), empty_value=empty, **kwargs
+        )
     if setting.is_list:
         return ListField(item=setting.type, **kwargs)
     if setting.type is bool:
@@ -242,14 +288,42 @@ def _setting_field(setting: ConfigField) -> forms.Field:
     if setting.type is dict:
         kwargs.pop("required")
         return OverridesField(**kwargs)
+    attrs = {} if setting.is_required else {"placeholder": default_text(setting.default)}
     if setting.type is int:
-        return forms.IntegerField(**kwargs)
+        return forms.IntegerField(widget=forms.NumberInput(attrs=attrs), **kwargs)
     if setting.type is float:
         # Text, for a browser's number field refuses 9e-6 by its step.
-        return forms.FloatField(widget=forms.TextInput(attrs={"inputmode": "decimal"}), **kwargs)
+        attrs["inputmode"] = "decimal"
+        return forms.FloatField(widget=forms.TextInput(attrs=attrs), **kwargs)
     if len(str(setting.default)) > _LINE_CHARS:
         return TextField(max_length=4000, strip=False, **kwargs)
     return forms.CharField(max_length=4000, strip=False, **kwargs)
+
+
+def setting_label(name: str) -> str:
+    """A setting's name as words: "lr_final_share" → "LR final share"."""
+    written = " ".join(_SHORT.get(word, word) for word in name.split("_"))
+    return written[:1].upper() + written[1:]
+
+
+def default_text(value: Any) -> str:
+    """A default as the empty field shows it: 9e-6 → "9e-06", 4096 → "4096"."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _sentence(words: str) -> str:
+    """A comment as the sentence it is: a capital first, and an end."""
+    if not words:
+        return ""
+    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '…', '?')) else '.'}"
+
+
+def _choice_title(method: Method, setting: str, value: Any) -> str:
+    """A value as its choice is named; a size says which architectures have it."""
+    if method.config is PretrainConfig and setting == "size":
+        having = ", ".join(name for name, sizes in SIZES.items() if value in sizes)
+        return f"{value} ({having})"
+    return str(value) if value != "" else "–"
 
 
 def launch_body(launch: Launch) -> Any:

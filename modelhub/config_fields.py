@@ -14,10 +14,11 @@ import textwrap
 import tokenize
 import types
 import typing
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelhub.ml.configs import ConfigError, ProgramConfig
+from modelhub.ml.configs import CHOICES, ConfigError, ProgramConfig, config_load
 
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
 
@@ -32,6 +33,8 @@ class ConfigField:
     may_be_none: bool
     default: Any  # REQUIRED where there is none
     about: str  # its comment
+    choices: tuple[Any, ...] = ()  # the values it takes, or of a list its items; empty: any
+    section: str = ""  # heading of the settings it stands among
 
     @property
     def is_required(self) -> bool:
@@ -42,10 +45,13 @@ class ConfigField:
 def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
     """The settings of a configuration class: its own in its order, then those that it shares."""
     hints = typing.get_type_hints(cls)
-    comments: dict[str, str] = {}
+    said: dict[str, _Said] = {}
     for one in reversed(cls.__mro__):  # a class that shares its settings has their words
         if dataclasses.is_dataclass(one):
-            comments |= _comments(one)
+            for name, words in _said(one).items():
+                shared = said.get(name, words)
+                # Where a setting stands is told by the class that had it first.
+                said[name] = _Said(about=words.about or shared.about, section=shared.section)
     # One that a class merely starts from another value is still of the class that it shares.
     owners = [inspect.get_annotations(one) for one in cls.__mro__]
     depths = {name: depth for depth, own in enumerate(owners) for name in own}
@@ -62,7 +68,9 @@ def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
                 is_list=is_list,
                 may_be_none=may_be_none,
                 default=default,
-                about=comments.get(field.name, ""),
+                about=said[field.name].about,
+                choices=field.metadata.get(CHOICES, ()),
+                section=said[field.name].section,
             )
         )
     return tuple(found)
@@ -73,6 +81,8 @@ def config_schema(cls: type[ProgramConfig]) -> dict[str, Any]:
     properties = {}
     for field in config_fields(cls):
         one: dict[str, Any] = {"type": _JSON_TYPES[field.type]}
+        if field.choices:
+            one["enum"] = list(field.choices)
         if field.is_list:
             one = {"type": "array", "items": one}
         if field.may_be_none:
@@ -93,6 +103,28 @@ def config_schema(cls: type[ProgramConfig]) -> dict[str, Any]:
     }
 
 
+def config_refusals(
+    cls: type[ProgramConfig], values: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield (setting, reason) of all that the class refuses of these values, not the first alone.
+
+    The class names one at a time, so what it has named is given its default and the rest is tried
+    again. A refusal that names no setting is the last.
+    """
+    tried = dict(values)
+    while True:
+        try:
+            config_load(cls, tried)
+        except ConfigError as error:
+            setting, reason = refused_setting(error)
+            yield setting, reason
+            if setting not in tried:
+                return
+            del tried[setting]
+        else:
+            return
+
+
 def refused_setting(error: ConfigError) -> tuple[str, str]:
     """(setting, reason) of a refusal "program.setting: reason"; no setting where it names none."""
     where, colon, reason = str(error).partition(": ")
@@ -111,8 +143,18 @@ def _kind(hint: Any) -> tuple[type, bool, bool]:
     return origin or hint, False, False
 
 
-def _comments(cls: type) -> dict[str, str]:
-    """The comment of each field: behind it on its line, or on the lines above it."""
+@dataclass(frozen=True, kw_only=True)
+class _Said:
+    about: str
+    section: str
+
+
+def _said(cls: type) -> dict[str, _Said]:
+    """What a class's comments say of each of its fields.
+
+    A comment behind a field on its line is the field's, and so are the lines above it; above a
+    field that has one behind it, they are the heading of the fields that follow.
+    """
     source = textwrap.dedent(inspect.getsource(cls))
     by_line: dict[int, tuple[str, bool]] = {}  # line → (text, whether it has the line to itself)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -121,20 +163,23 @@ def _comments(cls: type) -> dict[str, str]:
             if not text.startswith("noqa"):
                 by_line[token.start[0]] = (text, not token.line[: token.start[1]].strip())
     (body,) = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    found = {}
+    found, section = {}, ""
     for node in body.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        if "ClassVar" in ast.unparse(node.annotation):
             continue
         above = []
         line = node.lineno - 1
         while line in by_line and by_line[line][1]:
             above.append(by_line[line][0])
             line -= 1
-        behind = [
+        behind = " ".join(
             by_line[line][0]
             for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
             if line in by_line
-        ]
-        if text := " ".join([*above[::-1], *behind]):
-            found[node.target.id] = text
+        )
+        if behind and above:
+            section = " ".join(above[::-1])
+        found[node.target.id] = _Said(about=behind or " ".join(above[::-1]), section=section)
     return found

@@ -126,9 +126,14 @@ def _math_render(
     return f'<{tag} class="math">{escape(written)}</{tag}>'
 
 
-_MARKDOWN.inline.ruler.before("escape", "math", _math_inline)
-_MARKDOWN.block.ruler.before("code", "math", _math_block, {"alt": ["paragraph", "reference"]})
-_MARKDOWN.add_render_rule("math", _math_render)
+def mathematics_add(markdown: MarkdownIt) -> None:
+    """Let a parser know mathematics, as elements of class `math`."""
+    markdown.inline.ruler.before("escape", "math", _math_inline)
+    markdown.block.ruler.before("code", "math", _math_block, {"alt": ["paragraph", "reference"]})
+    markdown.add_render_rule("math", _math_render)
+
+
+mathematics_add(_MARKDOWN)
 
 
 def markdown_render(text: str) -> str:

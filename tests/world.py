@@ -76,6 +76,8 @@ class Side:
             "mixture_uid": "e" * 32,  # no side has a mixture
             "kind": "ranking",
             "method": "sft",
+            "page": "launching",
+            "image": "images/round.png",
         }
 
 

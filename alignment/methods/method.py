@@ -56,6 +56,11 @@ class Method:
     def name(self) -> str:
         return self.config.PROGRAM
 
+    @property
+    def docs_page(self) -> str:
+        """Its page in the documentation that the site shows."""
+        return self.docs.removesuffix(".md")
+
     def input(self, role: str) -> Input | None:
         """The input a role belongs to: its own, or role_3 of one that may be many."""
         for one in self.inputs:

@@ -6,7 +6,7 @@ Standard library only: the web side imports this module to build and check forms
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -24,6 +24,11 @@ ConfigT = TypeVar("ConfigT", bound=ProgramConfig)
 # Exit statuses of a program, beside 0 and 1: another attempt at the same run would end the same.
 EXIT_REFUSED = 2
 EXIT_OUT_OF_MEMORY = 3
+
+CHOICES, _OPEN = "choices", "open"  # in a field's metadata: the values it takes
+ENGINES = ("auto", "vllm", "transformers", "openai")
+DTYPES = ("bfloat16", "float16", "float32")
+SAMPLING_DTYPES = ("auto", *DTYPES)
 
 
 class RefusedError(ValueError):
@@ -98,6 +103,29 @@ def _value_check(where: str, value: Any, hint: Any) -> Any:
     return value
 
 
+def one_of(options: Iterable[Any], default: Any, *, is_open: bool = False) -> Any:
+    """A field of a configuration that takes one of a few values, or where it is a tuple some of
+    them: a form and the API's schema offer them, and `choices_check` refuses others.
+
+    is_open: others are the program's to refuse, which knows them when it runs.
+    """
+    metadata = {CHOICES: tuple(options), _OPEN: is_open}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def choices_check(config: Any) -> None:
+    """Raise ConfigError naming the first field that has none of the values it declares."""
+    for field in dataclasses.fields(config):
+        options = field.metadata.get(CHOICES)
+        if options is None or field.metadata[_OPEN]:
+            continue
+        value = getattr(config, field.name)
+        asked = value if isinstance(value, tuple) else (value,)
+        *some, last = (str(one) if one != "" else "nothing" for one in options)
+        wanted = f"{', '.join(some)} or {last}" if some else last
+        require(set(asked) <= set(options), config.PROGRAM, field.name, value, wanted)
+
+
 def require(condition: bool, program: str, field: str, value: Any, wanted: str) -> None:
     """Raise ConfigError unless `condition` holds: "reward.lr: wanted a positive number, got -1"."""
     if not condition:
@@ -109,31 +137,18 @@ class ImportModelConfig:
     """Bring a model into the hub. Reads no input; writes output `model`."""
 
     PROGRAM: ClassVar[str] = "import_model"
-    source: str  # "directory", "gguf" or "hub"
+    source: str = one_of(("directory", "gguf", "hub"), dataclasses.MISSING)
     location: (
         str  # a folder, a .gguf file, or a hub id such as "HuggingFaceTB/SmolLM2-135M-Instruct"
     )
     revision: str = ""  # of a hub id; empty takes the default branch
     model: str  # name of the hub model the version is registered under
-    role: str = "base"
+    role: str = one_of(("base", "policy", "reward"), "base")
     card: str = ""
 
     def __post_init__(self) -> None:
-        require(
-            self.source in ("directory", "gguf", "hub"),
-            self.PROGRAM,
-            "source",
-            self.source,
-            "directory, gguf or hub",
-        )
+        choices_check(self)
         require(bool(self.location), self.PROGRAM, "location", self.location, "a place")
-        require(
-            self.role in ("base", "policy", "reward"),
-            self.PROGRAM,
-            "role",
-            self.role,
-            "base, policy or reward",
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +156,15 @@ class ExportGgufConfig:
     """Write a policy as one GGUF file. Reads `base`; writes output `gguf` (model-F16.gguf)."""
 
     PROGRAM: ClassVar[str] = "export_gguf"
-    weight_type: str = "f16"  # or "f32"; "q8_0", "q4_0": 8 or 4 bits, one scale for 32 weights
+    # f16 and f32 are floating point; q8_0 and q4_0 have 8 or 4 bits, and one scale for 32 weights.
+    weight_type: str = one_of(("f16", "f32", "q8_0", "q4_0"), "f16")
     name: str = "rondo"  # that programs show for the file
 
     def __post_init__(self) -> None:
-        wanted = "f32, f16, q8_0 or q4_0"
-        if "_k" in self.weight_type.lower():
-            wanted += " (K-quants are made by llama.cpp's llama-quantize, of an f16 file)"
-        known = self.weight_type in ("f32", "f16", "q8_0", "q4_0")
-        require(known, self.PROGRAM, "weight_type", self.weight_type, wanted)
+        is_k = "_k" in self.weight_type.lower()
+        wanted = "no K-quant: llama.cpp's llama-quantize makes it of an f16 file"
+        require(not is_k, self.PROGRAM, "weight_type", self.weight_type, wanted)
+        choices_check(self)
         require(bool(self.name.strip()), self.PROGRAM, "name", self.name, "a name")
 
 
@@ -159,7 +174,8 @@ class GenerateConfig:
     `model`; writes output `candidates` (candidates.jsonl)."""
 
     PROGRAM: ClassVar[str] = "generate"
-    engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
+    # auto takes vllm where it is installed; openai asks the endpoint named below.
+    engine: str = one_of(ENGINES, "auto")
     samples: int = 4  # answers per prompt
     temperatures: tuple[float, ...] = (1.0,)  # a ladder: sample i takes temperatures[i % length]
     top_p: float = 1.0
@@ -171,7 +187,8 @@ class GenerateConfig:
     # (alignment.ml.context_distillation).
     pre_prompt: str = ""
     chunk_samples: int = 128  # answers written, and kept after a kill, together
-    dtype: str = "auto"  # bfloat16 where the device multiplies in it, float32 elsewhere
+    # auto: bfloat16 where the device multiplies in it, float32 elsewhere.
+    dtype: str = one_of(SAMPLING_DTYPES, "auto")
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1
     endpoint_model: str = ""
     endpoint_key_variable: str = ""  # name of the environment variable that holds the key
@@ -180,11 +197,7 @@ class GenerateConfig:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
-        check(
-            self.engine in ("auto", "vllm", "transformers", "openai"),
-            "engine",
-            "auto, vllm, transformers or openai",
-        )
+        choices_check(self)
         check(1 <= self.samples <= 1024, "samples", "1 to 1024")
         check(
             bool(self.temperatures) and all(0 <= t <= 5 for t in self.temperatures),
@@ -198,11 +211,6 @@ class GenerateConfig:
             self.max_context_tokens > self.max_tokens, "max_context_tokens", "more than max_tokens"
         )
         check(self.chunk_samples >= 1, "chunk_samples", "1 or more")
-        check(
-            self.dtype in ("auto", "bfloat16", "float16", "float32"),
-            "dtype",
-            "auto, bfloat16, float16 or float32",
-        )
         if self.engine == "openai":
             check(
                 self.endpoint_url.startswith(("http://", "https://")),

@@ -4,10 +4,15 @@ import json
 
 import pytest
 from django import forms
+from django.contrib.auth.models import AnonymousUser
 from django.test import Client
-from django.urls import reverse
+from django.urls import resolve, reverse
 
-from alignment.launch_forms import INPUT, SETTING
+from alignment.launch_forms import INPUT, SETTING, LaunchForm
+from alignment.launch_origins import input_origins
+from alignment.methods import METHODS
+from alignment.ml.configs import PpoConfig
+from modelhub.config_fields import config_fields
 from modelhub.models import Artifact, ModelVersion, Run
 from tests import builders
 
@@ -92,6 +97,78 @@ def test_a_refusal_is_shown_at_its_field_and_nothing_is_lost(staff, references, 
     assert list(answer.context["form"].errors) == [field]
     assert 'value="kept"' in answer.content.decode()
     assert not launched().exists()
+
+
+def test_all_that_is_refused_is_told_at_once(staff, references):
+    wrong = {"lr": "-1", "epochs": "two", "loss_turns": "none", "dropout": "1"}
+    changed = {SETTING + name: value for name, value in wrong.items()} | {"model_name": "no spaces"}
+    sent = filled(staff, references, **changed)
+    answer = staff.post(reverse("method_launch", args=["sft"]), sent)
+    form = answer.context["form"]
+    assert set(form.errors) == changed.keys()
+    assert form.errors[SETTING + "lr"] == ["wanted more than 0, got -1.0"]
+    assert all(len(told) == 1 for told in form.errors.values())
+    for name in changed:  # and the summary leads to each
+        assert f'<a href="#id_{name}">' in answer.content.decode()
+
+
+def test_a_setting_of_few_values_is_chosen(staff):
+    form = staff.get(reverse("method_launch", args=["sft"])).context["form"]
+    turns, adapter = form[SETTING + "loss_turns"], form[SETTING + "adapter"]
+    assert [value for value, _ in turns.field.choices] == ["written", "every", "last"]
+    assert adapter.field.choices[0] == ("", "–")
+    assert (turns.value(), adapter.value()) == ("written", "")
+    families = staff.get(reverse("method_launch", args=["clean_corpus"])).context["form"]
+    assert families[SETTING + "families"].value() == ("gopher", "c4", "fineweb")
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_every_methods_defaults_are_choices_and_its_words_sentences(method, staff):
+    form = LaunchForm(method=method, user=AnonymousUser())
+    for setting in config_fields(method.config):
+        field = form.fields[SETTING + setting.name]
+        if setting.choices:
+            default = setting.default if setting.is_list else (setting.default,)
+            assert set(default) <= set(setting.choices), setting.name
+        assert field.label[0].isupper() or field.label[0].isdigit()
+        words = str(field.help_text)
+        assert not words or (not words[0].islower() and words[-1] in ".?…"), words
+    choices = {one.name for one in config_fields(method.config) if one.choices}
+    # What is named like a setting of few values is one.
+    few = {"engine", "dtype", "optimizer", "loss", "schedule", "checker", "scheme", "adapter"}
+    assert {one.name for one in config_fields(method.config)} & few <= choices
+
+
+def test_a_missing_choice_takes_the_default(staff, references):
+    sent = filled(staff, references)
+    del sent[SETTING + "loss_turns"]
+    assert staff.post(reverse("method_launch", args=["sft"]), sent).status_code == 302
+    assert launched().get().config["loss_turns"] == "written"
+
+
+def test_settings_stand_under_their_classs_headings(staff):
+    form = staff.get(reverse("method_launch", args=["ppo"])).context["form"]
+    headings = [heading for heading, _ in form.settings()]
+    assert headings.index("What is drawn") < headings.index("What is rewarded")
+    assert headings[0] == "PPO"  # those without a heading of their own
+    assert sum(len(fields) for _, fields in form.settings()) == len(config_fields(PpoConfig))
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_where_nothing_fits_the_page_leads_to_what_makes_it(method, staff):
+    page = staff.get(reverse("method_launch", args=[method.name])).content.decode()
+    for one in method.inputs:
+        origins = input_origins(one)
+        assert origins
+        for origin in origins:
+            assert f'<a href="{origin.address}">' in page
+            assert resolve(origin.address).func
+
+
+def test_the_docs_of_a_method_are_a_link(staff):
+    page = staff.get(reverse("method_launch", args=["dpo"])).content.decode()
+    assert 'href="/docs/algorithms/dpo/"' in page
+    assert 'href="/docs/algorithms/dpo/"' in staff.get(reverse("method_list")).content.decode()
 
 
 def test_looking_launches_nothing(staff, references):

@@ -3,8 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from modelhub.config_fields import config_fields, config_schema, refused_setting
-from modelhub.ml.configs import ConfigError
+import pytest
+
+from modelhub.config_fields import config_fields, config_refusals, config_schema, refused_setting
+from modelhub.ml.configs import ConfigError, choices_check, one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +23,27 @@ class SteepConfig:
     others: dict[str, Any] = field(default_factory=dict)
     rope: bool = True  # of nylon
 
+    # Weather
+    wind: str = one_of(("calm", "gale"), "calm")  # at the top
+    seasons: tuple[str, ...] = one_of(("spring", "autumn"), ("autumn",))
+
+    def __post_init__(self) -> None:
+        choices_check(self)
+        require(self.lr > 0, self.PROGRAM, "lr", self.lr, "more than 0")
+        calm = self.wind == "calm" or self.rope
+        require(calm, self.PROGRAM, "rope", self.rope, "true in a gale")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WinterConfig(SteepConfig):
+    """Climb in the snow."""
+
+    wind: str = one_of(("gale",), "gale")  # there is no other
+    axe: bool = True
+
 
 def test_names_types_defaults_and_words_are_the_classs_own():
-    peaks, lr, names, seed, others, rope = config_fields(SteepConfig)
+    peaks, lr, names, seed, others, rope, wind, seasons = config_fields(SteepConfig)
     assert (peaks.name, peaks.type, peaks.is_required) == ("peaks", int, True)
     assert peaks.about == "How many, in all. Nobody has climbed more than 14."
     assert (lr.type, lr.default, lr.about) == (float, 1e-5, "at the top")
@@ -31,6 +51,42 @@ def test_names_types_defaults_and_words_are_the_classs_own():
     assert (seed.type, seed.may_be_none, seed.default) == (int, True, None)
     assert (others.type, others.default) == (dict, {})
     assert rope.about == "of nylon"
+    assert (wind.choices, wind.about, wind.type) == (("calm", "gale"), "at the top", str)
+    assert (seasons.choices, seasons.is_list) == (("spring", "autumn"), True)
+
+
+def test_a_comment_above_a_field_that_has_its_own_is_a_heading():
+    by_name = {one.name: one for one in config_fields(SteepConfig)}
+    assert by_name["rope"].section == ""
+    assert by_name["wind"].section == by_name["seasons"].section == "Weather"
+
+
+def test_what_a_class_inherits_stays_where_it_stood():
+    by_name = {one.name: one for one in config_fields(WinterConfig)}
+    assert (by_name["wind"].section, by_name["wind"].about) == ("Weather", "there is no other")
+    assert by_name["wind"].choices == ("gale",)
+    assert by_name["axe"].section == ""
+
+
+def test_a_value_that_is_not_declared_is_refused_with_those_that_are():
+    with pytest.raises(ConfigError, match=r"steep.wind: wanted calm or gale, got 'breeze'"):
+        SteepConfig(peaks=1, wind="breeze")
+    with pytest.raises(ConfigError, match=r"steep.seasons: wanted spring or autumn"):
+        SteepConfig(peaks=1, seasons=("autumn", "winter"))
+
+
+def test_every_refusal_is_told_and_none_twice():
+    given = {"peaks": 2, "lr": -1.0, "wind": "breeze", "names": "K2", "rope": True}
+    assert dict(config_refusals(SteepConfig, given)) == {
+        "names": "expected a list, got 'K2'",
+        "wind": "wanted calm or gale, got 'breeze'",
+        "lr": "wanted more than 0, got -1.0",
+    }
+    assert not list(config_refusals(SteepConfig, {"peaks": 2}))
+    assert list(config_refusals(SteepConfig, {"peaks": 2, "snow": 1})) == [
+        ("", "steep: unknown setting snow")
+    ]
+    assert len(list(config_refusals(SteepConfig, {}))) == 1  # peaks is missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +101,7 @@ class GlacierConfig(SteepConfig):
 
 def test_a_classs_own_settings_stand_before_those_it_shares_whatever_these_start_from():
     fields = {one.name: one for one in config_fields(GlacierConfig)}
-    assert list(fields) == ["crampons", "peaks", "lr", "names", "seed", "others", "rope"]
+    assert list(fields)[:3] == ["crampons", "peaks", "lr"]
     assert (fields["lr"].default, fields["lr"].about) == (1e-6, "at the top")
     assert (fields["names"].default, fields["names"].about) == (("Eiger",), "with ice on them")
 
@@ -62,6 +118,8 @@ def test_the_schema_says_the_same_as_json():
     assert schema["properties"]["names"]["items"] == {"type": "string"}
     assert schema["properties"]["names"]["default"] == ["K2"]
     assert schema["properties"]["seed"]["type"] == ["integer", "null"]
+    assert schema["properties"]["wind"]["enum"] == ["calm", "gale"]
+    assert schema["properties"]["seasons"]["items"]["enum"] == ["spring", "autumn"]
 
 
 def test_a_refusal_names_its_setting():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from modelhub.ml.configs import require
+from modelhub.ml.configs import one_of, require
 
 ADAPTERS = ("", "lora", "qlora", "prefix", "p_tuning")
 PUBLISHED = ("merged", "adapter")
@@ -19,14 +19,16 @@ class AdapterSettings:
               arXiv:2103.10385)
     """
 
-    adapter: str = ""
+    # lora and qlora change the layers by matrices of a low rank, qlora over a base of 4 bits;
+    # prefix and p_tuning learn tokens in front. Nothing: every weight is trained.
+    adapter: str = one_of(ADAPTERS, "")
     lora_rank: int = 16  # of the change to a layer: more learns more, and weighs more
     lora_alpha: float = 32.0  # the change is scaled by alpha / rank
     lora_dropout: float = 0.0
     virtual_tokens: int = 20  # of prefix and p_tuning; they take their place in the context
     encoder_width: int = 256  # of p_tuning's network
     # What is published: the model with its adapter merged, or the adapter, a version of its own.
-    publish: str = "merged"
+    publish: str = one_of(PUBLISHED, "merged")
 
     def adapter_check(self, program: str) -> None:
         """Raise ConfigError naming the first field that does not fit."""
@@ -34,13 +36,11 @@ class AdapterSettings:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, program, field, getattr(self, field), wanted)
 
-        check(self.adapter in ADAPTERS, "adapter", "lora, qlora, prefix, p_tuning or nothing")
         check(1 <= self.lora_rank <= 512, "lora_rank", "1 to 512")
         check(self.lora_alpha > 0, "lora_alpha", "more than 0")
         check(0 <= self.lora_dropout < 1, "lora_dropout", "0 to less than 1")
         check(1 <= self.virtual_tokens <= 1024, "virtual_tokens", "1 to 1024")
         check(1 <= self.encoder_width <= 16384, "encoder_width", "1 to 16384")
-        check(self.publish in PUBLISHED, "publish", "merged or adapter")
         if self.adapter in ("prefix", "p_tuning"):
             check(self.publish == "adapter", "publish", f"adapter: {self.adapter} cannot be merged")
         if not self.adapter:

@@ -4,6 +4,10 @@ from modelhub.ml.configs import require
 
 # Kinds of AdamW: torch's own, and bitsandbytes' with moments of 8 bits, in paged memory, or both.
 OPTIMIZERS = ("adamw", "adamw_8bit", "paged_adamw", "paged_adamw_8bit")
+DTYPES = ("float32", "bfloat16", "auto")  # that programs compute in
+# Names of alignment.ml.checkers.CHECKERS; nothing: a reward model tells.
+CHECKERS = ("", "exact", "gsm8k")
+OWN_ENGINES = ("auto", "vllm", "transformers")  # that read a model; no endpoint is asked
 
 
 def positive_check(config: object, *fields: str) -> None:
@@ -11,22 +15,3 @@ def positive_check(config: object, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         require(value > 0, str(getattr(config, "PROGRAM", "")), field, value, "more than 0")
-
-
-def dtype_check(config: object) -> None:
-    """Raise ConfigError for a dtype that no program trains in."""
-    value = getattr(config, "dtype", None)
-    require(
-        value in ("float32", "bfloat16", "auto"),
-        str(getattr(config, "PROGRAM", "")),
-        "dtype",
-        value,
-        "float32, bfloat16 or auto",
-    )
-
-
-def optimizer_name_check(config: object) -> None:
-    """Raise ConfigError for an optimizer that no program knows."""
-    value = getattr(config, "optimizer", None)
-    program = str(getattr(config, "PROGRAM", ""))
-    require(value in OPTIMIZERS, program, "optimizer", value, " or ".join(OPTIMIZERS))

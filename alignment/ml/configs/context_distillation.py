@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, positive_check
-from modelhub.ml.configs import require
+from alignment.ml.configs.checks import DTYPES, positive_check
+from modelhub.ml.configs import choices_check, one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,9 +18,9 @@ class ContextDistillationConfig:
     finished_only: bool = True  # an answer cut off by the length limit is never kept
     budget_tokens: int = 8192
     max_tokens: int = 2048
-    dtype: str = "float32"
+    dtype: str = one_of(DTYPES, "float32")
 
     def __post_init__(self) -> None:
         positive_check(self, "budget_tokens", "max_tokens")
         require(self.margin >= 0, self.PROGRAM, "margin", self.margin, "0 or more")
-        dtype_check(self)
+        choices_check(self)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignment.ml.configs.sft import SftConfig
-from modelhub.ml.configs import require
+from modelhub.ml.configs import one_of, require
 
 DIVERGENCES = ("forward_kl", "reverse_kl", "jensen_shannon")
 
@@ -21,7 +21,7 @@ class DistillConfig(SftConfig):
     lr: float = 1e-4
     # How far the student is from the teacher at each token: "forward_kl" (all that the teacher
     # finds likely), "reverse_kl" (nothing that it does not), "jensen_shannon" (between, by `beta`).
-    divergence: str = "forward_kl"
+    divergence: str = one_of(DIVERGENCES, "forward_kl")
     beta: float = 0.5  # jensen_shannon's: towards 0 it is like forward_kl, towards 1 reverse_kl
     temperature: float = 1.0  # of both distributions; above 1 unlikely tokens count for more
     # The rest is on the tokens themselves; 0: on the samples alone, the teacher's logits unread.
@@ -36,7 +36,6 @@ class DistillConfig(SftConfig):
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
-        check(self.divergence in DIVERGENCES, "divergence", " or ".join(DIVERGENCES))
         check(0 < self.beta < 1, "beta", "more than 0, less than 1")
         if self.divergence != "jensen_shannon":
             check(self.beta == 0.5, "beta", f"0.5: it does nothing to {self.divergence}")

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.configs.reward import DEGREE_MARGINS
-from modelhub.ml.configs import require
+from modelhub.ml.configs import choices_check, one_of, require
 
 DPO_LOSSES = ("sigmoid", "conservative", "robust", "hinge", "ipo")
 SMOOTHED = ("conservative", "robust")  # label smoothing does nothing for the others
@@ -18,10 +18,11 @@ class DpoConfig(PreferenceSettings):
     and `rankings`; writes `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "dpo"
-    loss: str = "sigmoid"  # or conservative, robust, hinge, ipo
+    loss: str = one_of(DPO_LOSSES, "sigmoid")
     beta: float = 0.1  # how dear it is to leave the reference; ipo's τ
     label_smoothing: float = 0.0  # the chance that a label is wrong: conservative and robust
-    degree_margin: str = "none"  # by degree of preference, "small" or "large": sigmoid and hinge
+    # By degree of preference, for sigmoid and hinge.
+    degree_margin: str = one_of(DEGREE_MARGINS, "none")
     annotator_weights: bool = False  # count a ranking by the weight its row carries
     rankings_per_step: int = 16  # about; all rankings of the same answers are in one step
 
@@ -29,7 +30,7 @@ class DpoConfig(PreferenceSettings):
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
-        check(self.loss in DPO_LOSSES, "loss", " or ".join(DPO_LOSSES))
+        choices_check(self)
         check(self.beta > 0, "beta", "more than 0")
         check(self.rankings_per_step > 0, "rankings_per_step", "more than 0")
         if self.loss in SMOOTHED:
@@ -41,7 +42,6 @@ class DpoConfig(PreferenceSettings):
                 "label_smoothing",
                 f"0: it does nothing to {self.loss}; take loss conservative or robust",
             )
-        check(self.degree_margin in DEGREE_MARGINS, "degree_margin", " or ".join(DEGREE_MARGINS))
         if self.loss not in WITH_MARGIN:
             check(self.degree_margin == "none", "degree_margin", f"none: {self.loss} has no margin")
         self.preference_check()

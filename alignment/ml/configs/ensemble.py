@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, positive_check
+from alignment.ml.configs.checks import DTYPES, positive_check
 from alignment.ml.configs.reward import COMBINATIONS
-from modelhub.ml.configs import require
+from modelhub.ml.configs import choices_check, one_of, require
 
 WEIGHT_AVERAGE = "weight_average"
 
@@ -18,18 +18,17 @@ class EnsembleConfig:
     are averaged."""
 
     PROGRAM: ClassVar[str] = "reward_ensemble"
-    combine: str = "mean"  # of the members' scores: mean, worst, uncertain; or weight_average
+    # Of the members' scores; or weight_average: of the members themselves.
+    combine: str = one_of((*COMBINATIONS, WEIGHT_AVERAGE), "mean")
     uncertainty_weight: float = 0.5  # w, for "uncertain": mean - w · variance
     budget_tokens: int = 8192
     max_tokens: int = 2048
     bootstrap_samples: int = 2000
-    dtype: str = "float32"
+    dtype: str = one_of(DTYPES, "float32")
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive_check(self, "budget_tokens", "max_tokens", "bootstrap_samples")
-        ways = (*COMBINATIONS, WEIGHT_AVERAGE)
-        require(self.combine in ways, self.PROGRAM, "combine", self.combine, " or ".join(ways))
         weight = self.uncertainty_weight
         require(weight >= 0, self.PROGRAM, "uncertainty_weight", weight, "0 or more")
-        dtype_check(self)
+        choices_check(self)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, positive_check
+from alignment.ml.configs.checks import DTYPES, positive_check
+from modelhub.ml.configs import choices_check, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,9 +16,9 @@ class EvaluateConfig:
     budget_tokens: int = 8192
     max_tokens: int = 2048
     bootstrap_samples: int = 2000
-    dtype: str = "float32"
+    dtype: str = one_of(DTYPES, "float32")
     seed: int = 0
 
     def __post_init__(self) -> None:
         positive_check(self, "budget_tokens", "max_tokens", "bootstrap_samples")
-        dtype_check(self)
+        choices_check(self)

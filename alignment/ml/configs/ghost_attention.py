@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from modelhub.ml.configs import GenerateConfig, require
+from alignment.ml.configs.checks import OWN_ENGINES
+from modelhub.ml.configs import SAMPLING_DTYPES, GenerateConfig, choices_check, one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,12 +16,12 @@ class GhostAttentionConfig:
     # "Always answer in French." Each dialogue takes one, by its id and the seed.
     instructions: tuple[str, ...]
     least_turns: int = 2  # of the user; a shorter dialogue has no later turn to keep to it in
-    engine: str = "auto"  # "vllm", "transformers"; "auto" takes vllm where installed
+    engine: str = one_of(OWN_ENGINES, "auto")  # auto takes vllm where it is installed
     temperature: float = 1.0
     top_p: float = 1.0
     max_tokens: int = 256  # of an answer
     max_context_tokens: int = 2048  # of a dialogue; longer ones are left out and counted
-    dtype: str = "auto"
+    dtype: str = one_of(SAMPLING_DTYPES, "auto")  # auto: bfloat16 where the device multiplies in it
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -33,11 +34,7 @@ class GhostAttentionConfig:
             "one or more, none of them empty",
         )
         check(self.least_turns >= 2, "least_turns", "2 or more")
-        check(
-            self.engine in ("auto", "vllm", "transformers"),
-            "engine",
-            "auto, vllm or transformers",
-        )
+        choices_check(self)
         self.sampling()
 
     def sampling(self) -> GenerateConfig:

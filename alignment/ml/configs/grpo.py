@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignment.ml.configs.checks import positive_check
-from alignment.ml.configs.online import GroupSettings
-from modelhub.ml.configs import require
+from alignment.ml.configs.online import KL_ESTIMATORS, KL_PLACES, GroupSettings
+from modelhub.ml.configs import one_of
 
 GRPO_LOSSES = ("grpo", "dapo", "dr_grpo")
 REWARD_SCALES = ("group", "batch", "none")
@@ -23,22 +23,18 @@ class GrpoConfig(GroupSettings):
     samples: int = 8  # answers to each prompt, two at least: each is weighed against the others
     # How tokens count: "grpo" each answer alike, "dapo" each token alike, "dr_grpo" each token
     # alike and by max_tokens, so that no length is favoured
-    loss: str = "dapo"
-    scale_rewards: str = "group"  # divided by the deviation of the "group", the "batch", or "none"
+    loss: str = one_of(GRPO_LOSSES, "dapo")
+    scale_rewards: str = one_of(REWARD_SCALES, "group")  # whose deviation they are divided by
     cliprange: float = 0.2  # of a token's ratio, downwards
     cliprange_high: float = 0.2  # upwards; DAPO's clip-higher takes 0.28
     kl_coef: float = 0.0  # β, of the KL from the reference; 0: it is counted, and does nothing
-    kl_in: str = "loss"  # or "reward"
-    kl_estimator: str = "k3"  # in the loss "k2" or "k3"; in the reward "k1" (log-ratio) or "k3"
+    kl_in: str = one_of(KL_PLACES, "loss")  # where the KL counts
+    # In the loss k2 or k3; in the reward k1 (log-ratio) or k3.
+    kl_estimator: str = one_of(KL_ESTIMATORS, "k3")
 
     def __post_init__(self) -> None:
-        def check(ok: bool, field: str, wanted: str) -> None:
-            require(ok, self.PROGRAM, field, getattr(self, field), wanted)
-
         self.group_check()
         positive_check(self, "cliprange", "cliprange_high")
-        check(self.loss in GRPO_LOSSES, "loss", " or ".join(GRPO_LOSSES))
-        check(self.scale_rewards in REWARD_SCALES, "scale_rewards", " or ".join(REWARD_SCALES))
 
 
 # Named after who published them; what their papers leave to the size of the model is left out.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from modelhub.ml.configs import require
+from modelhub.ml.configs import DTYPES, choices_check, one_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,9 +12,8 @@ class MergeAdapterConfig:
     `model`."""
 
     PROGRAM: ClassVar[str] = "merge_adapter"
-    dtype: str = "bfloat16"  # of the published weights
+    dtype: str = one_of(DTYPES, "bfloat16")  # of the published weights
     seed: int = 0  # of the rounding to it
 
     def __post_init__(self) -> None:
-        wanted = ("bfloat16", "float16", "float32")
-        require(self.dtype in wanted, self.PROGRAM, "dtype", self.dtype, " or ".join(wanted))
+        choices_check(self)

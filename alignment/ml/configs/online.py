@@ -4,8 +4,18 @@ only."""
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, optimizer_name_check, positive_check
-from modelhub.ml.configs import require
+from alignment.ml.configs.checks import (
+    CHECKERS,
+    DTYPES,
+    OPTIMIZERS,
+    OWN_ENGINES,
+    positive_check,
+)
+from modelhub.ml.configs import choices_check, one_of, require
+
+EQUAL_GROUPS = ("keep", "drop")
+KL_PLACES = ("reward", "loss")
+KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +31,15 @@ class OnlineSettings:
     max_tokens: int = 128  # of an answer
     max_context_tokens: int = 2048  # prompt + answer; a longer prompt is an error that names it
     temperature: float = 1.0  # of the draws, and of every log-probability
-    # "vllm" (on one process alone), "transformers"; "auto" takes vllm where it is installed and can
-    engine: str = "auto"
-    sampler_dtype: str = "float32"  # of the engine's weights; rounded stochastically to bfloat16
+    # auto takes vllm where it is installed and can: on one process alone.
+    engine: str = one_of(OWN_ENGINES, "auto")
+    # Of the engine's weights, which are rounded stochastically to bfloat16.
+    sampler_dtype: str = one_of(DTYPES, "float32")
     # Nats a token by which engine and trainer may differ; 0: by dtype
     canary_tolerance: float = 0.0
 
     # What is rewarded
-    checker: str = ""  # a function that tells right from wrong ("gsm8k", "exact"), not a model
+    checker: str = one_of(CHECKERS, "", is_open=True)  # tells right from wrong; no model
     reward_scale: float = 1.0  # scores are multiplied by it, then shifted
     reward_shift: float = 0.0
     reward_clip: float = 0.0  # scores are kept within ± this; 0 clips nothing
@@ -45,7 +56,8 @@ class OnlineSettings:
     minibatches: int = 1  # updates in a pass; prompts are dealt out, their answers stay together
     lr: float = 1e-6  # the policy's, constant behind the warm-up
     warmup_steps: int = 0  # from a tenth of the rate, in a line
-    optimizer: str = "adamw"  # or "adamw_8bit", "paged_adamw", "paged_adamw_8bit" on a GPU
+    # The moments in 8 bits, in paged memory, or both, are for NVIDIA GPUs.
+    optimizer: str = one_of(OPTIMIZERS, "adamw")
     adam_beta2: float = 0.95
     adam_epsilon: float = 1e-8
     weight_decay: float = 0.0
@@ -55,7 +67,8 @@ class OnlineSettings:
     lora_rank: int = 0  # 0 trains every weight; more trains an adapter, merged when published
     lora_alpha: float = 32.0
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
-    dtype: str = "float32"  # of the products; weights are trained in float32
+    # Of the products; weights are trained in float32.
+    dtype: str = one_of(DTYPES, "float32")
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 10
     evaluation_samples: int = 4  # answers to each evaluation prompt, before and after
@@ -71,6 +84,7 @@ class OnlineSettings:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
+        choices_check(self)
         positive_check(self, "epochs", "prompts_per_step", "samples", "max_tokens", "temperature")
         positive_check(self, "minibatches", "lr", "adam_epsilon", "lora_alpha", "budget_tokens")
         positive_check(self, "checkpoint_every_steps", "evaluation_samples", "bootstrap_samples")
@@ -94,16 +108,10 @@ class OnlineSettings:
             self.max_context_tokens > self.max_tokens, "max_context_tokens", "more than max_tokens"
         )
         check(
-            self.engine in ("auto", "vllm", "transformers"), "engine", "auto, vllm or transformers"
-        )
-        check(
             self.minibatches <= self.prompts_per_step,
             "minibatches",
             "at most prompts_per_step: a prompt's answers are not parted",
         )
-        check(self.sampler_dtype in ("bfloat16", "float32"), "sampler_dtype", "float32 or bfloat16")
-        optimizer_name_check(self)
-        dtype_check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,16 +119,17 @@ class GroupSettings(OnlineSettings):
     """How an answer is weighed against the others of its prompt, and kept near the reference."""
 
     samples: int = 4  # answers to each prompt, two at least: each is weighed against the others
-    # Prompts whose answers all have the same score: "keep", or "drop" before the updates
-    equal_groups: str = "keep"
+    # Prompts whose answers all have the same score: "keep", or "drop" before the updates.
+    equal_groups: str = one_of(EQUAL_GROUPS, "keep")
     # Times that such prompts of a step make room for others (DAPO); what is left of them then is
     # kept or dropped
     redraws: int = 0
     iterations: int = 1  # μ, passes over a step's answers
     target_kl: float = 0.0  # approximate KL of a minibatch that ends a step's updates; 0: none
     kl_coef: float = 0.05  # β, of the KL from the reference; 0: it is counted, and does nothing
-    kl_in: str = "reward"  # or "loss"
-    kl_estimator: str = "k1"  # in the reward "k1" (log-ratio) or "k3"; in the loss "k2" or "k3"
+    kl_in: str = one_of(KL_PLACES, "reward")  # where the KL counts
+    # In the reward k1 (log-ratio) or k3; in the loss k2 or k3.
+    kl_estimator: str = one_of(KL_ESTIMATORS, "k1")
 
     def group_check(self) -> None:
         """Raise ConfigError naming the first field that does not fit."""
@@ -131,11 +140,9 @@ class GroupSettings(OnlineSettings):
         self.online_check()
         positive_check(self, "iterations")
         check(self.samples >= 2, "samples", "2 or more: an answer is weighed against the others")
-        check(self.equal_groups in ("keep", "drop"), "equal_groups", "keep or drop")
         check(0 <= self.redraws <= 100, "redraws", "0 to 100")
         check(self.target_kl >= 0, "target_kl", "0 or more")
         check(self.kl_coef >= 0, "kl_coef", "0 or more")
-        check(self.kl_in in ("reward", "loss"), "kl_in", "reward or loss")
         if self.kl_in == "reward":
             check(self.kl_estimator in ("k1", "k3"), "kl_estimator", "k1 or k3 in the reward")
         else:

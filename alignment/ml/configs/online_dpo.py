@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from alignment.ml.configs.checks import positive_check
 from alignment.ml.configs.online import OnlineSettings
-from modelhub.ml.configs import require
+from modelhub.ml.configs import one_of, require
 
 ONLINE_DPO_LOSSES = ("sigmoid", "hinge", "ipo")
 
@@ -19,7 +19,7 @@ class OnlineDpoConfig(OnlineSettings):
 
     PROGRAM: ClassVar[str] = "online_dpo"
     samples: int = 2  # answers to each prompt; of more than two the best and the worst are a pair
-    loss: str = "sigmoid"  # or hinge, ipo
+    loss: str = one_of(ONLINE_DPO_LOSSES, "sigmoid")
     beta: float = 0.1  # how dear it is to leave the reference; ipo's τ
     iterations: int = 1  # passes over a step's pairs
 
@@ -30,7 +30,6 @@ class OnlineDpoConfig(OnlineSettings):
         self.online_check()
         positive_check(self, "beta", "iterations")
         check(self.samples >= 2, "samples", "2 or more: an answer is weighed against another")
-        check(self.loss in ONLINE_DPO_LOSSES, "loss", " or ".join(ONLINE_DPO_LOSSES))
         check(
             not self.whiten_scores and self.reward_scale > 0,
             "whiten_scores" if self.whiten_scores else "reward_scale",

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from alignment.ml.configs.checks import positive_check
 from alignment.ml.configs.online import OnlineSettings
-from modelhub.ml.configs import require
+from modelhub.ml.configs import one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,9 @@ class PpoConfig(OnlineSettings):
 
     # KL from the reference
     kl_coef: float = 0.05  # β, at every token
-    kl_estimator: str = "k1"  # "k1" (log-ratio) or "k3" (never negative)
-    kl_controller: str = "fixed"  # "adaptive" steers β towards kl_target (Ziegler et al. 2019)
+    kl_estimator: str = one_of(("k1", "k3"), "k1")  # k1 is the log-ratio; k3 is never negative
+    # adaptive steers β towards kl_target (Ziegler et al. 2019).
+    kl_controller: str = one_of(("fixed", "adaptive"), "fixed")
     kl_target: float = 6.0  # nats an answer
     kl_horizon: float = 10_000.0  # answers
     target_kl: float = 0.0  # approximate KL of a minibatch that ends a step's updates; 0: none
@@ -51,8 +52,6 @@ class PpoConfig(OnlineSettings):
         for field in ("gamma", "lam"):
             check(0 <= getattr(self, field) <= 1, field, "0 to 1")
         check(0 <= self.ema_decay < 1, "ema_decay", "0 or more, less than 1")
-        check(self.kl_estimator in ("k1", "k3"), "kl_estimator", "k1 or k3")
-        check(self.kl_controller in ("fixed", "adaptive"), "kl_controller", "fixed or adaptive")
         check(
             self.kl_controller == "fixed" or self.kl_coef > 0,
             "kl_coef",

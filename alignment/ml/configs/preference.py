@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignment.ml.configs.adapters import AdapterSettings
-from alignment.ml.configs.checks import dtype_check, optimizer_name_check, positive_check
-from modelhub.ml.configs import require
+from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
+from modelhub.ml.configs import choices_check, one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,13 @@ class PreferenceSettings(AdapterSettings):
     lr_final_share: float = 0.1  # of the peak, at the end of the cosine
     warmup_share: float = 0.1  # of all steps
     weight_decay: float = 0.0
-    optimizer: str = "adamw"  # or adamw_8bit, paged_adamw, paged_adamw_8bit on an NVIDIA GPU
+    # The moments in 8 bits, in paged memory, or both, are for NVIDIA GPUs.
+    optimizer: str = one_of(OPTIMIZERS, "adamw")
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
     max_tokens: int = 1024  # prompt + answer; longer ones are left out and counted, never cut
     max_grad_norm: float = 1.0
-    dtype: str = "float32"  # of the products; weights are trained in float32
+    # Of the products; weights are trained in float32.
+    dtype: str = one_of(DTYPES, "float32")
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 20
     evaluate_every_steps: int = 0  # on the validation split; 0: not while it trains
@@ -39,6 +41,7 @@ class PreferenceSettings(AdapterSettings):
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
+        choices_check(self)
         positive_check(self, "epochs", "lr", "budget_tokens", "max_tokens", "max_grad_norm")
         positive_check(self, "checkpoint_every_steps", "bootstrap_samples")
         for field in ("lr_final_share", "warmup_share"):
@@ -49,6 +52,4 @@ class PreferenceSettings(AdapterSettings):
             value = getattr(self, field)
             check(value == 0 or value > 1, field, "more than 1, or 0 for no limit")
         check(self.lora_dropout == 0, "lora_dropout", "0: answers are compared under one model")
-        dtype_check(self)
-        optimizer_name_check(self)
         self.adapter_check(self.PROGRAM)

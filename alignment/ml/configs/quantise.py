@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignment.ml.configs.checks import positive_check
-from modelhub.ml.configs import require
+from modelhub.ml.configs import choices_check, one_of, require
 from modelhub.ml.quantisation import GROUP_SIZES, SCHEMES
 
 
@@ -14,8 +14,9 @@ class QuantiseConfig:
     given, `rankings` to test their judgement by; writes `model`."""
 
     PROGRAM: ClassVar[str] = "quantise"
-    scheme: str = "w4a16"  # weights of 4 bits; "w8a8": weights and what they meet, of 8 bits
-    group_size: int = 32  # weights with one scale in w4a16: 32, 64 or 128
+    # w4a16: weights of 4 bits. w8a8: weights and what they meet, of 8 bits.
+    scheme: str = one_of(SCHEMES, "w4a16")
+    group_size: int = one_of(GROUP_SIZES, 32)  # weights with one scale in w4a16
     max_tokens: int = 1024  # prompt + answer; longer ones are left out and counted
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
     evaluate_at_most: int = 200  # conversations that are heard, the first by id
@@ -26,8 +27,7 @@ class QuantiseConfig:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
-        check(self.scheme in SCHEMES, "scheme", " or ".join(SCHEMES))
-        check(self.group_size in GROUP_SIZES, "group_size", "32, 64 or 128")
+        choices_check(self)
         if self.scheme == "w8a8":
             check(self.group_size == 32, "group_size", "32: w8a8 has a scale a row, whatever it is")
         positive_check(self, "max_tokens", "budget_tokens", "evaluate_at_most", "bootstrap_samples")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, positive_check
-from modelhub.ml.configs import GenerateConfig, require
+from alignment.ml.configs.checks import DTYPES, positive_check
+from modelhub.ml.configs import ENGINES, GenerateConfig, choices_check, one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,10 @@ class EngineSettings:
     PROGRAM: ClassVar[str] = ""
     max_tokens: int = 512  # of a reply
     max_context_tokens: int = 4096  # question + reply; what is longer is left out
-    engine: str = "auto"  # "vllm", "transformers", "openai"; "auto" takes vllm where installed
-    dtype: str = "auto"  # bfloat16 where the device multiplies in it, float32 elsewhere
+    # auto takes vllm where it is installed; openai asks the endpoint named below.
+    engine: str = one_of(ENGINES, "auto")
+    # auto: bfloat16 where the device multiplies in it, float32 elsewhere.
+    dtype: str = one_of(DTYPES, "auto")
     seed: int = 0
     endpoint_url: str = ""  # engine "openai": base URL ending in /v1
     endpoint_model: str = ""
@@ -25,7 +27,7 @@ class EngineSettings:
         self, *, temperatures: tuple[float, ...], chunk_samples: int, top_p: float = 1.0
     ) -> GenerateConfig:
         """How replies are drawn, one a question. Raises ConfigError for what no engine takes."""
-        dtype_check(self)
+        choices_check(self)
         return GenerateConfig(
             engine=self.engine,
             samples=1,

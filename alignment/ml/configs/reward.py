@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignment.ml.configs.checks import dtype_check, optimizer_name_check, positive_check
-from modelhub.ml.configs import require
+from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
+from modelhub.ml.configs import choices_check, one_of, require
 
 # Of negligibly better or unsure, slightly better, better, significantly better: Touvron et al. 2023
 # (arXiv:2307.09288), Table 27, in nats.
@@ -29,7 +29,8 @@ class RewardConfig:
     lr_final_share: float = 0.1  # of the peak, at the end of the cosine
     warmup_share: float = 0.03  # of all steps
     weight_decay: float = 0.0
-    optimizer: str = "adamw"  # or adamw_8bit, paged_adamw, paged_adamw_8bit on an NVIDIA GPU
+    # The moments in 8 bits, in paged memory, or both, are for NVIDIA GPUs.
+    optimizer: str = one_of(OPTIMIZERS, "adamw")
     rankings_per_step: int = 8  # about; all rankings of the same answers are in one step
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
     max_tokens: int = 1024  # prompt + answer; longer rankings are left out and counted, never cut
@@ -37,7 +38,8 @@ class RewardConfig:
     # What is learnt
     pairwise: bool = False  # each pair an example of its own: to compare with, it overfits
     margin: float = 0.0  # how far apart the scores of a pair should be at least, in nats
-    degree_margin: str = "none"  # on top, by degree of preference: Llama 2's "small" or "large"
+    # On top, by degree of preference: Llama 2's small or large ones.
+    degree_margin: str = one_of(DEGREE_MARGINS, "none")
     soft_labels: bool = False  # several rankings of the same answers are one, by shares of votes
     label_smoothing: float = 0.0  # the chance that a label is the wrong way round
     annotator_weights: bool = False  # count a ranking by the weight its row carries
@@ -47,15 +49,17 @@ class RewardConfig:
     # What is trained
     reward_token: bool = False  # read scores at a <|reward|> token added to the vocabulary
     heads: int = 1  # more are an ensemble on one backbone, each on a bootstrap of the prompts
-    combine: str = "mean"  # of the heads' scores: mean, worst, or uncertain (mean - w · variance)
+    # Of the heads' scores; uncertain is mean - w · variance.
+    combine: str = one_of(COMBINATIONS, "mean")
     uncertainty_weight: float = 0.5  # w, for "uncertain"
     frozen_layers: int = 0  # the embedding and this many layers above it stay the base's: cheaper
     lora_rank: int = 0  # 0 trains every weight; more trains an adapter that is merged at the end
     lora_alpha: float = 32.0
-    dtype: str = "float32"  # of the products; weights are trained in float32
+    # Of the products; weights are trained in float32.
+    dtype: str = one_of(DTYPES, "float32")
     gradient_checkpointing: bool = False
     # When to look, keep and stop
-    checkpoint_every_steps: int = 20
+    checkpoint_every_steps: int = 20  # a killed run goes on from its newest checkpoint
     evaluate_every_steps: int = 0  # on validation rankings; 0: at the end alone
     loss_rise_limit: float = 10.0  # stop when the loss has risen so many times; 0: never
     grad_norm_rise_limit: float = 50.0  # the same for the gradient's norm, above max_grad_norm
@@ -68,6 +72,7 @@ class RewardConfig:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
+        choices_check(self)
         positive_check(self, "epochs", "lr", "rankings_per_step", "budget_tokens", "max_tokens")
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "bootstrap_samples")
         for field in ("head_lr", "weight_decay", "center_weight", "margin", "frozen_layers"):
@@ -79,13 +84,9 @@ class RewardConfig:
             check(value == 0 or value > 1, field, "more than 1, or 0 for no limit")
         for field in ("lr_final_share", "warmup_share"):
             check(0 <= getattr(self, field) <= 1, field, "0 to 1")
-        check(self.degree_margin in DEGREE_MARGINS, "degree_margin", " or ".join(DEGREE_MARGINS))
         # At one half every label says nothing, above it the opposite of what was said.
         check(0 <= self.label_smoothing < 0.5, "label_smoothing", "0 or more, less than 0.5")
         check(not (self.pairwise and self.soft_labels), "soft_labels", "false with pairwise")
         check(1 <= self.heads <= 16, "heads", "1 to 16")
-        check(self.combine in COMBINATIONS, "combine", " or ".join(COMBINATIONS))
         check(self.combine == "mean" or self.heads > 1, "combine", "mean for a single head")
         check(not (self.lora_rank and self.frozen_layers), "frozen_layers", "0 with an adapter")
-        dtype_check(self)
-        optimizer_name_check(self)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignment.ml.configs.adapters import AdapterSettings
-from alignment.ml.configs.checks import dtype_check, optimizer_name_check, positive_check
-from modelhub.ml.configs import require
+from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
+from modelhub.ml.configs import choices_check, one_of, require
 
 LOSS_TURNS = ("written", "every", "last")
 
@@ -51,14 +51,15 @@ class SftConfig(AdapterSettings):
     max_tokens: int = 1024  # prompt + answer; longer examples are left out and counted, never cut
     max_grad_norm: float = 1.0
     # Turns with a loss: "written" (the demonstration's own), "every" assistant's, or the "last".
-    loss_turns: str = "written"
+    loss_turns: str = one_of(LOSS_TURNS, "written")
     # A token of the vocabulary that is learnt behind every conversation that ended; empty: none.
     end_of_session: str = ""
     dropout: float = 0.0  # of what each attention and MLP adds to the residual stream
-    optimizer: str = "adamw"  # "adamw_8bit", "paged_adamw", "paged_adamw_8bit" on CUDA
+    # The moments in 8 bits, in paged memory, or both, are for NVIDIA GPUs.
+    optimizer: str = one_of(OPTIMIZERS, "adamw")
     # Of the products; weights are trained in float32. bfloat16 hides a short run's small updates of
     # the weights from itself: take it for adapters and long runs.
-    dtype: str = "float32"
+    dtype: str = one_of(DTYPES, "float32")
     gradient_checkpointing: bool = False
     checkpoint_every_steps: int = 20
     # On the validation split; 0: before and after training alone. With a reward model the step of
@@ -75,6 +76,7 @@ class SftConfig(AdapterSettings):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        choices_check(self)
         positive_check(self, "epochs", "lr", "examples_per_step", "budget_tokens", "max_tokens")
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "evaluate_at_most")
         positive_check(self, "sample_prompts", "sample_tokens", "choice_tokens")
@@ -94,7 +96,4 @@ class SftConfig(AdapterSettings):
         ):
             check(getattr(self, field) >= 0, field, "0 or more")
         check(0 <= self.dropout < 1, "dropout", "0 to less than 1")
-        check(self.loss_turns in LOSS_TURNS, "loss_turns", "written, every or last")
-        dtype_check(self)
-        optimizer_name_check(self)
         self.adapter_check(self.PROGRAM)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from modelhub.ml.configs import ConfigError, require
+from modelhub.ml.configs import ConfigError, choices_check, one_of, require
 from modelhub.ml.corpora.rules import FAMILIES, thresholds_of
 
 FORMATS = ("auto", "text", "jsonl", "parquet")
@@ -18,8 +18,9 @@ class ImportCorpusConfig:
     PROGRAM: ClassVar[str] = "import_corpus"
     # Files, folders (all that lies below), http(s) addresses, or fsspec's, such as s3://bucket/key
     locations: tuple[str, ...]
-    format: str = "auto"  # text, jsonl or parquet; auto goes by the name, .gz and .zst seen through
-    split: str = "file"  # of text: a document is a file, what blank_lines part, or a pattern begins
+    format: str = one_of(FORMATS, "auto")  # auto goes by the name, .gz and .zst seen through
+    # Of text: a document is a file, what blank_lines part, or a pattern begins.
+    split: str = one_of(SPLITS, "file")
     pattern: str = ""  # regular expression that a document's first line matches, such as ^第.+回
     text_field: str = "text"  # of JSONL and Parquet
     id_field: str = "id"  # where a record has it; else documents are numbered
@@ -34,8 +35,7 @@ class ImportCorpusConfig:
             require(ok, self.PROGRAM, name, getattr(self, name), wanted)
 
         check(bool(self.locations) and all(self.locations), "locations", "one or more places")
-        check(self.format in FORMATS, "format", ", ".join(FORMATS))
-        check(self.split in SPLITS, "split", ", ".join(SPLITS))
+        choices_check(self)
         check(bool(self.pattern) == (self.split == "pattern"), "pattern", "one for split pattern")
         try:
             re.compile(self.pattern)
@@ -60,7 +60,7 @@ class CleanCorpusConfig:
     (`evaluation_1`, …, `held_out_1`, …); writes outputs `corpus` and `report`."""
 
     PROGRAM: ClassVar[str] = "clean_corpus"
-    families: tuple[str, ...] = FAMILIES  # rules that hold: gopher, c4, fineweb
+    families: tuple[str, ...] = one_of(FAMILIES, FAMILIES)  # whose rules hold
     # Thresholds moved: {"gopher.words_min": 20, "gopher.words_min@zh": null}; null takes one out
     thresholds: dict[str, Any] = field(default_factory=dict)
     rule_set: str = ""  # name and number of the saved thresholds these are, for people
@@ -84,7 +84,7 @@ class CleanCorpusConfig:
         def check(ok: bool, name: str, wanted: str) -> None:
             require(ok, self.PROGRAM, name, getattr(self, name), wanted)
 
-        check(set(self.families) <= set(FAMILIES), "families", ", ".join(FAMILIES))
+        choices_check(self)
         thresholds_of(self.families, self.thresholds)
         check(0 <= self.language_score_min <= 1, "language_score_min", "0 to 1")
         check(1 <= self.near_gram_words <= 32, "near_gram_words", "1 to 32")

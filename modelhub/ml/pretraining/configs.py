@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from modelhub.ml.configs import require
+from modelhub.ml.configs import choices_check, one_of, require
 from modelhub.ml.pretraining.presets import OBJECTIVES, SIZES
 
 OPTIMIZERS = ("adamw", "muon")
+SIZE_NAMES = tuple(dict.fromkeys(size for sizes in SIZES.values() for size in sizes))
 SCHEDULES = ("cosine", "wsd")
 
 
@@ -53,8 +54,9 @@ class PretrainConfig:
             "dtype": "bfloat16",
         },
     }
-    architecture: str = "llama"  # llama, gpt2, bloom, mixtral, rwkv, bert or t5
-    size: str = "9m"  # of the architecture's presets; with a base, its own is taken
+    architecture: str = one_of(SIZES, "llama")
+    # Of the architecture's presets; with a base, its own is taken.
+    size: str = one_of(SIZE_NAMES, "9m")
     block_tokens: int = 256  # of one sample, and the model's context where it is new
     context_tokens: int = 0  # positions the new model has; 0: block_tokens
     # The new model's embedding is rounded up to a multiple: quicker products, and whole parts for
@@ -74,10 +76,11 @@ class PretrainConfig:
     # Other shares from a step on, by that step: {"500": [0.2, 0.8]}.
     later_shares: dict[str, Any] = field(default_factory=dict)
     mixture: str = ""  # the saved mixture that token sets, shares and caps are of: name@number
-    optimizer: str = "adamw"  # or "muon" for the matrices between embedding and head
+    # Muon moves the matrices between embedding and head; AdamW the rest.
+    optimizer: str = one_of(OPTIMIZERS, "adamw")
     lr: float = 6e-4
     lr_final_share: float = 0.1
-    schedule: str = "cosine"  # or "wsd": warm-up, stable, decay
+    schedule: str = one_of(SCHEDULES, "cosine")  # wsd: warm-up, stable, decay
     warmup_steps: int = 100
     decay_share: float = 0.2  # of the steps, at the end; of wsd
     weight_decay: float = 0.1  # of matrices
@@ -85,7 +88,8 @@ class PretrainConfig:
     beta2: float = 0.95
     max_grad_norm: float = 1.0
     dropout: float = 0.0
-    dtype: str = "float32"  # of products; weights are trained in float32
+    # Of the products; weights are trained in float32.
+    dtype: str = one_of(("float32", "bfloat16", "auto"), "float32")
     compile: bool = False
     gradient_checkpointing: bool = False
     masked_share: float = 0.15  # of tokens; of the masked and the span objective
@@ -96,15 +100,16 @@ class PretrainConfig:
     # so many passes.
     pipeline_parallel: int = 1
     # Of ZeRO by DeepSpeed, with ddp: 1 shares the moments out, 2 gradients too; 3 is fsdp2
-    zero_stage: int = 0
+    zero_stage: int = one_of((0, 1, 2), 0)
     validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
     evaluate_every_steps: int = 100
     sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
     sample_prompts: tuple[str, ...] = ()  # beginnings; none: the first of the validation blocks
     sample_tokens: int = 48
     checkpoint_every_steps: int = 100
-    # A spike: the loss of two steps in a row more than so many deviations above the median.
-    spike_deviations: float = 8.0  # 0: none is looked for
+    # A spike: the loss of two steps in a row more than so many deviations above the median; 0: none
+    # is looked for.
+    spike_deviations: float = 8.0
     spike_rewinds: int = 3  # times a run goes back and skips blocks before it stops
     replica_check_every_steps: int = 100  # 0: at the beginning and the end alone
     hang_timeout_s: float = 1800.0  # without a step, after which the process ends itself; 0: none
@@ -114,7 +119,7 @@ class PretrainConfig:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
-        check(self.architecture in SIZES, "architecture", ", ".join(SIZES))
+        choices_check(self)
         sizes = SIZES[self.architecture]
         check(self.size in sizes, "size", f"a size of {self.architecture}: {', '.join(sizes)}")
         for name in (
@@ -156,15 +161,11 @@ class PretrainConfig:
         )
         check(self.temperature >= 1, "temperature", "1 or more")
         check(self.span_tokens >= 1, "span_tokens", "1 or more")
-        check(self.optimizer in OPTIMIZERS, "optimizer", " or ".join(OPTIMIZERS))
-        check(self.schedule in SCHEDULES, "schedule", " or ".join(SCHEDULES))
-        check(self.dtype in ("float32", "bfloat16", "auto"), "dtype", "float32, bfloat16 or auto")
         check(
             not self.expert_parallel or SIZES[self.architecture][self.size].experts > 0,
             "expert_parallel",
             "false for a model without experts",
         )
-        check(self.zero_stage in (0, 1, 2), "zero_stage", "0, 1 or 2; the strategy fsdp2 is 3")
         if self.zero_stage:
             name = "zero_stage"
             check(self.optimizer == "adamw", name, "0 for muon, which needs whole matrices")

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from modelhub.ml.configs import require
+from modelhub.ml.configs import choices_check, one_of, require
 
 ALGORITHMS = ("bpe", "wordpiece", "unigram")
 BYTES = 256  # the alphabet of a byte-level BPE
@@ -18,7 +18,7 @@ class TrainTokenizerConfig:
     compared with, `reference`; writes output `tokenizer`."""
 
     PROGRAM: ClassVar[str] = "train_tokenizer"
-    algorithm: str = "bpe"  # bpe (byte-level), wordpiece or unigram
+    algorithm: str = one_of(ALGORITHMS, "bpe")  # bpe is byte-level
     vocabulary: int = 32_000  # tokens, special ones among them
     # Of the corpora, in the order of their roles; none given: by characters, evened out by the
     # temperature.
@@ -34,7 +34,7 @@ class TrainTokenizerConfig:
         def check(ok: bool, name: str, wanted: str) -> None:
             require(ok, self.PROGRAM, name, getattr(self, name), wanted)
 
-        check(self.algorithm in ALGORITHMS, "algorithm", ", ".join(ALGORITHMS))
+        choices_check(self)
         given = self.special_tokens
         check(all(one and one == one.strip() for one in given), "special_tokens", "words")
         own = self.own_tokens

@@ -14,6 +14,7 @@ from alignment.ml.checkers import (
     references_check,
     references_load,
 )
+from alignment.ml.configs.checks import CHECKERS as OFFERED
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import RecordError, records_write
 
@@ -35,6 +36,10 @@ from modelhub.ml.records import RecordError, records_write
 )
 def test_the_number_an_answer_ends_on(text, number):
     assert final_number(text) == Decimal(number)
+
+
+def test_a_launch_offers_every_checker_and_none():
+    assert ("", *sorted(CHECKERS)) == OFFERED
 
 
 @pytest.mark.parametrize("text", ["", "no idea", "####", "#### many"])

@@ -280,7 +280,7 @@ def test_a_teachers_settings_without_a_teacher_are_refused(tmp_path, student, se
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ({"divergence": "kl"}, "divergence: wanted forward_kl or reverse_kl or jensen_shannon"),
+        ({"divergence": "kl"}, "divergence: wanted forward_kl, reverse_kl or jensen_shannon"),
         ({"beta": 0.2}, "beta: wanted 0.5: it does nothing to forward_kl"),
         ({"divergence": "jensen_shannon", "beta": 1.0}, "beta: wanted more than 0, less than 1"),
         ({"temperature": 0.0}, "temperature"),

@@ -180,7 +180,7 @@ def test_a_degree_asks_for_its_margin():
         ({"loss": "robust"}, "more than 0, less than 0.5"),
         ({"loss": "conservative", "label_smoothing": 0.5}, "more than 0, less than 0.5"),
         ({"loss": "ipo", "degree_margin": "small"}, "ipo has no margin"),
-        ({"loss": "kto"}, "sigmoid or conservative"),
+        ({"loss": "kto"}, "sigmoid, conservative"),
         ({"beta": 0.0}, "more than 0"),
         ({"adapter": "lora", "lora_dropout": 0.1}, "compared under one model"),
     ],

@@ -117,7 +117,7 @@ def test_what_is_no_ensemble_is_refused(seeds, tmp_path):
         ran(tmp_path / "nothing", one)
     with pytest.raises(RefusedError, match="averaging weights needs two members"):
         ran(tmp_path / "one", {**one, "tasks": tasks}, combine="weight_average")
-    with pytest.raises(ConfigError, match=r"reward_ensemble.combine: wanted mean or"):
+    with pytest.raises(ConfigError, match=r"reward_ensemble.combine: wanted mean, worst"):
         ran(tmp_path / "how", {**one, "tasks": tasks}, combine="median")
     other = tmp_path / "other"
     other.mkdir()

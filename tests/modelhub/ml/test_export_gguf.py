@@ -353,7 +353,7 @@ def test_a_tokenizer_that_cuts_digits_apart_is_named_for_it(tmp_path, base):
 
 
 @pytest.mark.parametrize(
-    ("weight_type", "reason"), [("q4_k_m", "llama-quantize"), ("bf16", "f32, f16, q8_0 or q4_0")]
+    ("weight_type", "reason"), [("q4_k_m", "llama-quantize"), ("bf16", "f16, f32, q8_0 or q4_0")]
 )
 def test_other_types_are_refused_with_the_reason(weight_type, reason):
     with pytest.raises(ConfigError, match=reason):

@@ -102,7 +102,7 @@ def test_pieces_are_spread_over_the_whole_corpus():
         ({"special_tokens": ("<|endoftext|>",)}, "each of them once"),
         ({"special_tokens": ("x",)}, "more than one character"),
         ({"special_tokens": (" <a>",)}, "words"),
-        ({"algorithm": "words"}, "bpe, wordpiece, unigram"),
+        ({"algorithm": "words"}, "bpe, wordpiece or unigram"),
         ({"shares": (0.0, 0.0)}, "not all 0"),
         ({"temperature": 0.5}, "1 or more"),
     ],
