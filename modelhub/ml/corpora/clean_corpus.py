@@ -47,7 +47,7 @@ from modelhub.ml.corpora.signals import (
     texts_measure,
 )
 from modelhub.ml.corpora.verdicts import language_mask, rule_masks
-from modelhub.ml.corpora.workers import chunks_map, workers_given
+from modelhub.ml.corpora.workers import chunks_map, pandas_leave_out, workers_given
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -172,7 +172,7 @@ def texts_examine(
     texts: list[str], *, config: CleanCorpusConfig, index: Path | None
 ) -> list[Examined]:
     """Hashes, signature and hits of each text. Runs in a process of its own."""
-    hashes = [duplicates.content_hashes(text) for text in texts]
+    hashes = duplicates.content_hashes(texts)
     signatures_NH = duplicates.signatures_make(
         hashes,
         gram_words=config.near_gram_words,
@@ -476,4 +476,5 @@ def _scratch(run: RunDir) -> Path:
 
 
 if __name__ == "__main__":
+    pandas_leave_out()
     program_run(main)

@@ -98,7 +98,7 @@ class ContaminationIndex:
         kept: list[dict[str, str]] = []
         too_short = 0
         for item in items:
-            hashes = content_hashes(item.text)
+            (hashes,) = content_hashes([item.text])
             is_chinese = words.han_share(item.text) > _CHINESE_SHARE
             wanted = gram_words * 3 // 2 if is_chinese else gram_words
             n = min(wanted, len(hashes))

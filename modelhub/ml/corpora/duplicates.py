@@ -9,15 +9,13 @@ one of B bands agree (H = B·R), which finds a pair of similarity s with probabi
 Shapes: N texts, H hashes.
 """
 
-import itertools
-from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
 import rensa
 import xxhash
 
-from modelhub.ml.corpora import words
+from modelhub.ml.corpora.chunk_words import chunk_split
 from modelhub.ml.corpora.grams import grams_hash, hashes_of
 
 _COMPARED_PAIRS = 1 << 16  # at a time: their signatures are in memory
@@ -28,14 +26,20 @@ def exact_hash(text: str) -> bytes:
     return xxhash.xxh3_128_digest(" ".join(text.casefold().split()).encode())
 
 
-def content_hashes(text: str) -> np.ndarray:
-    """The hash of each word of a text in lower case, marks left out."""
-    found = words.words_split(text.casefold())
-    # Each different one is looked at and hashed once.
-    numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
-    ids = np.fromiter(map(numbers.__getitem__, found), np.int64, len(found))
-    is_word = np.fromiter(map(words.is_word, numbers), bool, len(numbers))
-    return hashes_of(numbers)[ids[is_word[ids]]]
+def content_hashes(texts: Sequence[str]) -> list[np.ndarray]:
+    """The hash of each word of each text in lower case, marks left out."""
+    found: list[np.ndarray] = [np.empty(0, np.uint64)] * len(texts)
+    lowered = [text.casefold() for text in texts]
+    # Apart, for characters of a byte each are looked at faster.
+    for is_ascii in (True, False):
+        places = [place for place, text in enumerate(lowered) if text.isascii() is is_ascii]
+        chunk = chunk_split([lowered[place] for place in places])
+        hashes_W = hashes_of(chunk.different())[chunk.ids_W]
+        kept = hashes_W[chunk.is_word_W]
+        ends_D = np.append(0, np.cumsum(chunk.is_word_W))[chunk.ends_D].tolist()
+        for place, start, end in zip(places, [0, *ends_D], ends_D, strict=False):
+            found[place] = kept[start:end]
+    return found
 
 
 def signatures_make(

@@ -15,7 +15,7 @@ from modelhub.ml.corpora.documents import CorpusWriter, Document
 from modelhub.ml.corpora.locations import location_sources
 from modelhub.ml.corpora.readers import Source, SourceError, source_documents
 from modelhub.ml.corpora.signals import documents_measure, signals_schema
-from modelhub.ml.corpora.workers import chunks_map, workers_given
+from modelhub.ml.corpora.workers import chunks_map, pandas_leave_out, workers_given
 from modelhub.ml.rundir import RunDir, program_run
 
 CHUNK_DOCUMENTS = 256
@@ -108,4 +108,5 @@ class CorpusCounts:
 
 
 if __name__ == "__main__":
+    pandas_leave_out()
     program_run(main)

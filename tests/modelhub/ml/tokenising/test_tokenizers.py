@@ -13,6 +13,7 @@ from modelhub.ml.chat import answer_encode, end_of_turn_id, prompt_text
 from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.corpora.documents import Document
 from modelhub.ml.rundir import RunDir
+from modelhub.ml.tokenising.backend import backend_open
 from modelhub.ml.tokenising.configs import ALGORITHMS, TrainTokenizerConfig
 from modelhub.ml.tokenising.tokenizers import tokenizer_open, tokenizer_train
 from modelhub.ml.tokenising.train_tokenizer import main, pieces_spread, quotas_plan
@@ -52,6 +53,28 @@ def test_a_tokenizer_loads_with_its_ends_and_lays_turns(tmp_path, algorithm):
     assert answer_encode(tokenizer, "the dog", "stop")[-1] == ending
     text = "the lazy dog"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_tokenizer_is_the_same_without_transformers(tmp_path, algorithm, monkeypatch):
+    folder, _ = trained(tmp_path, ENGLISH, CHINESE, algorithm=algorithm, special_tokens=("<a>",))
+    loaded = tokenizer_open(folder)
+    monkeypatch.setattr("modelhub.ml.tokenising.tokenizers.tokenizer_open", None)
+    plain = backend_open(folder)
+    assert (plain.size, plain.eos) == (len(loaded), loaded.eos_token_id)
+    assert plain.tokenizer.to_str() == loaded.backend_tokenizer.to_str()
+
+
+def test_what_transformers_reads_in_its_own_way_it_reads(tmp_path):
+    folder, _ = trained(tmp_path, ENGLISH)
+    config_file = folder / "tokenizer_config.json"
+    config = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps(config | {"extra_special_tokens": ["<new>"]}))
+    loaded = tokenizer_open(folder)
+    opened = backend_open(folder)
+    assert opened.size == len(loaded) == len(tokenizer_open(folder))
+    assert opened.tokenizer.token_to_id("<new>") == loaded.convert_tokens_to_ids("<new>")
+    assert opened.tokenizer.token_to_id("<new>") is not None
 
 
 def test_bytes_give_back_every_text(tmp_path):
