@@ -254,9 +254,23 @@ PRESETS: dict[str, Form] = {
     "HH dialogue": DialogueForm(max_turns=8, rationale="none"),
 }
 
+# What people are asked of a corpus's documents, in a project that is made for it.
+DOCUMENT_FORM = RatingForm(
+    rationale="none",
+    flags=(
+        Flag(name="boilerplate", label=_("Menus, notices, boilerplate"), key="b"),
+        Flag(name="advertising", label=_("Advertising or spam"), key="a"),
+        Flag(name="garbled", label=_("Garbled or cut to pieces"), key="c"),
+        Flag(name="repetitive", label=_("Repeats itself"), key="r"),
+        Flag(name="machine_made", label=_("Made by a machine"), key="m"),
+        Flag(name="harmful", label=_("Harmful"), key="x"),
+        Flag(name="personal", label=_("Personal data"), key="p"),
+    ),
+)
+
 _FLAG_LABELS = {
     flag.name: flag.label
-    for form in (*PRESETS.values(), RatingForm())
+    for form in (*PRESETS.values(), RatingForm(), DOCUMENT_FORM)
     if isinstance(form, RatingForm)
     for flag in form.flags
 }

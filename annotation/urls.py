@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, path
 from annotation import (
     account_views,
     desk_views,
+    document_views,
     feedback_views,
     form_views,
     notification_views,
@@ -23,6 +24,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("sign-in/<str:token>/", account_views.sign_in_link, name="sign_in_link"),
     path("sign-out/", account_views.SignOut.as_view(), name="sign_out"),
     path("password/", account_views.PasswordChange.as_view(), name="password_change"),
+    path("corpora/<str:run_uid>/ask/", document_views.corpus_ask, name="corpus_ask"),
     path("projects/new/", views.project_new, name="project_new"),
     path("projects/<str:project_uid>/", views.project_detail, name="project_detail"),
     path("projects/<str:project_uid>/annotate/", desk_views.annotate, name="annotate"),

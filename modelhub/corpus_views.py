@@ -33,6 +33,7 @@ from modelhub.ml.corpora.rules import CHINESE, RULES, threshold_for
 from modelhub.models import RunOutput
 from modelhub.policy import hub_page
 from modelhub.selectors import corpora as selectors
+from modelhub.selectors.document_judgements import judgements_tally, rule_calibration
 from modelhub.serializers import user_of
 from modelhub.services.corpora import (
     corpus_clean_request,
@@ -136,7 +137,7 @@ def _rules_page(
         "is_chinese": is_chinese,
     }
     view = selectors.rule_view(**asked)
-    people = selectors.rule_calibration(**asked)
+    people = rule_calibration(**asked)
     context = {
         "corpus": corpus,
         "survey": survey,
@@ -147,6 +148,7 @@ def _rules_page(
         ],
         "view": replace(view, examples=_marked(request, corpus, view.examples)),
         "people": people,
+        "tally": judgements_tally(corpus=corpus.artifact),
         "query": rules_query(given),
         "best_query": ""
         if people.best is None

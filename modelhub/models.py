@@ -247,6 +247,11 @@ class DocumentJudgement(models.Model):
     place = models.PositiveBigIntegerField(help_text="of the document, counted from 0")
     is_good = models.BooleanField()
     author = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.PROTECT, related_name="+")
+    origin = models.CharField(
+        max_length=80,
+        blank=True,
+        help_text="where it was said, in the words of whoever asked; empty: on the corpus's pages",
+    )
     created_at = models.DateTimeField(auto_now=True)
 
     class Meta:

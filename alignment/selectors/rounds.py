@@ -48,7 +48,9 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
     wanted = set(recipe.prompt_tags)
     found = [
         prompt
-        for prompt in campaign.project.prompts.exclude(source=Prompt.OF_DIALOGUE).order_by("id")
+        for prompt in campaign.project.prompts.exclude(source__in=Prompt.NEVER_SAMPLED).order_by(
+            "id"
+        )
         if not wanted or wanted & set(prompt.tags)
     ]
     if not recipe.prompt_limit or len(found) <= recipe.prompt_limit:

@@ -77,7 +77,9 @@ class TasksCreateApi(APIView):
         splits = values.pop("splits")
         prompts = None
         if splits is not None:
-            prompts = Prompt.objects.filter(split__in=splits).exclude(source=Prompt.OF_DIALOGUE)
+            prompts = Prompt.objects.filter(split__in=splits).exclude(
+                source__in=Prompt.NEVER_SAMPLED
+            )
         values["batch"] = _batch_of(project, values["batch"])
         made = tasks_create(project=project, prompts=prompts, **values)
         return Response(self.OutputSerializer(made).data, status=201)

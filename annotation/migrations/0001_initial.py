@@ -578,4 +578,15 @@ class Migration(migrations.Migration):
             model_name='taskform',
             constraint=models.UniqueConstraint(fields=('project', 'kind'), name='task_form_unique'),
         ),
+        migrations.CreateModel(
+            name='SampledDocument',
+            fields=[
+                ('candidate', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, primary_key=True, related_name='document', serialize=False, to='annotation.candidate')),
+                ('place', models.PositiveBigIntegerField(help_text='of the document, counted from 0')),
+                ('corpus', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='+', to='modelhub.artifact')),
+            ],
+            options={
+                'constraints': [models.UniqueConstraint(fields=('corpus', 'place'), name='sampled_document_unique')],
+            },
+        ),
     ]

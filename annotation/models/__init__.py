@@ -20,6 +20,7 @@ from annotation.models.prompts import (
     CandidateBatch,
     Prompt,
     Proposal,
+    SampledDocument,
     Split,
 )
 from annotation.models.reviews import Adjudication, Question, Report, Review
@@ -82,6 +83,7 @@ __all__ = [
     "Rating",
     "Report",
     "Review",
+    "SampledDocument",
     "SignInLink",
     "Split",
     "Submission",

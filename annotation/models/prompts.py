@@ -5,7 +5,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from annotation.models.projects import Project
-from modelhub.models import Identified, ModelVersion, Run
+from modelhub.models import Artifact, Identified, ModelVersion, Run
 
 
 class Split(models.TextChoices):
@@ -21,7 +21,10 @@ class Prompt(Identified):
     case, white space or Unicode form, and conversations that go on from each other, share a side.
     """
 
-    OF_DIALOGUE = "a dialogue task"  # the source of what an annotator wrote to a live model
+    # Sources of what is no question for a model: no round samples answers to it.
+    OF_DIALOGUE = "a dialogue task"  # what an annotator wrote to a live model
+    OF_CORPUS = "a corpus"  # people are asked what they think of a document
+    NEVER_SAMPLED = (OF_DIALOGUE, OF_CORPUS)
 
     project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="prompts")
     messages = models.JSONField(help_text='[{"role": "user", "content": "…"}, …]')
@@ -104,6 +107,27 @@ class Candidate(Identified):
 
 
 IMPORTED = models.Q(batch__isnull=True, decoding__engine=IMPORT_ENGINE)
+
+
+class SampledDocument(models.Model):
+    """A document of a corpus that people are asked about: the candidate that shows its text.
+
+    What they say goes down to the hub as judgements of the document.
+    """
+
+    candidate = models.OneToOneField(
+        Candidate, on_delete=models.CASCADE, primary_key=True, related_name="document"
+    )
+    corpus = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="+")
+    place = models.PositiveBigIntegerField(help_text="of the document, counted from 0")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["corpus", "place"], name="sampled_document_unique")
+        ]
+
+    def __str__(self) -> str:
+        return f"place {self.place} of {self.corpus}"
 
 
 class Proposal(Identified):

@@ -6,6 +6,7 @@ from typing import Any
 from django.utils.translation import gettext
 
 from annotation.models import Assignment, Rating, Submission, Task
+from annotation.services.documents import document_judgement_hand_down
 from annotation.services.submissions import Asked, JudgementKind, submission_settle
 from annotation.task_forms import RatingForm
 from modelhub.errors import ApplicationError
@@ -75,6 +76,7 @@ def _check(asked: Asked[RatingForm], judgement: dict[str, Any]) -> dict[str, Any
 
 def _keep(submission: Submission, judgement: dict[str, Any]) -> None:
     Rating.objects.create(submission=submission, ratings=judgement["ratings"])
+    document_judgement_hand_down(submission=submission)
 
 
 RATING: JudgementKind[RatingForm] = JudgementKind(

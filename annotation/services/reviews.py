@@ -10,6 +10,7 @@ from django.utils.translation import gettext, gettext_noop
 from annotation.models import Assignment, Membership, Review, Submission, Task
 from annotation.policy import role_reaches
 from annotation.services.assignments import assignment_pause, slot_return, slot_take
+from annotation.services.documents import document_judgement_hand_down
 from annotation.services.notifications import notification_send
 from annotation.services.submissions import submission_reopen
 from modelhub.errors import ApplicationError, ConflictError, RefusedError
@@ -80,6 +81,7 @@ def review_submit(
     if verdict != Verdict.ACCEPT:
         _tell(submission, verdict, reason)
     submission.refresh_from_db(fields=["status"])
+    document_judgement_hand_down(submission=submission)
     return review
 
 

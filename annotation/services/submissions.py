@@ -20,6 +20,7 @@ from annotation.models import Assignment, Candidate, Submission, SubmissionRevis
 from annotation.selectors import shown_order
 from annotation.selectors.judgements import judgement_of
 from annotation.services.assignments import slot_return, slot_take
+from annotation.services.documents import document_judgement_hand_down
 from annotation.task_forms import Form, form_of
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.prepared import Prepared, PreparedObjects, PreparedUpdate, row_insert
@@ -178,6 +179,8 @@ def submission_reopen(*, submission: Submission) -> Assignment:
     if not withdrawn.update(status=Status.WITHDRAWN):
         raise ConflictError(gettext("This submission was taken back already."))
     held_slot = submission.status == Status.ACCEPTED
+    submission.status = Status.WITHDRAWN
+    document_judgement_hand_down(submission=submission)
     has_slot = held_slot or slot_take(task_id=task.pk)
     assignment.state = State.LIVE if has_slot else State.EXPIRED
     assignment.ended_at = None if has_slot else timezone.now()

@@ -95,7 +95,7 @@ def tasks_create(
     if prompts is None:
         prompts = Prompt.objects.all()
         if batch is None:
-            prompts = prompts.exclude(source=Prompt.OF_DIALOGUE)
+            prompts = prompts.exclude(source__in=Prompt.NEVER_SAMPLED)
     asked = prompts.filter(project=project)
     if batch is not None:
         asked = asked.filter(candidates__batch=batch).distinct()

@@ -267,6 +267,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('place', models.PositiveBigIntegerField(help_text='of the document, counted from 0')),
                 ('is_good', models.BooleanField()),
+                ('origin', models.CharField(blank=True, help_text="where it was said, in the words of whoever asked; empty: on the corpus's pages", max_length=80)),
                 ('created_at', models.DateTimeField(auto_now=True)),
                 ('author', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('corpus', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='judgements', to='modelhub.artifact')),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import typing
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,18 +16,18 @@ from django.contrib.auth.models import User
 from django.db.models import QuerySet
 
 from modelhub.charts import FunnelStep, Histogram, funnel_draw, histogram_draw
-from modelhub.ml.corpora.calibration import Calibration, calibrate, threshold_best
+from modelhub.ml.corpora.calibration import Calibration
 from modelhub.ml.corpora.documents import (
     Document,
     corpus_shards,
     documents_at,
     documents_count,
     has_signals,
-    signals_at,
     signals_shard,
 )
-from modelhub.ml.corpora.rules import CHINESE, RULES, Rule, threshold_for
+from modelhub.ml.corpora.rules import CHINESE, RULES, Rule
 from modelhub.models import Artifact, RuleSet, RunOutput
+from modelhub.selectors.document_judgements import calibration_of_all, judged_documents
 from modelhub.storage import artifact_folder
 
 if typing.TYPE_CHECKING:
@@ -195,7 +194,7 @@ def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey
     dropped = dict.fromkeys(RULES, 0)
     surveyed = left = chinese = 0
     folder = artifact_folder(corpus)
-    for _, signals in _surveyed_groups(folder):
+    for _, signals in surveyed_groups(folder):
         surveyed += signals.num_rows
         chinese += pc.sum(pc.equal(signals["language"], CHINESE)).as_py() or 0
         gone = None
@@ -206,7 +205,7 @@ def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey
             gone = mask if gone is None else pc.or_(gone, mask)
         left += signals.num_rows - ((pc.sum(gone).as_py() or 0) if gone is not None else 0)
     steps = funnel_draw(surveyed, list(dropped.items()))
-    judged = _judged(corpus)
+    judged = judged_documents(corpus)
     return Survey(
         documents=documents_count(folder),
         surveyed=surveyed,
@@ -217,7 +216,7 @@ def rules_survey(*, corpus: Artifact, thresholds: Mapping[str, float]) -> Survey
                 chinese=thresholds.get(f"{name}@{CHINESE}"),
                 alone=alone[name],
                 step=step,
-                people=_calibration_of_all(judged, rule, thresholds),
+                people=calibration_of_all(judged, rule, thresholds),
             )
             for (name, rule), step in zip(RULES.items(), steps, strict=True)
         ],
@@ -255,7 +254,7 @@ def rule_view(
     folder = artifact_folder(corpus)
     values: list[pa.Array] = []
     gone: list[tuple[float, int]] = []
-    for start, signals in _surveyed_groups(folder):
+    for start, signals in surveyed_groups(folder):
         own = pc.equal(signals["language"], CHINESE)
         own = _flat(own if is_chinese else pc.invert(own))
         column = _flat(signals[rule.signal])
@@ -282,77 +281,6 @@ def rule_view(
             for (value, place), document in zip(chosen, documents, strict=True)
         ],
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A document that people have judged: its signals, and what most of them said."""
-
-    signals: Mapping[str, Any]
-    is_good: bool
-
-    @property
-    def is_chinese(self) -> bool:
-        return bool(self.signals["language"] == CHINESE)
-
-
-def _judged(corpus: Artifact) -> list[Judged]:
-    """Judged documents; those that as many found good as bad are left out. One query."""
-    votes: Counter[int] = Counter()
-    for place, is_good in corpus.judgements.values_list("place", "is_good"):
-        votes[place] += 1 if is_good else -1
-    decided = sorted(place for place, balance in votes.items() if balance)
-    measured = signals_at(artifact_folder(corpus), decided)
-    return [
-        Judged(signals, votes[place] > 0) for place, signals in zip(decided, measured, strict=True)
-    ]
-
-
-def _calibration_of_all(
-    judged: Sequence[Judged], rule: Rule, thresholds: Mapping[str, float]
-) -> Calibration:
-    """Of both languages' thresholds together, as the funnel counts."""
-    own = [
-        calibrate(
-            _values(judged, rule, is_chinese=is_chinese),
-            rule=rule,
-            threshold=threshold_for(thresholds, rule.name, is_chinese=is_chinese),
-        )
-        for is_chinese in (False, True)
-    ]
-    return Calibration(
-        good=sum(one.good for one in own),
-        bad=sum(one.bad for one in own),
-        good_dropped=sum(one.good_dropped for one in own),
-        bad_dropped=sum(one.bad_dropped for one in own),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RuleCalibration:
-    """One rule before people's judgements: as it stands, and at the threshold they speak for."""
-
-    now: Calibration
-    best: float | None
-    then: Calibration
-
-
-def rule_calibration(
-    *, corpus: Artifact, rule: Rule, threshold: float | None, is_chinese: bool
-) -> RuleCalibration:
-    """What people's judgements say of one rule, in Chinese or in all else. One query."""
-    values = _values(_judged(corpus), rule, is_chinese=is_chinese)
-    best = threshold_best(values, rule=rule)
-    return RuleCalibration(
-        now=calibrate(values, rule=rule, threshold=threshold),
-        best=best,
-        then=calibrate(values, rule=rule, threshold=best),
-    )
-
-
-def _values(judged: Sequence[Judged], rule: Rule, *, is_chinese: bool) -> list[tuple[float, bool]]:
-    own = (one for one in judged if one.is_chinese is is_chinese)
-    return [(one.signals[rule.signal], one.is_good) for one in own]
 
 
 def marked(
@@ -484,7 +412,7 @@ def _row_groups(
             start += documents.metadata.row_group(group).num_rows
 
 
-def _surveyed_groups(folder: Path) -> Iterator[tuple[int, pa.Table]]:
+def surveyed_groups(folder: Path) -> Iterator[tuple[int, pa.Table]]:
     """(place of its first document, signals) of every row group, or of a fixed number, spread."""
     groups = [
         (start, signals, group) for start, _, signals, group in _row_groups(folder) if signals

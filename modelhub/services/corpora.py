@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -80,11 +79,29 @@ def document_judge(*, corpus: Artifact, place: int, is_good: bool | None, author
             gettext("The corpus has no document at place %(place)s.") % {"place": place},
             {"field": "place"},
         )
-    own: dict[str, Any] = {"corpus": corpus, "place": place, "author": author}
     if is_good is None:
-        DocumentJudgement.objects.filter(**own).delete()
+        DocumentJudgement.objects.filter(corpus=corpus, place=place, author=author).delete()
     else:
-        DocumentJudgement.objects.update_or_create(**own, defaults={"is_good": is_good})
+        document_judgement_keep(corpus=corpus, place=place, is_good=is_good, author=author)
+
+
+def document_judgement_keep(
+    *, corpus: Artifact, place: int, is_good: bool, author: User, origin: str = ""
+) -> None:
+    """Keep what somebody said of a document that is there; the newest word of a person stands."""
+    DocumentJudgement.objects.update_or_create(
+        corpus=corpus,
+        place=place,
+        author=author,
+        defaults={"is_good": is_good, "origin": origin},
+    )
+
+
+def document_judgement_withdraw(*, corpus: Artifact, place: int, author: User, origin: str) -> None:
+    """Take back what was said at one origin; what its author said elsewhere since then stands."""
+    DocumentJudgement.objects.filter(
+        corpus=corpus, place=place, author=author, origin=origin
+    ).delete()
 
 
 @transaction.atomic

@@ -17,6 +17,17 @@ class Calibration:
     good_dropped: int
     bad_dropped: int
 
+    @property
+    def precision(self) -> float | None:
+        """Of the judged documents it drops, the share that is bad; None if it drops none."""
+        dropped = self.good_dropped + self.bad_dropped
+        return self.bad_dropped / dropped if dropped else None
+
+    @property
+    def recall(self) -> float | None:
+        """Of the bad documents, the share that it drops; None if none was found bad."""
+        return self.bad_dropped / self.bad if self.bad else None
+
 
 def calibrate(
     judged: Sequence[tuple[float, bool]], *, rule: Rule, threshold: float | None
@@ -61,3 +72,18 @@ def threshold_best(judged: Sequence[tuple[float, bool]], *, rule: Rule) -> float
         if gain > most + 1e-12:
             best, most = (before + after) / 2, gain
     return best
+
+
+def thresholds_between(
+    judged: Sequence[tuple[float, bool]], *, rule: Rule, limit: int
+) -> list[float]:
+    """Thresholds at which the rule drops other judged documents, from the one that drops least.
+
+    Each lies half-way between two values that were seen; of more than `limit` (2 or more) there
+    are so many, spread evenly.
+    """
+    values = sorted({value for value, _ in judged}, reverse=not rule.is_minimum)
+    between = [(before + after) / 2 for before, after in pairwise(values)]
+    if len(between) <= limit:
+        return between
+    return [between[round(i * (len(between) - 1) / (limit - 1))] for i in range(limit)]

@@ -5,7 +5,9 @@
 
   function answersShow(page, wanted) {
     const focused = document.activeElement?.id;
+    const opened = [...rules.querySelectorAll("details[id][open]")].map((details) => details.id);
     for (const fresh of page.querySelectorAll(wanted)) document.getElementById(fresh.id)?.replaceWith(fresh);
+    for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
     // A button that was replaced under the keyboard.
     if (focused && document.activeElement === document.body) {
       document.getElementById(focused)?.focus({ preventScroll: true });

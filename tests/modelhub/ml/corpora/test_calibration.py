@@ -4,7 +4,12 @@ import random
 
 import pytest
 
-from modelhub.ml.corpora.calibration import Calibration, calibrate, threshold_best
+from modelhub.ml.corpora.calibration import (
+    Calibration,
+    calibrate,
+    threshold_best,
+    thresholds_between,
+)
 from modelhub.ml.corpora.rules import RULES, Rule
 
 WORDS = RULES["gopher.words_min"]  # at least so many
@@ -64,3 +69,17 @@ def test_where_no_threshold_tells_them_apart_there_is_none(
     judged: list[tuple[float, bool]],
 ) -> None:
     assert threshold_best(judged, rule=WORDS) is None
+
+
+def test_precision_and_recall_are_shares_of_what_is_dropped_and_of_what_is_bad() -> None:
+    found = calibrate(JUDGED, rule=WORDS, threshold=50)
+    assert (found.precision, found.recall) == (pytest.approx(2 / 3), pytest.approx(2 / 3))
+    nothing = calibrate([(10, True)], rule=WORDS, threshold=5)
+    assert (nothing.precision, nothing.recall) == (None, None)
+
+
+def test_thresholds_lie_between_seen_values_from_the_one_that_drops_least() -> None:
+    assert thresholds_between(JUDGED, rule=WORDS, limit=9) == [15, 30, 50, 65, 75, 85]
+    assert thresholds_between(JUDGED, rule=HASHES, limit=9) == [85, 75, 65, 50, 30, 15]
+    assert thresholds_between(JUDGED, rule=WORDS, limit=3) == [15, 50, 85]
+    assert thresholds_between([(10, True), (10, False)], rule=WORDS, limit=3) == []
