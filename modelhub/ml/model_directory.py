@@ -47,6 +47,7 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
     "gpt_neox": ("GPTNeoXForCausalLM", "GPTNeoXForSequenceClassification"),
     "llama": ("LlamaForCausalLM", "LlamaForSequenceClassification"),
     "mistral": ("MistralForCausalLM", "MistralForSequenceClassification"),
+    "mixtral": ("MixtralForCausalLM", "MixtralForSequenceClassification"),
     "olmo": ("OlmoForCausalLM", "OlmoForSequenceClassification"),
     "olmo2": ("Olmo2ForCausalLM", "Olmo2ForSequenceClassification"),
     "phi": ("PhiForCausalLM", "PhiForSequenceClassification"),
@@ -57,6 +58,9 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
     "stablelm": ("StableLmForCausalLM", "StableLmForSequenceClassification"),
     "starcoder2": ("Starcoder2ForCausalLM", "Starcoder2ForSequenceClassification"),
 }
+
+# Whose experts transformers holds as one tensor a layer, and a folder as one an expert.
+FUSED_EXPERTS = frozenset({"MixtralForCausalLM"})
 
 # Files a model is made of. These are copied on import.
 _CONFIG, _GENERATION = "config.json", "generation_config.json"

@@ -26,7 +26,7 @@ from modelhub.ml.chat import (
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Drawn, Sample, Sampler, engine_choose
 from modelhub.ml.generate import PromptsError, model_eos, prompts_read, sample_seed
-from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.model_directory import FUSED_EXPERTS, model_directory_check
 from modelhub.ml.parallel import ALONE, Processes, objects_gather
 
 _CANARY_PROMPTS = 8
@@ -188,7 +188,7 @@ class Drawing:
                 "engine vllm makes process groups of its own, and this process is one of "
                 f"{self._processes.world}: take engine transformers, or one process"
             )
-        if self._processes.world == 1 and engine_choose(config.engine) == "vllm":
+        if self._processes.world == 1 and self._engine(folder) == "vllm":
             try:
                 from modelhub.ml.engines.vllm import VllmEngine
             except ImportError as error:
@@ -197,6 +197,18 @@ class Drawing:
         from modelhub.ml.engines.transformers import TransformersEngine
 
         return TransformersEngine(folder, engine, **settings)
+
+    def _engine(self, folder: Path) -> str:
+        """vllm where it can take this policy's weights as they are trained, else transformers."""
+        config = self._config
+        if model_directory_check(folder).architecture in FUSED_EXPERTS:
+            if config.engine == "vllm":
+                raise RefusedError(
+                    "engine vllm does not take a mixture of experts' weights while it is trained, "
+                    "which are laid otherwise there: take engine transformers"
+                )
+            return "transformers"
+        return engine_choose(config.engine)
 
     def refresh(self, actor: Any, *, step: int) -> float:
         """Give the engine the actor's weights; how far they are apart then, nats a token.
