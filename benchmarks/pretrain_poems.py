@@ -1,9 +1,11 @@
 """A small model that has read the classical poems goes on from 春眠不覺曉: does it keep the form?
 
-    python -m benchmarks.pretrain_poems [--folder FOLDER] [--size 3m] [--steps 800]
+    python -m benchmarks.pretrain_poems [--folder FOLDER] [--size 3m] [--steps 800] [--simplified]
 
 Reads ../shared/data. A GPT-2 from scratch (--size), WordPiece (a token for every
-character: a line of verse is a number of tokens), on every fourth poem. The run is the hub's; its
+character: a line of verse is a number of tokens), on every fourth poem, which are in traditional
+characters; with --simplified every other one of these is read in simplified ones (OpenCC), so that
+春眠不觉晓 is a beginning of its kind too. The run is the hub's; its
 folder is kept, and killed and started again on it, it goes on. JSON lines on standard output: what
 the run says of itself; then how many lines have five characters or seven (modelhub/ml/verse.py) in
 real poems and in DRAWN continuations of each beginning.
@@ -15,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from opencc import OpenCC
 
 from benchmarks.pretrain_mixture import (
     BEGINNINGS,
@@ -29,15 +33,19 @@ from benchmarks.pretrain_sanguo import dtype_faster, run
 from modelhub.ml.tokenising.configs import TrainTokenizerConfig
 from modelhub.ml.tokenising.tokenizers import tokenizer_train
 
-CHARACTERS = 9216  # the poems have 8,964
+CHARACTERS = {False: 9216, True: 10_240}  # the poems have 8,961, in both scripts 9,549
 
 
-def texts_prepare(folder: Path) -> None:
+def texts_prepare(folder: Path, *, simplified: bool) -> None:
     if (folder / "prepared").exists():
         return
     # Ends of lines are no word of WordPiece; the marks say as much.
     poems = [poem.replace("\n", "") for poem in documents_read(POEMS)]
-    config = TrainTokenizerConfig(algorithm="wordpiece", vocabulary=CHARACTERS, chat=False)
+    if simplified:
+        convert = OpenCC("t2s").convert
+        poems = [convert(poem) if at % 2 else poem for at, poem in enumerate(poems)]
+    vocabulary = CHARACTERS[simplified]
+    config = TrainTokenizerConfig(algorithm="wordpiece", vocabulary=vocabulary, chat=False)
     tokenizer = tokenizer_train(iter(poems), config)
     tokenizer.save_pretrained(folder / "tokenizer")
     tokens_write(tokenizer, POEMS, poems, folder / "tokens")
@@ -48,12 +56,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=800, help="of 8 blocks of 256 tokens")
     parser.add_argument("--size", choices=("tiny", "3m", "9m"), default="3m")
+    parser.add_argument("--simplified", action="store_true", help="every other poem")
     parser.add_argument("--folder", type=Path, default=None)
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="poems-"))
     folder.mkdir(exist_ok=True, parents=True)
     began = time.monotonic()
-    texts_prepare(folder)
+    texts_prepare(folder, simplified=asked.simplified)
     recipe: dict[str, Any] = {
         "preset": "novel",
         "size": asked.size,
