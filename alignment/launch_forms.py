@@ -260,7 +260,8 @@ def _input_field(input: Input, user: User, first: Sequence[str]) -> forms.Field:
     if not choices:
         kwargs["help_text"] = origins_html(input)
     if input.is_many:
-        return forms.MultipleChoiceField(choices=choices, **kwargs)
+        boxes = forms.CheckboxSelectMultiple
+        return forms.MultipleChoiceField(choices=choices, widget=boxes, **kwargs)
     return forms.ChoiceField(choices=[("", "–"), *choices], **kwargs)
 
 

@@ -2,9 +2,10 @@
 
     "best_of_n": [{"n": 1, "mean_score": 0.2}, {"n": 2, "mean_score": 0.5}]
 
-Programs write their results as JSON and know no page. Here the first column of such a list names
-its rows; where it is a rising number, every other column of numbers is a curve over it. Columns
-`NAME_low` and `NAME_high` are the interval of `NAME`. Plain Python.
+Programs write their results as JSON and know no page. Here the column of such a list that counts
+or names its rows comes first, then what matters most (modelhub/figure_order.py). Where the first is
+a rising number, every other column of numbers is a curve over it. Columns `NAME_low` and
+`NAME_high` are the interval of `NAME`. Plain Python.
 """
 
 import itertools
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from modelhub.charts import Curve, curve_draw
+from modelhub.figure_order import column_order
 
 MAX_ROWS = 200  # of a table; curves are drawn of all
 
@@ -73,7 +75,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _table(name: str, value: Sequence[Mapping[str, Any]]) -> ResultTable:
-    columns = tuple(value[0])
+    columns = columns_ordered(value)
     rows = [tuple(one[column] for column in columns) for one in value]
     return ResultTable(
         name=name,
@@ -82,6 +84,12 @@ def _table(name: str, value: Sequence[Mapping[str, Any]]) -> ResultTable:
         row_count=len(rows),
         curves=tuple(_curves(columns, rows)),
     )
+
+
+def columns_ordered(value: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The names of like objects in the order of reading; results keep them sorted."""
+    texts = {name for name in value[0] if any(isinstance(one[name], str) for one in value)}
+    return tuple(sorted(value[0], key=lambda name: column_order(name, is_text=name in texts)))
 
 
 def _curves(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Iterator[ResultCurve]:

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
+from django.utils.translation import gettext
 
 from alignment.methods import Input
 from annotation.models import PreferenceDataset, Project
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
 from modelhub.models import Artifact, ModelVersion, Run, RunOutput
+from modelhub.selectors.naming import NAMED, output_name, run_mark
 
 MAX_CHOICES = 200  # of each kind, newest first
 _ROWS = {
@@ -36,7 +38,7 @@ class Given:
 
 
 def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
-    """(reference, name) of everything that fits, newest first. At most three queries.
+    """(reference, name) of everything that fits, newest first. A constant number of queries.
 
     Datasets are those of projects the person manages; runs and versions are the hub's.
     """
@@ -63,13 +65,18 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     ]
     outputs = RunOutput.objects.filter(artifact__kind__in=input.kinds, run__status="succeeded")
     found += [
-        (f"run/{output.run.uid}/{output.role}", _output_name(output))
-        for output in outputs.select_related("run").order_by("-pk")[:MAX_CHOICES]
+        (f"run/{output.run.uid}/{output.role}", output_name(output))
+        for output in outputs.select_related("run", "artifact")
+        .prefetch_related(*NAMED)
+        .order_by("-pk")[:MAX_CHOICES]
     ]
     if "prompts" in input.kinds:  # no run writes prompts: those that an earlier one read
         earlier = Run.objects.filter(program="generate", inputs__role="prompts")
         found += [
-            (f"run/{run.uid}/prompts", f"prompts of {run}{f': {run.label}' if run.label else ''}")
+            (
+                f"run/{run.uid}/prompts",
+                gettext("prompts of %(run)s") % {"run": f"{run.label or run} · {run_mark(run)}"},
+            )
             for run in earlier.order_by("-pk")[:MAX_CHOICES]
         ]
     return found
@@ -141,8 +148,3 @@ def _found(match: re.Match[str], user: User) -> Given | None:
 
 def _datasets(user: User) -> QuerySet[PreferenceDataset]:
     return PreferenceDataset.objects.filter(project__in=projects_managed(user))
-
-
-def _output_name(output: RunOutput) -> str:
-    label = f": {output.run.label}" if output.run.label else ""
-    return f"{output.role} of {output.run}{label}"

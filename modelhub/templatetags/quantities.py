@@ -9,8 +9,11 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from modelhub.charts import Reliability, reliability_draw
-from modelhub.json_text import json_rows, json_text
+from modelhub.figure_order import headlines
+from modelhub.json_text import count_text, json_rows, json_text
+from modelhub.models import Artifact, Run
 from modelhub.rule_labels import FAMILIES, step_label
+from modelhub.selectors.naming import artifact_title
 
 register = template.Library()
 
@@ -18,12 +21,13 @@ register = template.Library()
 @register.filter
 def count(value: int | None) -> str:
     """A large count in words: 134515008 → "134.5 M", 950 → "950"."""
-    if value is None:
-        return "–"
-    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:.1f} {letter}"
-    return str(value)
+    return "–" if value is None else count_text(value)
+
+
+@register.filter
+def titled(artifact: Artifact) -> str:
+    """What people call an artifact (modelhub/selectors/naming.py)."""
+    return artifact_title(artifact)
 
 
 @register.filter
@@ -76,11 +80,22 @@ def measured(value: Any) -> list[tuple[str, str]]:
     A figure whose bounds stand beside it takes them in ("accuracy", "accuracy_low", "accuracy_high"
     → "0.72 [0.64, 0.8]"), and a list of like things becomes a row for each of their names.
     """
+    return [(words(name), text) for name, text in _bounded(value).items()]
+
+
+@register.simple_tag
+def headline_figures(run: Run) -> list[tuple[str, str]]:
+    """The one to three figures of its result that a run's method is about, as (words, text)."""
+    texts = _bounded(run.result)
+    return [(words(name), texts[name]) for name in headlines(run.program, texts)]
+
+
+def _bounded(value: Any) -> dict[str, str]:
     texts = dict(json_rows(_transposed(value))) if isinstance(value, dict) and value else {}
     bounded = [name for name in texts if {f"{name}_low", f"{name}_high"} <= texts.keys()]
     for name in bounded:
         texts[name] += f" [{texts.pop(f'{name}_low')}, {texts.pop(f'{name}_high')}]"
-    return [(words(name), text) for name, text in texts.items()]
+    return texts
 
 
 @register.filter

@@ -47,3 +47,34 @@ def test_long_table_is_cut_and_says_how_long_it_is():
     (table,) = result_split({"rows": rows})[1]
     assert (len(table.rows), table.row_count) == (MAX_ROWS, MAX_ROWS + 5)
     assert table.curves[0].end == MAX_ROWS + 4
+
+
+def test_what_counts_the_rows_comes_first_then_what_the_method_is_about():
+    rows = [
+        {
+            "accuracy": 0.5,
+            "accuracy_high": 0.6,
+            "accuracy_low": 0.4,
+            "loss": 3.0,
+            "lr": 0.1,
+            "step": 1,
+        },
+        {
+            "accuracy": 0.6,
+            "accuracy_high": 0.7,
+            "accuracy_low": 0.5,
+            "loss": 2.0,
+            "lr": 0.1,
+            "step": 2,
+        },
+    ]
+    _, (table,) = result_split({"curve": rows})
+    assert table.columns == ("step", "loss", "accuracy", "accuracy_low", "accuracy_high", "lr")
+    assert table.rows[0] == (1, 3.0, 0.5, 0.4, 0.6, 0.1)
+    assert [curve.name for curve in table.curves] == ["loss", "accuracy", "lr"]
+
+
+def test_what_names_the_rows_comes_before_their_figures_and_before_stands_before_after():
+    rows = [{"loss_after": 1.0, "loss_before": 2.0, "source": name} for name in ("a", "b")]
+    _, (table,) = result_split({"sources": rows})
+    assert table.columns == ("source", "loss_before", "loss_after")
