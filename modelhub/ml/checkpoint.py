@@ -32,7 +32,9 @@ from modelhub.ml.parallel import (
     is_first,
     objects_gather,
     process_rank,
+    tensor_fill,
     tensor_placed,
+    tensor_shape,
     tensors_gather,
 )
 from modelhub.ml.records import json_canonical, json_strict
@@ -262,11 +264,10 @@ def training_state_load(
         other = sorted(saved.keys() ^ weights.keys())
         raise CheckpointError(f"{_WEIGHTS}: {other[0]} is on one side only")
     for name, tensor in saved.items():
-        if tensor.shape != weights[name].shape or tensor.dtype != weights[name].dtype:
+        if tensor.shape != tensor_shape(weights[name]) or tensor.dtype != weights[name].dtype:
             raise CheckpointError(f"{_WEIGHTS}: {name} has another shape or dtype")
         if not weights[name].is_meta:  # of another stage of a pipeline
-            with torch.no_grad():
-                weights[name].copy_(tensor_placed(tensor, weights[name]))
+            tensor_fill(weights[name], tensor)
     written = described["optimizer"]
     if written["class"] != _class_name(optimizer):
         raise CheckpointError(f"{_STATE}: the optimizer was a {written['class']}")

@@ -20,7 +20,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -163,10 +163,19 @@ LAUNCHERS: dict[str, Callable[[int, str, str, str], int]] = {
 }
 
 
+def arguments_read(given: Sequence[str]) -> tuple[str, int, str, str, str]:
+    """(launcher, processes, strategy, module, folder). Raises SystemExit, telling the usage."""
+    is_whole = len(given) == 5 and given[0] in LAUNCHERS and given[2] in STRATEGIES
+    if not is_whole or not given[1].isdecimal() or int(given[1]) < 1:
+        raise SystemExit(
+            f"usage: {'|'.join(LAUNCHERS)} PROCESSES {'|'.join(STRATEGIES)} MODULE RUN_DIR"
+        )
+    launcher, processes, strategy, module, folder = given
+    return launcher, int(processes), strategy, module, folder
+
+
 def main() -> None:
-    if len(sys.argv) != 6 or sys.argv[1] not in LAUNCHERS or sys.argv[3] not in STRATEGIES:
-        raise SystemExit(f"usage: {'|'.join(LAUNCHERS)} PROCESSES ddp|fsdp2 MODULE RUN_DIR")
-    launcher, processes, strategy, module, folder = sys.argv[1:]
+    launcher, processes, strategy, module, folder = arguments_read(sys.argv[1:])
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(143)
@@ -175,11 +184,11 @@ def main() -> None:
     parent_follow()
     # The ranks are children of this process, and die with it.
     os.environ |= {"RONDO_PARENT_PID": str(os.getpid()), "RONDO_STRATEGY": strategy}
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(processes))))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     restarts = int(os.environ.get("RONDO_RESTARTS", "1"))
     for restart in range(restarts + 1):
         try:
-            status = LAUNCHERS[launcher](int(processes), strategy, module, folder)
+            status = LAUNCHERS[launcher](processes, strategy, module, folder)
         except RefusedError as error:
             print(f"refused: {error}", file=sys.stderr, flush=True)
             raise SystemExit(EXIT_REFUSED) from error

@@ -58,7 +58,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pipeline_parallel import Pipeline, held_check, stage_held, stages_check
 from modelhub.ml.tensor_parallel import degree_check, tensor_parallel_apply
-from modelhub.ml.zero import zero_check
+from modelhub.ml.zero import is_shared, weight_fill, weight_whole, zero_check
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ class Processes:
     ) -> None:
         """Shard the model, or see that every rank has the same one. Before its optimizer is made.
 
-        With a `zero_stage` the model stays whole: the loop's `ZeroOptimizer` shares what it steps.
+        With a `zero_stage` the model stays whole here: the loop's `ZeroOptimizer` shares it out.
         A model that is still on the CPU is moved to the device on the way, layer by layer.
         Raises RefusedError if a weight stayed whole that should be sharded, or replicas differ.
         """
@@ -372,7 +372,9 @@ def barrier(*, timeout_s: float) -> None:
 
 
 def tensor_whole(tensor: Tensor) -> Tensor:
-    """The tensor, gathered from all ranks if it is a DTensor; then every rank must call this."""
+    """The tensor, gathered from all ranks if each has a share; then every rank must call this."""
+    if is_shared(tensor):
+        return weight_whole(tensor)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -384,6 +386,21 @@ def tensor_placed(tensor: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
 
 
+def tensor_shape(tensor: Any) -> torch.Size:
+    """Of the whole, where this rank has a share."""
+    return tensor.ds_shape if is_shared(tensor) else tensor.shape
+
+
+@torch.no_grad()
+def tensor_fill(tensor: Tensor, whole: Tensor) -> None:
+    """Write a whole tensor that every rank has into one that may be a share. No rank sends."""
+    if is_shared(tensor):
+        weight_fill(tensor, whole)
+    else:
+        tensor.copy_(tensor_placed(whole, tensor))
+
+
+@torch.no_grad()
 def tensors_gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, whole, on the first rank's CPU, whoever has them; empty on the others.
 
@@ -393,11 +410,12 @@ def tensors_gather(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     own: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not tensor.is_meta:
-            whole = tensor_whole(tensor.detach())
+            whole = tensor_whole(tensor).detach()
             if is_first():
                 own[name] = whole.cpu().contiguous()
             else:  # to be sent, if the first rank has it not
-                own[name] = whole.new_empty(0) if isinstance(tensor, DTensor) else whole
+                has_first = isinstance(tensor, DTensor) or is_shared(tensor)
+                own[name] = whole.new_empty(0) if has_first else whole
     held = objects_gather({n: [list(t.shape), str(t.dtype)] for n, t in own.items()})
     for rank, others in enumerate(held):
         for name in sorted(others.keys() - held[0].keys()):

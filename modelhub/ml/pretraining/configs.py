@@ -99,8 +99,9 @@ class PretrainConfig:
     # Processes that have a stretch of the layers each; all of them, of a Llama. A step is at least
     # so many passes.
     pipeline_parallel: int = 1
-    # Of ZeRO by DeepSpeed, with ddp: 1 shares the moments out, 2 gradients too; 3 is fsdp2
-    zero_stage: int = one_of((0, 1, 2), 0)
+    # Of ZeRO by DeepSpeed, with ddp: 1 shares the moments out, 2 gradients too, 3 weights too (as
+    # fsdp2 does without DeepSpeed).
+    zero_stage: int = one_of((0, 1, 2, 3), 0)
     validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
     evaluate_every_steps: int = 100
     sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
