@@ -28,6 +28,7 @@ came as far as it.
 
 import argparse
 import ast
+import ctypes
 import gzip
 import json
 import os
@@ -52,6 +53,7 @@ from benchmarks.runs import program_run
 PYTHON = Path(".venv-datatrove/bin/python")
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MEGABYTES, WORKERS, AIMED_AT = 21, 2, 8.0
+_PR_SET_CHILD_SUBREAPER = 36
 OUR_MODULES = (
     "modelhub.ml.corpora.import_corpus, modelhub.ml.corpora.clean_corpus, "
     "modelhub.ml.tokenising.tokenise, multiprocessing.forkserver, fasttext"
@@ -177,7 +179,21 @@ class Side:
 
     def stage_over(self, name: str, clock: float, cpu: float) -> None:
         self.clock_s[name] = time.perf_counter() - clock
+        orphans_wait()
         self.cpu_s[name] = sum(os.times()[:4]) - cpu
+
+
+def orphans_take() -> None:
+    """Be given what a child leaves behind (a fork server), and with it what that took."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def orphans_wait() -> None:
+    while True:
+        try:
+            os.waitpid(-1, 0)
+        except ChildProcessError:
+            return
 
 
 def bytecode_write(folder: Path) -> None:
@@ -369,6 +385,7 @@ def main() -> None:
         count, size = rows_write(rows, asked.megabytes)
         tokenizer = tokenizer_write(rows)
         bytecode_write(Path(temporary))
+        orphans_take()
         rounds = []
         for number in range(asked.rounds):
             folder = Path(temporary) / f"round{number}"

@@ -16,6 +16,7 @@ from typing import TypeVar
 ChunkT = TypeVar("ChunkT")
 DoneT = TypeVar("DoneT")
 
+_OURS = __name__.partition(".")[0]
 _AHEAD = 2  # chunks a process has waiting: what memory is bounded by
 
 
@@ -30,15 +31,15 @@ def chunks_map(
     """`map(function, chunks)`, in order, by `workers` processes; here, with one.
 
     At most a few chunks a process are taken ahead, whatever `chunks` is long. The processes die
-    with this one. They are forked from one that has imported the function's module and done nothing
-    else: what takes a third of a second is done once. Raises RuntimeError if one of them is killed,
-    as the kernel does for memory.
+    with this one. They are forked from one that has imported what they need and done nothing else:
+    what takes a third of a second is done once. Raises RuntimeError if one of them is killed, as
+    the kernel does for memory.
     """
     if workers == 1:
         yield from map(function, chunks)
         return
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_module_name(function)])
+    context.set_forkserver_preload(_preloaded(function))
     pool = ProcessPoolExecutor(workers, context, initializer=_begin)
     try:
         waiting: collections.deque[Future[DoneT]] = collections.deque()
@@ -74,20 +75,21 @@ def pandas_leave_out() -> None:
     """
     import pyarrow as pa
 
-    sys.meta_path.insert(0, _NoPandas)  # type: ignore[arg-type]
+    sys.meta_path.insert(0, _NoPandas)
     try:
         pa.array([])
     finally:
-        sys.meta_path.remove(_NoPandas)  # type: ignore[arg-type]
+        sys.meta_path.remove(_NoPandas)
 
 
-def _module_name(function: Callable[[ChunkT], DoneT]) -> str:
-    """The module of a function or of what a partial one calls; a program's by its own name."""
+def _preloaded(function: Callable[[ChunkT], DoneT]) -> list[str]:
+    """What a worker would import: all of ours that this program has, or the function's module."""
+    main = sys.modules["__main__"].__spec__
+    if main is not None and main.name.startswith(f"{_OURS}."):
+        return sorted(one for one in sys.modules if one.startswith(_OURS) and one != main.name)
     while isinstance(function, functools.partial):
         function = function.func
-    name = function.__module__
-    spec = sys.modules[name].__spec__ if name == "__main__" else None
-    return spec.name if spec else name
+    return [function.__module__]
 
 
 def _begin() -> None:
