@@ -50,6 +50,7 @@ _PHONE = re.compile(
     re.ASCII,
 )
 # What a line holds that may hold one, and few lines do: patterns are tried on those alone.
+_NO_DIGITS = bytes(code for code in range(256) if not ord("0") <= code <= ord("9"))
 _AT = re.compile("@")
 _DIGIT_DOT = re.compile(r"\d\.\d", re.ASCII)
 _COLONS = re.compile(r"::|:[0-9A-Fa-f]{1,4}:", re.ASCII)
@@ -70,12 +71,14 @@ def pii_find(text: str) -> list[Span]:
             if is_one(match[0])
         )
 
+    digits = len(text.encode().translate(None, _NO_DIGITS))
     if "@" in text:
         look("email", _EMAIL, _AT, _always)
-    look("ip", _IPV4, _DIGIT_DOT, _is_public_ip)
+    if digits >= 4:
+        look("ip", _IPV4, _DIGIT_DOT, _is_public_ip)
     if ":" in text:
         look("ip", _IPV6, _COLONS, _is_public_ip)
-    if _SEVEN_DIGITS.search(text):
+    if digits >= 7 and _SEVEN_DIGITS.search(text):
         look("chinese_id", _CHINESE_ID, _SEVEN_DIGITS, _is_chinese_id)
         look("chinese_mobile", _CHINESE_MOBILE, _SEVEN_DIGITS, _always)
         look("phone", _PHONE, _SEVEN_DIGITS, _always)

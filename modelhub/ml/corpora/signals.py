@@ -66,7 +66,8 @@ _CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)|[。！？!?…]+[”’」』）]*")
 _LINE_ENDS = (".", "?", "!", '"', "'", "。", "！", "？", "”", "’", "」", "』", "；", "…")
 _ENDS = (".", "!", "?", ";", "…", "。", "！", "？", "；", "．", "｡", "؟", "।", "։")
-_POLICY = (
+_BOILERPLATE = (
+    "javascript",
     "terms of use",
     "privacy policy",
     "cookie policy",
@@ -183,10 +184,15 @@ def _line_signals(text: str, count: int, is_chinese: bool) -> dict[str, float]:
     repeated_lines, line_characters = _repeated(runs)
     repeated_paragraphs, paragraph_characters = _repeated(paragraphs)
     without_breaks = len(text) - text.count("\n")
-    starts = [line.lstrip() for line in lines]
+    # Most texts have none of these marks, and asking a text is quicker than asking its lines.
+    bullets = ellipses = 0
+    if "-" in text or "•" in text:
+        bullets = sum(line.lstrip().startswith(("•", "-")) for line in lines)
+    if "..." in text or "…" in text:
+        ellipses = sum(line.rstrip().endswith(("...", "…")) for line in lines)
     return {
-        "bullet_lines": sum(one.startswith(("•", "-")) for one in starts) / len(lines),
-        "ellipsis_lines": sum(one.rstrip().endswith(("...", "…")) for one in lines) / len(lines),
+        "bullet_lines": bullets / len(lines),
+        "ellipsis_lines": ellipses / len(lines),
         "repeated_lines": repeated_lines / len(runs),
         "repeated_paragraphs": repeated_paragraphs / len(paragraphs),
         "repeated_lines_characters": line_characters / len(text),
@@ -225,6 +231,8 @@ def c4_lines(text: str) -> tuple[list[str], int]:
     """
     lines = text.splitlines()
     kept = []
+    # A phrase that no line has by itself may come of taking out what stands in brackets.
+    may_drop = "[" in text or _has_boilerplate(text)
     for line in lines:
         line = line.strip()
         if "[" in line:
@@ -235,11 +243,15 @@ def c4_lines(text: str) -> tuple[list[str], int]:
             continue
         if len(line) > 1000 and _LONG_WORD.search(line) and line.isascii():
             continue
-        lowered = line.lower()
-        if "javascript" in lowered or any(phrase in lowered for phrase in _POLICY):
+        if may_drop and _has_boilerplate(line):
             continue
         kept.append(line)
     return kept, len(lines)
+
+
+def _has_boilerplate(text: str) -> bool:
+    lowered = text.lower()
+    return any(phrase in lowered for phrase in _BOILERPLATE)
 
 
 def _few_characters(line: str) -> bool:

@@ -1,11 +1,19 @@
-"""Signals against values worked out by hand."""
+"""Signals against values worked out by hand, and quick ways against plain ones."""
+
+import re
 
 import pytest
 
 pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from modelhub.ml.corpora import words
 from modelhub.ml.corpora.signals import (
+    _LINE_ENDS,
     NUMBERS,
+    c4_lines,
     signals_measure,
     signals_schema,
     texts_measure,
@@ -86,3 +94,50 @@ def test_texts_together_have_the_signals_they_have_alone() -> None:
         "word",
     ]
     assert texts_measure(texts) == [signals_measure(text) for text in texts]
+
+
+BOILERPLATE = """terms of use, privacy policy, cookie policy, uses cookies, use of cookies,
+use cookies, javascript""".replace("\n", " ").split(", ")
+MARKS = [".", "...", "…", "- ", "•", " ", "\n", "\r\n", "\x85", "。", "{", "[12]", "[edit]"]
+WORDS = [
+    "Java[1]Script",
+    "JAVASCRIPT",
+    "Use ",
+    "cookies",
+    "plain ",
+    "two words ",
+    "他们的",
+    "İ",
+    "Σ",
+]
+PARTS = st.sampled_from([*BOILERPLATE, *MARKS, *WORDS])
+
+
+def lines_plainly(text: str) -> list[str]:
+    kept = []
+    for line in text.splitlines():
+        line = re.sub(r"\[\d*]|\[edit]|\[citation needed]", "", line.strip())
+        is_short = len(line.split()) < 3
+        if is_short and not line.isascii():
+            is_short = sum(map(words.is_word, words.words_split(line))) < 3
+        if not line.endswith(_LINE_ENDS) or line.endswith("...") or is_short:
+            continue
+        if not any(phrase in line.lower() for phrase in BOILERPLATE):
+            kept.append(line)
+    return kept
+
+
+@settings(deadline=None, max_examples=300)
+@given(parts=st.lists(PARTS, max_size=14))
+@example(parts=["plain ", "two words ", "Java[1]Script", "."])
+@example(parts=["- ", "plain ", "…", "\n", "•", "..."])
+def test_asking_a_text_before_its_lines_changes_nothing(parts: list[str]) -> None:
+    text = "".join(parts)
+    assert c4_lines(text) == (lines_plainly(text), len(text.splitlines()))
+    if text.strip():
+        lines = text.splitlines()
+        found = signals_measure(text)
+        bullets = [line for line in lines if line.strip()[:1] in ("-", "•") and line.strip()]
+        assert found["bullet_lines"] == len(bullets) / len(lines)
+        ellipses = [line for line in lines if line.rstrip().endswith(("...", "…"))]
+        assert found["ellipsis_lines"] == len(ellipses) / len(lines)
