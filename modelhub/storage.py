@@ -77,6 +77,7 @@ def content_put(*, folder: Path, link: bool = False) -> StoredContent:
         sha256 = manifest_write(temporary, _origin_of(folder))
         (temporary / MANIFEST_NAME).chmod(0o600)
         manifest = json.loads((temporary / MANIFEST_NAME).read_text())
+        manifest.pop("tensors", None)  # thousands of a large model: the file alone has them
         if not manifest["files"]:
             raise IntegrityError(f"{folder.name} holds no files")
         folder_sync(temporary)

@@ -19,6 +19,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("garbage/", views.garbage, name="garbage"),
     path("models/<str:model_uid>/", views.model_detail, name="model_detail"),
     path("versions/<str:version_uid>/", views.version_detail, name="version_detail"),
+    path("versions/<str:version_uid>/weights/", views.version_weights, name="version_weights"),
     path("versions/<str:version_uid>/verify/", views.version_verify, name="version_verify"),
     path("versions/<str:version_uid>/card/", views.version_card, name="version_card"),
     path("versions/<str:version_uid>/README.md", views.version_readme, name="version_readme"),

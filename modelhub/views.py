@@ -20,11 +20,12 @@ from modelhub.cards import Card, card_markdown, card_read
 from modelhub.errors import ApplicationError
 from modelhub.forms import AliasForm, CardForm, ImportModelForm, PlannerForm, PushForm
 from modelhub.lineage_chart import lineage_chart
+from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
 from modelhub.rendering import markdown_render
 from modelhub.result_tables import result_split
-from modelhub.selectors import lineage
+from modelhub.selectors import lineage, weights
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.selectors.garbage import garbage_plan
@@ -142,6 +143,32 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
         return redirect("version_detail", version.uid)
     differences = version_lineage_verify(version=version)
     return version_page(request, version, AliasForm(), differences=differences, verified=True)
+
+
+@require_safe
+@hub_page
+def version_weights(request: HttpRequest, version_uid: str) -> HttpResponse:
+    """The version's weights beside another's, tensor by tensor; beside its parent's at first."""
+    version = version_of(version_uid)
+    others = list(weights.versions_beside(version=version))
+    wanted = request.GET.get("beside") or (version.parent.uid if version.parent else "")
+    beside = next((one for one in others if one.uid == wanted), others[0] if others else None)
+    comparison, refusal = None, ""
+    if beside is not None:
+        try:
+            comparison = weights.weights_compare(here=version.artifact, there=beside.artifact)
+        except ApplicationError as error:
+            refusal = error.message
+        except (IntegrityError, OSError):
+            refusal = gettext("The files of one of them are not there.")
+    context = {
+        "version": version,
+        "others": others,
+        "beside": beside,
+        "comparison": comparison,
+        "refusal": refusal,
+    }
+    return render(request, "modelhub/version_weights.html", context)
 
 
 @require_POST

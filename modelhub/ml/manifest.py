@@ -2,6 +2,8 @@
 
 Standard library only. The artifact's name is the hash of its manifest, so it covers the bytes, and
 for what a run has made also the program, its configuration, inputs and source files ("origin").
+Beside that lie hashes of single tensors ("tensors"), which the files' own hashes cover: they are
+no part of the name.
 
 safetensors has no checksum of its own: a flipped bit or a zeroed page loads silently with wrong
 numbers. So every load goes through `manifest_verify`.
@@ -19,6 +21,7 @@ from typing import Any
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import json_canonical
+from modelhub.ml.tensors import SUFFIX, tensors_changed, tensors_hash
 
 MANIFEST_NAME = "manifest.json"
 _BLOCK_BYTES = 1 << 20
@@ -68,17 +71,22 @@ def manifest_build(folder: Path) -> dict[str, Any]:
 
 
 def manifest_sha256(manifest: dict[str, Any]) -> str:
-    """The artifact's name: sha256 of the canonical JSON of its manifest."""
-    return hashlib.sha256(json_canonical(manifest).encode()).hexdigest()
+    """The artifact's name: sha256 of the canonical JSON of its manifest, but for "tensors"."""
+    named = {part: value for part, value in manifest.items() if part != "tensors"}
+    return hashlib.sha256(json_canonical(named).encode()).hexdigest()
 
 
 def manifest_write(folder: Path, origin: Mapping[str, Any] | None = None) -> str:
     """Write the folder's manifest.json and return the artifact's name.
 
     `origin` says how the files were made: {"program", "config", "inputs": {role: sha256},
-    "sources": {module: sha256}}.
+    "sources": {module: sha256}}. "tensors" has the hash of every tensor of safetensors files:
+    {file: {name: {"sha256", "dtype", "shape", "bytes"}}}.
     """
     manifest = manifest_build(folder)
+    names = [name for name in manifest["files"] if name.endswith(SUFFIX)]
+    if names:
+        manifest["tensors"] = {name: tensors_hash(folder / name) for name in names}
     if origin is not None:
         manifest["origin"] = dict(origin)
     (folder / MANIFEST_NAME).write_text(json_canonical(manifest))
@@ -106,7 +114,35 @@ def manifest_verify(folder: Path, sha256: str | None = None) -> None:
         if name not in listed:
             raise IntegrityError(f"{name} is not in the manifest")
         if listed[name] != found[name]:
-            raise IntegrityError(f"{name} has changed: its sha256 is not the manifest's")
+            where = _tensors_named(folder / name, manifest.get("tensors", {}).get(name))
+            raise IntegrityError(f"{name} has changed: its sha256 is not the manifest's{where}")
+
+
+def _tensors_named(path: Path, known: Mapping[str, Any] | None) -> str:
+    """Which tensors of a changed file are not those that were stored, where that is known."""
+    if not known:
+        return ""
+    changed = tensors_changed(dict(known), tensors_hash(path))
+    if not changed:
+        return " (in its header; every tensor is as it was)"
+    more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+    return f" (tensor {changed[0]}{more})"
+
+
+def tensors_are_listed(folder: Path) -> bool:
+    """Whether the manifest has hashes of tensors, or there are none to have."""
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    return "tensors" in manifest or not any(name.endswith(SUFFIX) for name in manifest["files"])
+
+
+def manifest_tensors(folder: Path) -> dict[str, dict[str, Any]]:
+    """Every tensor of an artifact's folder, by name: as its manifest has them, or hashed now."""
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    listed = manifest.get("tensors")
+    if listed is None:
+        files = (name for name in manifest["files"] if name.endswith(SUFFIX))
+        listed = {name: tensors_hash(folder / name) for name in files}
+    return {name: one for file in listed.values() for name, one in file.items()}
 
 
 if __name__ == "__main__":

@@ -452,23 +452,37 @@ def sharded_check(model: nn.Module) -> None:
 
 
 def replicas_check(model: nn.Module) -> None:
-    """Raise RefusedError unless every rank's weights are the same, bit for bit."""
-    digests = objects_gather(weights_digest(model))
-    if len(set(digests)) > 1:
-        others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-        raise RefusedError(f"the weights of rank {others[0]} are not those of rank 0")
+    """Raise RefusedError unless every rank's weights are the same, bit for bit.
+
+    The message names the rank, and the first weight that is not that of rank 0.
+    """
+    hashes = weights_hashes(model)
+    digests = objects_gather(hashlib.sha256(repr(hashes).encode()).hexdigest())
+    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
+    if not others:
+        return
+    # Every rank has seen the same digests, so every rank comes here.
+    first, other = (objects_gather(hashes)[rank] for rank in (0, others[0]))
+    drifted = [one[0] for one, theirs in zip(first, other, strict=False) if one != theirs]
+    raise RefusedError(
+        f"the weights of rank {others[0]} are not those of rank 0: "
+        f"{drifted[0] if drifted else 'their number'}, {len(drifted)} of {len(first)}"
+    )
 
 
-def weights_digest(model: nn.Module) -> str:
-    """A hash of every weight's name, shape and bits; bits are folded on the device they are on.
+def weights_hashes(model: nn.Module) -> list[tuple[str, tuple[int, ...], int]]:
+    """(name, shape, hash of its bits) of every weight; bits are folded on their own device.
 
     It finds what drifted apart; it is no protection against an adversary.
     """
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        bits = torch.hash_tensor(parameter.detach()).view(torch.int64).item()
-        digest.update(f"{name} {tuple(parameter.shape)} {bits}\n".encode())
-    return digest.hexdigest()
+    return [
+        (
+            name,
+            tuple(parameter.shape),
+            int(torch.hash_tensor(parameter.detach()).view(torch.int64).item()),
+        )
+        for name, parameter in model.named_parameters()
+    ]
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

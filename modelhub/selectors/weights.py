@@ -1,0 +1,97 @@
+"""Two versions' weights held against each other, tensor by tensor, by their hashes."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Q, QuerySet
+from django.utils.translation import gettext
+
+from modelhub.errors import ApplicationError
+from modelhub.ml.manifest import manifest_tensors, tensors_are_listed
+from modelhub.models import Artifact, ModelVersion
+from modelhub.storage import artifact_folder
+
+_LAYER = re.compile(r"^(.*?\.\d+)\.")
+_MAX_BYTES_AT_ONCE = 4 << 30  # of files without hashes of tensors, hashed while a person waits
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsGroup:
+    """The tensors of one layer, or those that are of none, by their names within it."""
+
+    name: str
+    same: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    only_here: list[str] = field(default_factory=list)
+    only_there: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsComparison:
+    """What two versions share: tensors with the same name, type, shape and bytes."""
+
+    groups: list[WeightsGroup]
+    tensors: int  # of this version
+    size_bytes: int
+    same: int
+    same_bytes: int
+    changed: int
+    only_here: int
+    only_there: int
+
+
+def weights_compare(*, here: Artifact, there: Artifact) -> WeightsComparison:
+    """Compare two artifacts' tensors. No query; reads their manifests.
+
+    Raises ApplicationError for a large artifact that was stored without hashes of its tensors.
+    """
+    return tensors_compare(_tensors_of(here), _tensors_of(there))
+
+
+def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> WeightsComparison:
+    """Compare {name: {"sha256", "dtype", "shape", "bytes"}} with another, in the first's order."""
+    same = {name for name, one in here.items() if there.get(name) == one}
+    groups: dict[str, WeightsGroup] = {}
+    for name in {**here, **there}:
+        layer = _LAYER.match(name)
+        title = layer[1] if layer else ""
+        group = groups.setdefault(title, WeightsGroup(name=title))
+        kind = (
+            group.same
+            if name in same
+            else group.only_here
+            if name not in there
+            else group.only_there
+            if name not in here
+            else group.changed
+        )
+        kind.append(name.removeprefix(f"{title}.") if title else name)
+    return WeightsComparison(
+        groups=list(groups.values()),
+        tensors=len(here),
+        size_bytes=sum(one["bytes"] for one in here.values()),
+        same=len(same),
+        same_bytes=sum(here[name]["bytes"] for name in same),
+        changed=sum(len(one.changed) for one in groups.values()),
+        only_here=sum(len(one.only_here) for one in groups.values()),
+        only_there=sum(len(one.only_there) for one in groups.values()),
+    )
+
+
+def versions_beside(*, version: ModelVersion) -> QuerySet[ModelVersion]:
+    """The versions one may hold against it: its parent, its children, its model's. One query."""
+    near = Q(model=version.model_id) | Q(parent=version.pk) | Q(pk=version.parent_id)
+    others = ModelVersion.objects.filter(near).exclude(pk=version.pk).select_related("model")
+    return others.select_related("artifact").order_by("model__name", "-number")
+
+
+def _tensors_of(artifact: Artifact) -> dict[str, dict[str, Any]]:
+    folder = artifact_folder(artifact)
+    if not tensors_are_listed(folder) and artifact.size_bytes > _MAX_BYTES_AT_ONCE:
+        raise ApplicationError(
+            gettext("%(artifact)s was stored without hashes of its tensors.")
+            % {"artifact": artifact}
+        )
+    return manifest_tensors(folder)
