@@ -65,8 +65,8 @@ ONLINE = (
         beside=(
             Input(
                 role="pretraining",
-                title="Examples to learn beside",
-                kinds=("demonstrations",),
+                title="Texts to learn beside (PPO-ptx)",
+                kinds=("corpus", "demonstrations"),
                 is_required=False,
             ),
         ),

@@ -1,6 +1,7 @@
 """From judgements to a version through the pages alone: freeze, launch, run, register.
 
-What people rated, and what a product's users thought, each trains a model by the real program.
+What people rated or wrote, and what a product's users thought, each trains a model by the real
+program.
 """
 
 import json
@@ -12,11 +13,13 @@ from django.test import Client
 from django.urls import reverse
 
 from alignment.launch_forms import INPUT, SETTING
-from annotation.models import Membership, PreferenceDataset, Submission, Task
+from annotation.models import Membership, PreferenceDataset, Submission, Task, TaskForm
 from annotation.services.assignments import assignment_next
+from annotation.services.batches import prompts_store
+from annotation.services.demonstrations import demonstration_submit
 from annotation.services.ratings import rating_submit
 from annotation.services.tokens import project_token_create
-from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.models import Artifact, ModelVersion, Run, RunInput
 from modelhub.runner import run_execute
 from modelhub.selectors.lineage import lineage_verify
 from modelhub.services.artifacts import artifact_store
@@ -41,17 +44,14 @@ def manager(eve, project, signed_in) -> Client:
     return signed_in(eve)
 
 
-@pytest.fixture
-def base(tmp_path):
+def registered(folder, role):
     from modelhub.ml.model_directory import model_directory_check
-    from tests.tiny_model import tiny_model_write
 
-    (tmp_path / "tiny").mkdir()
-    facts = model_directory_check(tiny_model_write(tmp_path / "tiny"))
+    facts = model_directory_check(folder)
     return model_version_register(
-        model=model_get_or_create(name="tiny"),
-        role=ModelVersion.Role.BASE,
-        artifact=artifact_store(folder=tmp_path / "tiny", kind=Artifact.Kind.MODEL),
+        model=model_get_or_create(name=folder.name),
+        role=role,
+        artifact=artifact_store(folder=folder, kind=Artifact.Kind.MODEL),
         parent=None,
         run=None,
         facts={
@@ -62,6 +62,14 @@ def base(tmp_path):
             "chat_template": facts.chat_template,
         },
     )
+
+
+@pytest.fixture
+def base(tmp_path):
+    from tests.tiny_model import tiny_model_write
+
+    (tmp_path / "tiny").mkdir()
+    return registered(tiny_model_write(tmp_path / "tiny"), ModelVersion.Role.BASE)
 
 
 def answers_of(number):
@@ -164,4 +172,45 @@ def test_a_policy_is_trained_on_a_products_votes(manager, project, base):
     inputs = {"base": f"version/{base.uid}", "ratings": f"dataset/{dataset.uid}"}
     run = launched(manager, "kto", inputs, **FAST)
     assert run.result["desirable"] == run.result["undesirable"] == run.result["prompts"]
+    version_of(run, base, "policy")
+
+
+def test_a_policy_learns_beside_its_reward_what_people_wrote(manager, project, base, tmp_path):
+    from modelhub.storage import artifact_folder
+    from tests.alignment.ml.programs import tiny_reward_write
+
+    folder = tiny_reward_write(tmp_path / "judge", artifact_folder(base.artifact), head=0.3)
+    reward = registered(folder, ModelVersion.Role.REWARD)
+    ann = builders.make_member(project, "ann")
+    TaskForm.objects.create(project=project, kind="demonstration", settings={"turns": 2})
+    prompts = [builders.make_prompt(project) for _ in range(3)]
+    for prompt in prompts:
+        builders.make_task(project, Task.Kind.DEMONSTRATION, (), prompt=prompt)
+    while (assignment := assignment_next(membership=ann)) is not None:
+        more = [{"user": "And then?", "text": "So."}]
+        demonstration_submit(assignment=assignment, text="Yes.", turns=more)
+    dataset = frozen(manager, project, "demonstration")
+    asked = builders.make_batch(project).run
+    RunInput.objects.create(run=asked, role="prompts", artifact=prompts_store(prompts=prompts))
+    inputs = {
+        "base": f"version/{base.uid}",
+        "reward": f"version/{reward.uid}",
+        "prompts": f"run/{asked.uid}/prompts",
+        "pretraining": f"dataset/{dataset.uid}",
+    }
+    run = launched(
+        manager,
+        "ppo",
+        inputs,
+        engine="transformers",
+        prompts_per_step=3,
+        samples=2,
+        max_tokens=4,
+        minibatches=1,
+        ppo_epochs=1,
+        ptx_coef=1.0,
+        rise_factor=0,
+        bootstrap_samples=100,
+    )
+    assert run.metrics.filter(name="loss/ptx_avg").exists()
     version_of(run, base, "policy")

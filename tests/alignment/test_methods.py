@@ -1,5 +1,9 @@
 """The table of methods is whole: every program, every preset, every page."""
 
+import dataclasses
+import importlib.util
+import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -32,6 +36,42 @@ def test_a_method_says_what_there_is(method):
     assert config_schema(method.config)["properties"]
     for preset in method.presets:
         config_load(method.config, preset.settings)
+
+
+def roles_told(method):
+    """The roles a configuration's docstring says its program reads; an adapter's base aside."""
+    told = inspect.getdoc(method.config) or ""
+    read = re.search(r"\b[Rr]eads\b.*[;.]\s[Ww]rites\b", told, re.DOTALL)
+    assert read, told
+    found = {re.sub(r"_\d+$", "", name) for name in re.findall(r"`([a-z_0-9]+)`", read[0])}
+    settings_of = {field.name for field in dataclasses.fields(method.config)}
+    of_an_earlier_run = {"generate", "pre_prompt"}
+    roles = found - settings_of - of_an_earlier_run
+    return {name for name in roles if not name.endswith("_base")}
+
+
+def roles_in_program(method):
+    """The roles that the files of a program ask for by name."""
+    module = importlib.util.find_spec(settings.RUN_PROGRAMS[method.name])
+    file = Path(module.origin)
+    files = file.parent.glob("*.py") if file.name == "__init__.py" else [file]
+    asked = r"""(?:has_input|\.input|model_input)\((?:run, )?"([a-z_]+)"\)"""
+    found = {role for one in files for role in re.findall(asked, one.read_text(encoding="utf-8"))}
+    return {role for role in found if not role.endswith("_base")}
+
+
+# Roles that a program reads and no person gives.
+GIVEN_ELSEWHERE = {
+    "reward_ensemble": {"tasks"},  # of a whole queue: manage.py score_queue
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_a_launch_offers_every_input_that_the_program_reads(method):
+    offered = {one.role for one in method.inputs}
+    told = roles_told(method)
+    assert told == offered | GIVEN_ELSEWHERE.get(method.name, set())
+    assert roles_in_program(method) <= told
 
 
 def test_a_pools_roles_are_numbered():

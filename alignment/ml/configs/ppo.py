@@ -13,7 +13,7 @@ class PpoConfig(OnlineSettings):
     """Improve a policy by proximal policy optimisation. Reads `base` (the policy), `prompts`, and
     what rewards it: `reward`, or `reward` and `safety` (reward models), or `references` for a
     checker. May read `reference` (the policy that KL is counted from; else `base`), `pretraining`
-    (texts.jsonl or demonstrations.jsonl, for `ptx_coef`) and `evaluation_prompts`, never trained
+    (a corpus, texts.jsonl or conversations, for `ptx_coef`) and `evaluation_prompts`, never trained
     on. Writes output `model`."""
 
     PROGRAM: ClassVar[str] = "ppo"

@@ -1,58 +1,27 @@
 """The run: inputs in, an improved policy out."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from alignment.ml.best_step import BestStep
 from alignment.ml.configs import PpoConfig
-from alignment.ml.data import DemonstrationRecord
+from alignment.ml.conversations import Lesson
 from alignment.ml.ppo.choosing import Choosing, prompts_part
 from alignment.ml.ppo.inputs import prompts_load, rewards_check
 from alignment.ml.ppo.networks import actor_load, critic_load, reference_load
 from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_publish
+from alignment.ml.ppo.pretraining import pretraining_load
 from alignment.ml.ppo.rewards import reward_make
 from alignment.ml.ppo.sampling import Drawing
 from alignment.ml.ppo.training import train
 from alignment.ml.ppo.updates import Learner
-from alignment.ml.shared_prefix import Group
 from modelhub.ml.allocator import memory_keep
-from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.parallel import processes_start
-from modelhub.ml.records import RecordError, lines_read, records_read
 from modelhub.ml.rundir import RunDir, program_run
-
-
-def pretraining_load(folder: Path, tokenizer: Any, *, max_tokens: int) -> list[Group]:
-    """The examples of PPO-ptx: demonstrations.jsonl, learnt on the answers' tokens, or texts.jsonl
-    ({"text"}), learnt on all tokens behind the first and cut at `max_tokens`.
-
-    Demonstrations longer than that are left out. Raises RefusedError if nothing is left.
-    """
-    groups = []
-    if (folder / "demonstrations.jsonl").exists():
-        for record in records_read(folder / "demonstrations.jsonl", DemonstrationRecord):
-            answer = answer_encode(tokenizer, record.text, record.finish_reason)
-            group = Group(prompt_render(tokenizer, record.messages), [answer])
-            if answer and group.tokens <= max_tokens:
-                groups.append(group)
-    else:
-        path = folder / "texts.jsonl"
-        for number, value in lines_read(path):
-            if not isinstance(value, dict) or not isinstance(value.get("text"), str):
-                raise RecordError(path.name, number, "text", "wanted a string")
-            tokens = tokenizer(value["text"], add_special_tokens=False)["input_ids"][:max_tokens]
-            if len(tokens) > 1:
-                groups.append(Group(tokens[:1], [tokens[1:]]))
-    if not groups:
-        raise RefusedError(
-            f"pretraining: no example of at most {max_tokens} tokens: there is nothing to mix in"
-        )
-    return groups
 
 
 def inputs_check(run: RunDir, config: PpoConfig) -> None:
@@ -72,10 +41,11 @@ def main(run: RunDir) -> None:
     rewards_check(run, tokenizer, config)
     prompts, evaluated = prompts_load(run, tokenizer, config)
     choosing_prompts, held_out = prompts_part(evaluated, config)
-    examples: list[Group] = []
+    examples: list[Lesson] = []
     if config.ptx_coef:
         limit = min(config.max_context_tokens, model_directory_check(base).context_tokens)
-        examples = pretraining_load(run.input("pretraining"), tokenizer, max_tokens=limit)
+        folder = run.input("pretraining")
+        examples = pretraining_load(folder, tokenizer, config, max_tokens=limit)
     asked = [*prompts, *evaluated]
     processes = processes_start()
     reward = reward_make(run, config, [one.prompt_id for one in asked], processes)

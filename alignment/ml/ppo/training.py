@@ -1,6 +1,5 @@
 """All steps of a run: draw, score, estimate, update; checkpoints and tripwires."""
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,35 +9,17 @@ from typing import Any
 import torch
 
 from alignment.ml.configs import OnlineSettings, PpoConfig
+from alignment.ml.conversations import Lesson
 from alignment.ml.data import steps_places
 from alignment.ml.ppo.batch import batch_make
 from alignment.ml.ppo.choosing import Choosing
 from alignment.ml.ppo.losses import AdaptiveKl
+from alignment.ml.ppo.pretraining import Pretraining
 from alignment.ml.ppo.rewards import Reward, scores_shape
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.updates import Learner
-from alignment.ml.shared_prefix import Group
 from modelhub.ml.divergence import below_reason, divergence_stop, rise_reason
 from modelhub.ml.rundir import NotFinite, RunDir
-
-
-class Pretraining:
-    """The examples of PPO-ptx, in an order of their own in every pass over them."""
-
-    def __init__(self, groups: Sequence[Group], *, seed: int, taken: int) -> None:
-        self._groups, self._seed = groups, seed
-        self.taken = taken
-
-    def take(self, count: int) -> list[Group]:
-        found = []
-        for number in range(self.taken, self.taken + count):
-            epoch, place = divmod(number, len(self._groups))
-            order = random.Random(f"{self._seed}:ptx:{epoch}").sample(  # noqa: S311
-                range(len(self._groups)), len(self._groups)
-            )
-            found.append(self._groups[order[place]])
-        self.taken += count
-        return found
 
 
 def steps_plan(prompts: int, config: OnlineSettings) -> list[list[int]]:
@@ -70,7 +51,7 @@ def train(
     reward: Reward,
     drawing: Drawing,
     prompts: Sequence[LaidPrompt],
-    pretraining: Sequence[Group],
+    pretraining: Sequence[Lesson],
     evaluate: Callable[[], list[list[float]]],
     choosing: Choosing | None,
     config: PpoConfig,

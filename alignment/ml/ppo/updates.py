@@ -17,10 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from alignment.ml.configs import OnlineSettings, PpoConfig
+from alignment.ml.conversations import Lesson, taught_places
 from alignment.ml.ppo.batch import Batch
 from alignment.ml.ppo.losses import policy_losses, value_losses
 from alignment.ml.ppo.networks import autocast, optimizer_of, token_logprobs, token_values
-from alignment.ml.shared_prefix import Group, pack
+from alignment.ml.shared_prefix import pack
 from modelhub.ml.checkpoint import training_state_load, training_state_save
 from modelhub.ml.parallel import ALONE, Processes, tensor_placed, tensor_whole
 from modelhub.ml.rundir import NotFinite
@@ -96,19 +97,22 @@ def minibatch_gradients(
 
 
 def pretraining_gradients(
-    actor: Any, groups: Sequence[Group], config: PpoConfig, processes: Processes = ALONE
+    actor: Any, examples: Sequence[Lesson], config: PpoConfig, processes: Processes = ALONE
 ) -> float:
-    """Add γ times the gradient of the mean loss over the examples' tokens (PPO-ptx).
+    """Add γ times the gradient of the mean loss over the examples' taught tokens (PPO-ptx).
 
     Returns that mean, nats a token, without γ.
     """
-    tokens = sum(len(answer) for group in groups for answer in group.answers)
+    groups = [one.group for one in examples]
+    tokens = sum(one.taught_tokens for one in examples)
     total = 0.0
     whole = sum(group.tokens for group in groups)
     rows = pack(groups, processes.budget_tokens(config.budget_tokens, whole))
     for row, weight in processes.share(rows, cost=lambda row: row.tokens):
+        taught_S = torch.tensor(taught_places([examples[index] for index in row.indices]))
         with autocast(config.dtype):
-            loss = -processes.forward(token_logprobs, actor, row)[0].sum() / tokens
+            logprobs_S = processes.forward(token_logprobs, actor, row)[0]
+            loss = -logprobs_S[taught_S.to(logprobs_S.device)].sum() / tokens
         (weight * config.ptx_coef * loss).backward()
         total += weight * float(loss.detach())
     return processes.sum({"loss": total})["loss"]
@@ -147,7 +151,7 @@ class Learner:
         self._ema = [one.detach().clone() for one in self.actor_weights if config.ema_decay]
 
     def update(
-        self, batch: Batch, examples: Callable[[int], Sequence[Group]], *, step: int
+        self, batch: Batch, examples: Callable[[int], Sequence[Lesson]], *, step: int
     ) -> tuple[dict[str, float], int]:
         """All updates of a step. Returns their mean figures and the tokens computed.
 

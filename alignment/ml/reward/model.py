@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from alignment.ml.configs import RewardConfig
+from alignment.ml.conversations import Conversation
 from alignment.ml.ensemble import shifts_common
 from alignment.ml.shared_prefix import attach
 from alignment.ml.shared_prefix.support import base_model
-from annotation.records import DemonstrationRecord
 from modelhub.ml.chat import (
     end_of_turn_id,
     prompt_render,
@@ -24,7 +24,6 @@ from modelhub.ml.chat import (
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
-from modelhub.ml.records import record_load
 
 
 def reward_tokenizer_make(folder: Path, config: RewardConfig) -> Any:
@@ -175,22 +174,19 @@ def zero_set(model: Any, member_scores: Sequence[Tensor]) -> list[float]:
 
 
 def demonstrations_lay(
-    rows: Iterable[tuple[int, Any]], tokenizer: Any, *, file: str, max_tokens: int
+    conversations: Iterable[Conversation], tokenizer: Any, *, max_tokens: int
 ) -> list[tuple[list[int], list[int]]]:
     """(prompt, answer) in tokens of each demonstration of the training split that fits.
 
-    rows: (line number, JSON) of demonstrations.jsonl. Raises RecordError naming line and field of a
-    row that is not one, RefusedError if none is left.
+    Raises RefusedError if none is left.
     """
     laid, read = [], 0
-    for line, value in rows:
-        record = record_load(DemonstrationRecord, value, file=file, line=line)
+    for one in conversations:
         read += 1
-        if record.split != "train" or record.turns:
-            continue  # of a talk the answer is not the last turn
-        prompt_T = prompt_render(tokenizer, record.messages)
-        candidate = record.candidate
-        answer_T = scored_encode(tokenizer, candidate["text"], candidate["finish_reason"])
+        if one.split != "train" or len(one.messages) != one.written_from + 1:
+            continue  # a reward model scores a single answer; of a talk there are several
+        prompt_T = prompt_render(tokenizer, one.messages[:-1])
+        answer_T = scored_encode(tokenizer, one.messages[-1]["content"], one.finish_reason)
         if len(prompt_T) + len(answer_T) <= max_tokens:
             laid.append((prompt_T, answer_T))
     if not laid:

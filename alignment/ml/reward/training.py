@@ -23,6 +23,7 @@ from torch import Tensor
 
 from alignment.ml.adapters import trained_merge
 from alignment.ml.configs import RewardConfig
+from alignment.ml.conversations import conversations_read
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load
 from alignment.ml.ensemble import members_combine
 from alignment.ml.losses import (
@@ -58,7 +59,7 @@ from alignment.ml.reward.report import (
 )
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group, member_scores, pack
-from annotation.records import DEMONSTRATIONS_NAME, RANKINGS_NAME
+from annotation.records import RANKINGS_NAME
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import (
     model_save,
@@ -71,7 +72,6 @@ from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.optimizers import optimizer_check, optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
-from modelhub.ml.records import lines_read
 from modelhub.ml.rundir import RunDir
 
 _TRIED_AT_LEAST = math.log(2)  # nats: the loss of equal scores, below which nothing has gone wrong
@@ -384,10 +384,8 @@ def _zero_find(
     heads' scores are compared with each other.
     """
     if run.has_input("demonstrations"):
-        file = run.input("demonstrations") / DEMONSTRATIONS_NAME
-        laid = demonstrations_lay(
-            lines_read(file), tokenizer, file=file.name, max_tokens=max_tokens
-        )
+        given = conversations_read(run.input("demonstrations"))
+        laid = demonstrations_lay(given, tokenizer, max_tokens=max_tokens)
         groups, answers = [Group(prompt_T, [answer_T]) for prompt_T, answer_T in laid], len(laid)
         name = "demonstrations"
     elif config.heads > 1:

@@ -10,7 +10,6 @@ from alignment.ml import checkers
 from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import PpoConfig
 from alignment.ml.configs.ppo import PRESETS
-from alignment.ml.data import DemonstrationRecord
 from alignment.ml.ppo import training, updates
 from alignment.ml.ppo.__main__ import main
 from modelhub.ml.checkpoint import model_load
@@ -21,7 +20,6 @@ from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.ppo.runs import figures_of, ppo_run
 from tests.alignment.ml.programs import (
     checkpoints_of,
-    messages,
     program_kill,
     prompts_write,
     result_of,
@@ -155,27 +153,6 @@ def test_pretraining_examples_are_learnt_beside(tmp_path, base, reward):
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_demonstrations_serve_as_pretraining_examples(tmp_path, base, reward):
-    folder = tmp_path / "demonstrations"
-    folder.mkdir()
-    records_write(
-        folder / "demonstrations.jsonl",
-        [
-            DemonstrationRecord(
-                prompt_id="d",
-                messages=messages("Say d"),
-                text="d",
-                finish_reason="stop",
-                score=0.0,
-                batch="",
-            )
-        ],
-    )
-    run = ppo_run(tmp_path, {"base": base, "reward": reward, "pretraining": folder}, ptx_coef=1.0)
-    main(RunDir(run))
-    assert figures_of(run)[1]["loss/ptx_avg"] > 0
-
-
 def test_two_rewards_are_combined_as_llama_2_does(tmp_path, base, reward):
     safety = tiny_reward_write(tmp_path / "safety", base, seed=3, head=0.3)
     references = tmp_path / "references"
@@ -243,13 +220,6 @@ def test_minibatches_deal_out_every_prompt_once(prompts, parts):
     assert sorted(place for hand in hands for place in hand) == list(range(prompts))
     assert max(map(len, hands)) - min(map(len, hands)) <= 1 and all(hands)
     assert hands != updates.minibatches_deal(prompts, parts=parts, salt="0:0:1") or prompts < 3
-
-
-def test_pretraining_examples_are_all_taken_before_one_comes_again():
-    source = training.Pretraining(["a", "b", "c"], seed=0, taken=0)
-    first = source.take(3) + source.take(3)
-    assert sorted(first[:3]) == sorted(first[3:]) == ["a", "b", "c"]
-    assert training.Pretraining(["a", "b", "c"], seed=0, taken=4).take(2) == first[4:]
 
 
 def test_the_rate_rises_from_a_tenth_in_a_line():

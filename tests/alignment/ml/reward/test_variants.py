@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 pytest.importorskip("transformers", reason="the ml extra is not installed")
 
 from alignment.ml.configs import RewardConfig
+from alignment.ml.conversations import conversations_read
 from alignment.ml.data import Ranking, rankings_load
 from alignment.ml.losses import safety_loss
 from alignment.ml.reward import training
@@ -237,7 +238,13 @@ def demonstration(number, text, **values):
         split="train",
         tags=[],
         batch=None,
-        candidate={"id": f"c{number}", "text": text, "finish_reason": "stop"},
+        candidate={
+            "id": f"c{number}",
+            "text": text,
+            "finish_reason": "stop",
+            "token_count": None,
+            "model_version": None,
+        },
         started_from=None,
         turns=[],
         annotator="one",
@@ -265,18 +272,19 @@ def test_demonstrations_have_mean_score_nought(tmp_path, base):
     assert scores[0] > scores[1]
 
 
-def test_of_demonstrations_only_single_answers_of_the_training_split_count(tokenizer):
+def test_of_demonstrations_only_single_answers_of_the_training_split_count(tmp_path, tokenizer):
     records = [
         demonstration(1, "yes"),
         demonstration(2, "held out", split="held_out"),
         demonstration(3, "a talk", turns=[{"user": "and?", "text": "so"}]),
         demonstration(4, "x" * 500),
     ]
-    lines = [(n, dataclasses.asdict(one)) for n, one in enumerate(records, 1)]
-    found = demonstrations_lay(lines, tokenizer, file="d.jsonl", max_tokens=100)
+    records_write(tmp_path / "demonstrations.jsonl", records)
+    given = list(conversations_read(tmp_path))
+    found = demonstrations_lay(given, tokenizer, max_tokens=100)
     assert [answer for _, answer in found] == [answer_encode(tokenizer, "yes", "stop")]
     with pytest.raises(RefusedError, match="none of 3 demonstrations is a single answer"):
-        demonstrations_lay(lines[1:], tokenizer, file="d.jsonl", max_tokens=100)
+        demonstrations_lay(given[1:], tokenizer, max_tokens=100)
 
 
 def test_a_zero_that_means_safety_is_not_moved(tmp_path, base):
