@@ -63,6 +63,7 @@ from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
 from alignment.ml.validation import RewardChoice, Watch, precision
+from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.adapter import (
     ModelInput,
     adapter_save,
@@ -141,10 +142,13 @@ def _chunk_loss(head: nn.Module, hidden_SC: Tensor, target_S: Tensor) -> tuple[T
     return F.cross_entropy(logits_SV, target_S, reduction="sum"), right
 
 
-def policy_load(given: ModelInput, config: SftConfig | PreferenceSettings) -> Any:
+def policy_load(
+    given: ModelInput, config: SftConfig | PreferenceSettings, tokenizer: Any = None
+) -> Any:
     """The policy with gradients where the run trains: every weight, or an adapter.
 
     Weights are float32 masters; with dtype bfloat16 the products are computed in bfloat16.
+    tokenizer: wanted where it may have tokens that the policy's own has not.
     """
     if config.adapter == "qlora":
         model = quantised_load(given.folder)
@@ -154,6 +158,8 @@ def policy_load(given: ModelInput, config: SftConfig | PreferenceSettings) -> An
         raise RefusedError(
             "the base is a prefix or P-tuning adapter, which cannot be merged: train from its base"
         )
+    if tokenizer is not None:
+        token_rows_start(model, tokenizer, known=len(tokenizer_load(given.whole)))
     model.requires_grad_(config.adapter != "qlora")  # a merged adapter's weights come frozen
     model = adapter_attach(model, config)
     attach(model)
@@ -425,6 +431,7 @@ def main(run: RunDir) -> None:
     if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
         raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
     tokenizer = tokenizer_load(given.whole)
+    session_end_add(tokenizer, config)
     own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
     max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
     lessons = lessons_split(demonstrations_read(run), config, tokenizer, max_tokens=max_tokens)
@@ -438,7 +445,7 @@ def main(run: RunDir) -> None:
     print(f"{learnt.conversations} examples, {len(plan)} steps", flush=True)
     processes = processes_start()
     torch.manual_seed(config.seed)
-    model = policy_load(given, config)
+    model = policy_load(given, config, tokenizer)
     ending_tell(model, tokenizer)
     processes.prepare(model)
     model.to(processes.device)
@@ -463,7 +470,7 @@ def main(run: RunDir) -> None:
     )
     taken = train(run, config, model, learnt.lessons, plan, watch, processes)
     compared = watch.end(run, len(plan), config, model)
-    model = processes.gather(model, lambda: policy_load(given, config))
+    model = processes.gather(model, lambda: policy_load(given, config, tokenizer))
     if model is None:
         return  # the first rank publishes
     left_out = Counter(

@@ -60,13 +60,18 @@ def reward_token_id(tokenizer: Any) -> int | None:
 
 def reward_token_add(tokenizer: Any) -> int:
     """Add the reward token to the vocabulary, unless it is there; returns its id."""
+    return special_token_add(tokenizer, REWARD_TOKEN)
+
+
+def special_token_add(tokenizer: Any, token: str) -> int:
+    """Add a special token to the vocabulary, unless it is there; returns its id."""
     tokenizer.add_special_tokens(
-        {"additional_special_tokens": [REWARD_TOKEN]}, replace_extra_special_tokens=False
+        {"additional_special_tokens": [token]}, replace_extra_special_tokens=False
     )
-    found = reward_token_id(tokenizer)
+    found = tokenizer.get_vocab().get(token)
     if found is None:
-        raise ChatTemplateError(f"the tokenizer does not take {REWARD_TOKEN} as a token")
-    return found
+        raise ChatTemplateError(f"the tokenizer does not take {token} as a token")
+    return int(found)
 
 
 @dataclass(frozen=True)

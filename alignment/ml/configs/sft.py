@@ -30,6 +30,7 @@ class SftConfig(AdapterSettings):
             "budget_tokens": 4096,
             "max_tokens": 4096,
             "loss_turns": "every",
+            "end_of_session": "<|end_of_session|>",
         },
         # Ouyang et al. 2022 (arXiv:2203.02155), appendix C.1: their 1.3B and 6B models.
         "instructgpt": {
@@ -52,7 +53,8 @@ class SftConfig(AdapterSettings):
     max_grad_norm: float = 1.0
     # Turns with a loss: "written" (the demonstration's own), "every" assistant's, or the "last".
     loss_turns: str = one_of(LOSS_TURNS, "written")
-    # A token of the vocabulary that is learnt behind every conversation that ended; empty: none.
+    # A token that is learnt behind every conversation that ended, added to the vocabulary if it is
+    # new there, such as <|end_of_session|>; empty: none.
     end_of_session: str = ""
     dropout: float = 0.0  # of what each attention and MLP adds to the residual stream
     # The moments in 8 bits, in paged memory, or both, are for NVIDIA GPUs.

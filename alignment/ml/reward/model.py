@@ -14,6 +14,7 @@ from alignment.ml.conversations import Conversation
 from alignment.ml.ensemble import shifts_common
 from alignment.ml.shared_prefix import attach
 from alignment.ml.shared_prefix.support import base_model
+from alignment.ml.vocabulary import token_rows_start
 from modelhub.ml.chat import (
     end_of_turn_id,
     prompt_render,
@@ -59,7 +60,7 @@ def reward_model_make(folder: Path, config: RewardConfig, tokenizer: Any = None)
         model.config.reward_combine = config.combine
         model.config.reward_uncertainty_weight = config.uncertainty_weight
     if config.reward_token:
-        _reward_token_embed(model, folder, tokenizer)
+        token_rows_start(model, tokenizer, known=len(tokenizer_load(folder)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     if config.lora_rank:
@@ -99,18 +100,6 @@ def _head_start(head: nn.Linear, config: RewardConfig) -> None:
         nn.init.zeros_(head.weight)
     else:
         nn.init.normal_(head.weight, std=0.1 * head.in_features**-0.5)
-
-
-@torch.no_grad()
-def _reward_token_embed(model: Any, folder: Path, tokenizer: Any) -> None:
-    """Give a reward token that is new to the vocabulary a place in the embedding."""
-    if reward_token_id(tokenizer_load(folder)) is not None:
-        return
-    known = len(tokenizer) - 1
-    if len(tokenizer) > model.get_input_embeddings().weight.shape[0]:
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    weight = model.get_input_embeddings().weight
-    weight[reward_token_id(tokenizer)] = weight[:known].mean(0)
 
 
 def _layers(model: Any) -> nn.ModuleList:

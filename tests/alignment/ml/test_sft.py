@@ -13,8 +13,9 @@ from alignment.ml.conversations import Conversation, lessons_make
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.dropout import residual_dropout_set
 from alignment.ml.shared_prefix import attach, pack
+from alignment.ml.vocabulary import session_end_add
 from modelhub.ml.adapter import ModelInput
-from modelhub.ml.chat import prompt_render
+from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ConfigError, RefusedError, config_load
 from modelhub.ml.divergence import Diverged
@@ -130,10 +131,15 @@ def small_of(name):
     return model
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen"])
-def test_packed_conversations_have_the_loss_and_gradients_of_each_alone(name):
+@pytest.mark.parametrize(
+    ("name", "ending"),
+    [("llama", ""), ("gpt2", ""), ("qwen", ""), ("llama", "<|endoftext|>")],
+    ids=["llama", "gpt2", "qwen", "with an end of session"],
+)
+def test_packed_conversations_have_the_loss_and_gradients_of_each_alone(name, ending):
     """Against transformers' own loss, one conversation at a time, what is told masked by -100."""
-    lessons = lessons_make(talks(7), tiny_tokenizer(), max_tokens=512).lessons
+    tokenizer = tiny_tokenizer()
+    lessons = lessons_make(talks(7), tokenizer, max_tokens=512, end_of_session=ending).lessons
     plain, packed = small_of(name), small_of(name)
     expected, tokens = 0.0, 0
     for lesson in lessons:
@@ -246,6 +252,56 @@ def test_it_learns_the_demonstrations_and_publishes_a_plain_model(tmp_path, base
     assert tokenizer.decode(written[0, prompt.shape[1] :]).startswith("1 is odd 0")
 
 
+def test_a_new_end_of_session_is_added_and_learnt_and_packing_changes_nothing(tmp_path, base):
+    token, found = "<|end_of_session|>", []
+    for budget in (60, 4096):
+        run = sft_run(
+            tmp_path / str(budget),
+            base,
+            demonstrations(6),
+            epochs=50,
+            lr=5e-3,
+            budget_tokens=budget,
+            end_of_session=token,
+        )
+        sft.main(RunDir(run))
+        found.append([(v["loss"], v["grad_norm"]) for v in metrics_of(run).values()])
+    assert torch.tensor(found[0][:3]).allclose(torch.tensor(found[1][:3]), rtol=1e-3)
+    folder = run / "outputs" / "model"
+    model, tokenizer = model_load(folder, dtype="float32"), tokenizer_load(folder)
+    ending = tokenizer.get_vocab()[token]
+    assert ending == len(tokenizer_load(base)) and len(tokenizer) == ending + 1
+    assert model.config.vocab_size == model.get_input_embeddings().weight.shape[0] == ending + 1
+    prompt_T = prompt_render(tokenizer, messages("Say p01"))
+    said_T = [*prompt_T, *answer_encode(tokenizer, "1 is odd 0", "stop")]
+    with torch.no_grad():
+        assert int(model(torch.tensor([said_T])).logits[0, -1].argmax()) == ending
+
+
+def test_a_new_token_starts_as_the_mean_of_the_others(base):
+    tokenizer = tokenizer_load(base)
+    known = len(tokenizer)
+    config = SftConfig(end_of_session="<|end_of_session|>")
+    session_end_add(tokenizer, config)
+    model = sft.policy_load(ModelInput(base), config, tokenizer)
+    weight = model.get_input_embeddings().weight
+    assert torch.allclose(weight[known], weight[:known].mean(0))
+    whole = sft.policy_load(ModelInput(base), config)
+    assert torch.equal(weight[:known], whole.get_input_embeddings().weight)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ({"end_of_session": "bye"}, "looks like <|end_of_session|>"),
+        ({"end_of_session": "<|bye|>", "adapter": "lora"}, "does not learn its row"),
+    ],
+)
+def test_an_end_of_session_that_cannot_be_learnt_is_refused(base, config, reason):
+    with pytest.raises(RefusedError, match=reason.replace("|", r"\|")):
+        session_end_add(tokenizer_load(base), SftConfig(**config))
+
+
 def test_an_adapter_starts_from_the_policy_itself(tmp_path, base):
     losses = []
     for config in ({}, {"adapter": "lora", "lora_rank": 4}):
@@ -335,7 +391,7 @@ def test_published_recipes_have_names():
         0.1,
         64,
     )
-    assert llama.loss_turns == "every"
+    assert (llama.loss_turns, llama.end_of_session) == ("every", "<|end_of_session|>")
     instruct = config_load(SftConfig, {"preset": "instructgpt"})
     assert (instruct.epochs, instruct.dropout, instruct.lr_final_share) == (16, 0.2, 0.1)
     assert (instruct.lr, instruct.warmup_share) == (9.65e-6, 0.0)
