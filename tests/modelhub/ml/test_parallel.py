@@ -91,6 +91,13 @@ def test_replicas_that_differ_are_refused(tmp_path, base):
     assert "the weights of rank 1 are not those of rank 0: model." in log
 
 
+def test_a_model_that_stayed_whole_under_fsdp2_is_refused(tmp_path, base):
+    statuses = ranks_run(tmp_path, world=2, strategy="fsdp2", base=base, steps=1, whole=True)
+    assert statuses == [2, 2]
+    told = (tmp_path / "log.txt").read_text()
+    assert "fsdp2 was asked for, but model.embed_tokens.weight is whole on every rank" in told
+
+
 def test_a_strategy_there_is_none_of_is_refused(tmp_path, base):
     assert ranks_run(tmp_path, world=2, strategy="zero", base=base, steps=1) == [2, 2]
     assert "RONDO_STRATEGY: wanted ddp or fsdp2, got 'zero'" in (tmp_path / "log.txt").read_text()
