@@ -242,6 +242,10 @@ RUN_ATTEMPTS = 3
 SERVERS_DIR = DATA_DIR / "servers"
 SERVER_MODULE = "vllm.entrypoints.openai.api_server"
 SERVER_LEASE_S = env.float("RONDO_SERVER_LEASE_S", default=120)
+# A run is ended at this share of the memory of the worker's control group or machine; 0: never. In
+# bytes of one run instead, where several workers share a machine.
+RUN_MEMORY_SHARE = env.float("RONDO_RUN_MEMORY_SHARE", default=0.9)
+RUN_MEMORY_BYTES = env.int("RONDO_RUN_MEMORY_BYTES", default=0)
 RUN_CANCEL_GRACE_S = env.float("RONDO_RUN_CANCEL_GRACE_S", default=20)
 
 # Annotation

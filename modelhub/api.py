@@ -20,6 +20,7 @@ from modelhub.policy import may_use_hub
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.serializers import EmptySerializer, StrictSerializer, input_read, user_of
+from modelhub.services.continuing import run_continue
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
@@ -173,6 +174,31 @@ class RunRetryApi(HubApi):
         run = run_retry(run=run, actor=user_of(request))
         tasks.ring_queued_runs.delay_on_commit()
         return Response(run_reply(run))
+
+
+class RunContinueApi(HubApi):
+    """Go on from a checkpoint of a pretraining run that has stopped, with other settings."""
+
+    class InputSerializer(StrictSerializer):
+        from_step = serializers.IntegerField(min_value=0, required=False)
+        steps = serializers.IntegerField(min_value=1, required=False)
+        shares = serializers.ListField(
+            child=serializers.FloatField(min_value=0), max_length=1000, required=False
+        )
+        shares_step = serializers.IntegerField(min_value=1, required=False)
+        skip_samples = serializers.ListField(
+            child=serializers.RegexField(r"^[0-9]{1,15}-[0-9]{1,15}$"),
+            max_length=1000,
+            required=False,
+            help_text='ranges of sample numbers, as a spike is told: "80-91"',
+        )
+
+    @extend_schema(request=InputSerializer, responses={202: RunDetailApi.OutputSerializer})
+    def post(self, request: Request, run_uid: str) -> Response:
+        asked = input_read(self.InputSerializer, request)
+        made = run_continue(run=run_of(run_uid), requested_by=user_of(request), **asked)
+        tasks.ring_queued_runs.delay_on_commit()
+        return Response(run_reply(made), status=202)
 
 
 class ModelListApi(HubApi):

@@ -22,5 +22,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<str:run_uid>/", api.RunDetailApi.as_view(), name="api_run_detail"),
     path("runs/<str:run_uid>/metrics/", api.RunMetricsApi.as_view(), name="api_run_metrics"),
     path("runs/<str:run_uid>/cancel/", api.RunCancelApi.as_view(), name="api_run_cancel"),
+    path("runs/<str:run_uid>/continue/", api.RunContinueApi.as_view(), name="api_run_continue"),
     path("runs/<str:run_uid>/retry/", api.RunRetryApi.as_view(), name="api_run_retry"),
 ]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
+from modelhub.metrics_file import metric_lines
 from modelhub.ml.manifest import IntegrityError
-from modelhub.ml.records import json_canonical
+from modelhub.ml.records import chunked, json_canonical
 from modelhub.models import Artifact, Run
-from modelhub.runner import metric_points
 from modelhub.services.artifacts import artifact_register
 from modelhub.services.runs import ELSEWHERE, ROLE_NAME, run_finish, run_metrics_add
 
@@ -91,12 +91,10 @@ def _metrics_take(folder: Path, run: Run, fence: int) -> None:
     path = folder / "metrics.jsonl"
     if not path.exists():
         return
-    points: list[tuple[int, str, float]] = []
     with path.open("rb") as file:
-        for line in file:
-            points += metric_points(line)
-            if len(points) >= _LINES:
-                run_metrics_add(run_id=run.pk, fence=fence, points=points, offset=0)
-                points = []
-    size = path.stat().st_size
-    run_metrics_add(run_id=run.pk, fence=fence, points=points, offset=size)
+        for lines in chunked(file, _LINES):
+            points, rewound_to = metric_lines(lines)
+            run_metrics_add(
+                run_id=run.pk, fence=fence, points=points, offset=0, rewound_to=rewound_to
+            )
+    run_metrics_add(run_id=run.pk, fence=fence, points=[], offset=path.stat().st_size)

@@ -11,7 +11,6 @@ modelhub/ml/launch.py, whose ranks die with it: ending the launcher ends them. L
 import contextlib
 import json
 import logging
-import math
 import os
 import signal
 import subprocess
@@ -29,10 +28,12 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from modelhub import storage
 from modelhub.errors import ApplicationError
-from modelhub.ml.configs import EXIT_OUT_OF_MEMORY, EXIT_REFUSED
+from modelhub.metrics_file import metric_lines
+from modelhub.ml.configs import EXIT_DISK_FULL, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, is_disk_full
 from modelhub.ml.manifest import IntegrityError
-from modelhub.ml.records import json_canonical, json_strict
+from modelhub.ml.records import json_canonical
 from modelhub.models import Artifact, Endpoint, Run
+from modelhub.resources import Memory, disk_full_reason, gib, memory_read, processes_memory
 from modelhub.services import runs
 from modelhub.services.artifacts import artifact_register
 
@@ -43,6 +44,7 @@ _LOOK_S = 1.0  # how often metrics, progress and a cancellation are looked for
 _STOP_GRACE_S = 10.0  # from SIGTERM to SIGKILL when the worker itself is stopped
 _METRICS_BLOCK_BYTES = 1 << 20
 _ERROR_TAIL_BYTES = 4096
+_LEAST_MEMORY_SHARE = 0.1  # of all, that a run has if it is to be ended for want of memory
 # Parts of a variable's name that mark a secret; a program is given none but those it asks for.
 _SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIALS"}
 _SECRET_ENDS = ("_PASS", "_PWD", "_DSN")
@@ -71,6 +73,10 @@ class _StoppingError(Exception):
     """The worker has been asked to stop."""
 
 
+class _MemoryError(Exception):
+    """Memory is nearly out, and the run has a good part of it; says so in its message."""
+
+
 class _Attempt:
     """One claim of a run, worked off by one call of `work`."""
 
@@ -96,6 +102,9 @@ class _Attempt:
             logger.warning("%s was lost to another worker", self.run)
         except _StoppingError:
             self._release()
+        except _MemoryError as error:
+            self._end()
+            self._attempt_fail(str(error), final=True)
         except (KeyboardInterrupt, SystemExit):
             self._release()
             raise
@@ -105,7 +114,10 @@ class _Attempt:
         except Exception as error:
             logger.exception("%s could not be worked off", self.run)
             self._end()
-            self._attempt_fail(f"{type(error).__name__}: {error}")
+            if is_disk_full(error):
+                self._attempt_fail(f"{_disk_full()}\n\n{error}", final=True)
+            else:
+                self._attempt_fail(f"{type(error).__name__}: {error}")
         finally:
             self._end()
 
@@ -163,6 +175,7 @@ class _Attempt:
                 self._metrics_read()
                 if self._progress_read():
                     beat_at = now
+                self._memory_check()
                 if terminated_at is None and self._told(self._is_cancelled):
                     terminated_at = now
                     self._group_kill(signal.SIGTERM)
@@ -177,6 +190,31 @@ class _Attempt:
             pass
         self._progress_read()
         return process.wait()
+
+    def _memory_check(self) -> None:
+        """Raise _MemoryError before the kernel ends a process of its own choice.
+
+        A run that has less than a tenth of the memory is not what fills it, and goes on.
+        """
+        limit, share = settings.RUN_MEMORY_BYTES, settings.RUN_MEMORY_SHARE
+        if limit:
+            own = processes_memory(self._pids())
+            memory = Memory(used=own, limit=limit, where="its RONDO_RUN_MEMORY_BYTES")
+        else:
+            memory = memory_read()
+        if not share or memory.share < share:
+            return
+        own = processes_memory(self._pids())
+        if own < memory.limit * _LEAST_MEMORY_SHARE:
+            return
+        raise _MemoryError(
+            f"out of memory: {gib(memory.used)} of {gib(memory.limit)} of {memory.where} are in "
+            f"use, {gib(own)} of them by this run. It was ended before the kernel ends something "
+            "else: give it smaller steps, or a larger machine"
+        )
+
+    def _pids(self) -> list[int]:
+        return processes_printing_to(self.folder / storage.LOG_NAME)
 
     def _heartbeat(self) -> None:
         kept = runs.run_heartbeat(run_id=self.run.pk, fence=self.run.fence, progress=self.progress)
@@ -214,12 +252,16 @@ class _Attempt:
         whole = block.rfind(b"\n") + 1
         if not whole:
             return False
-        points = [point for line in block[:whole].splitlines() for point in metric_points(line)]
+        points, rewound_to = metric_lines(block[:whole].splitlines())
         offset = self.metrics_offset + whole
 
         def add() -> bool:
             added = runs.run_metrics_add(
-                run_id=self.run.pk, fence=self.run.fence, points=points, offset=offset
+                run_id=self.run.pk,
+                fence=self.run.fence,
+                points=points,
+                offset=offset,
+                rewound_to=rewound_to,
             )
             if not added:
                 raise _LostError
@@ -300,6 +342,9 @@ class _Attempt:
         if status == EXIT_REFUSED:
             refusal = [line for line in tail.splitlines() if line.startswith("refused: ")]
             self._attempt_fail(refusal[-1] if refusal else tail, final=True)
+            return
+        if status == EXIT_DISK_FULL:
+            self._attempt_fail(f"{_disk_full()}\n\n{tail}", final=True)
             return
         out_of_memory = status == EXIT_OUT_OF_MEMORY or (
             status == -signal.SIGKILL and _oom_kills() > self.oom_kills
@@ -403,12 +448,16 @@ def _is_secret(name: str) -> bool:
     )
 
 
-def processes_kill(log: Path) -> None:
-    """End every process on this machine that prints to this log: what an earlier attempt left.
+def _disk_full() -> str:
+    return disk_full_reason({"runs": settings.RUNS_DIR, "artifacts": settings.ARTIFACTS_DIR})
+
+
+def processes_printing_to(log: Path) -> list[int]:
+    """The processes on this machine that print to a log, but for this one.
 
     A recorded process id could by now be somebody else's; an open log cannot.
     """
-    name = str(log.resolve())
+    name, found = str(log.resolve()), []
     for folder in Path("/proc").glob("[0-9]*"):
         pid = int(folder.name)
         try:
@@ -416,23 +465,16 @@ def processes_kill(log: Path) -> None:
         except OSError:
             continue  # it has ended, or is another user's
         if prints_here and pid != os.getpid():
-            logger.warning("process %d, left by an earlier attempt, is ended", pid)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            found.append(pid)
+    return found
 
 
-def metric_points(line: bytes) -> list[tuple[int, str, float]]:
-    """The (step, name, value) points of one line of metrics.jsonl; none if it is no such line."""
-    try:
-        value = json_strict(line)
-        step, values = value["step"], value["values"]
-        return [
-            (int(step), str(name)[:80], float(number))
-            for name, number in values.items()
-            if math.isfinite(number)
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return []
+def processes_kill(log: Path) -> None:
+    """End every process on this machine that prints to this log: what an earlier attempt left."""
+    for pid in processes_printing_to(log):
+        logger.warning("process %d, left by an earlier attempt, is ended", pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _has_ended(pid: int) -> bool:

@@ -46,6 +46,7 @@ LOG_NAME = "log.txt"
 GRACE_S = 3600.0
 _TEMPORARY_PREFIX = ".tmp-"
 _LOCK_NAME = ".lock"
+_RESOLVED_NAME = "resolved.json"  # as modelhub/ml/rundir.py calls it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,6 +229,53 @@ def run_told(run: Run, name: str) -> Any:
         return json.loads((run_folder(run) / name).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def checkpoint_steps(run: Run) -> list[int]:
+    """The steps of a run's checkpoints that are there, the newest first."""
+    found = (run_folder(run) / "checkpoints").glob(f"step-*/{MANIFEST_NAME}")
+    names = (one.parent.name.removeprefix("step-") for one in found)
+    return sorted((int(name) for name in names if name.isdecimal()), reverse=True)
+
+
+def checkpoint_values(run: Run, step: int) -> dict[str, Any]:
+    """What a run's program keeps of its own in a checkpoint (modelhub/ml/checkpoint.py).
+
+    Raises IntegrityError if it cannot be read.
+    """
+    try:
+        described = json.loads((_checkpoint_folder(run, step) / "state.json").read_bytes())
+        return dict(described["values"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"the checkpoint of step {step} cannot be read: {error}") from error
+
+
+def checkpoint_hand_on(run: Run, step: int, *, to: Run) -> None:
+    """Give another run a checkpoint to begin with, as links, whatever becomes of the first.
+
+    With it goes what settings left to the machine stood for. Raises IntegrityError if it is gone.
+    """
+    target = run_folder_make(to)
+    checkpoints = _folder_make(target / "checkpoints")
+    temporary = checkpoints / f"{_TEMPORARY_PREFIX}{step}"
+    try:
+        shutil.copytree(_checkpoint_folder(run, step), temporary, copy_function=_link_or_copy)
+        resolved = run_folder(run) / _RESOLVED_NAME
+        if resolved.exists():
+            shutil.copyfile(resolved, target / _RESOLVED_NAME)
+        temporary.rename(checkpoints / _checkpoint_folder(run, step).name)
+    except (OSError, shutil.Error) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise IntegrityError(f"the checkpoint of step {step} cannot be taken: {error}") from error
+
+
+def _checkpoint_folder(run: Run, step: int) -> Path:
+    return run_folder(run) / "checkpoints" / f"step-{step:08d}"
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    if not _linked(Path(source), Path(target)):
+        shutil.copyfile(source, target)
 
 
 def _folder_make(folder: Path | str) -> Path:

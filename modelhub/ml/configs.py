@@ -4,6 +4,7 @@ Standard library only: the web side imports this module to build and check forms
 """
 
 import dataclasses
+import errno
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -24,11 +25,19 @@ ConfigT = TypeVar("ConfigT", bound=ProgramConfig)
 # Exit statuses of a program, beside 0 and 1: another attempt at the same run would end the same.
 EXIT_REFUSED = 2
 EXIT_OUT_OF_MEMORY = 3
+EXIT_DISK_FULL = 5
 
 CHOICES, _OPEN = "choices", "open"  # in a field's metadata: the values it takes
 ENGINES = ("auto", "vllm", "transformers", "openai")
 DTYPES = ("bfloat16", "float16", "float32")
 SAMPLING_DTYPES = ("auto", *DTYPES)
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether no room or no quota is left: an OSError, or of safetensors a text that says so."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return "No space left on device" in str(error)
 
 
 class RefusedError(ValueError):

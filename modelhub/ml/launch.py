@@ -11,9 +11,9 @@ from which modelhub/ml/parallel.py joins them:
     ray          one actor a process, wherever the cluster has room (the extra `ray`)
 
 If a process dies, the others are ended and all are started again from the newest checkpoint, at
-most RONDO_RESTARTS times (1 unless set); what another attempt would not change, a refusal or want
-of memory, is not tried again. The exit status, or the signal, is that of the process that failed
-first. Everything started here dies with this process. Linux.
+most RONDO_RESTARTS times (1 unless set); what another attempt would not change, a refusal, want of
+memory or a full disk, is not tried again. The exit status, or the signal, is that of the process
+that failed first. Everything started here dies with this process. Linux.
 """
 
 import os
@@ -25,12 +25,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from modelhub.ml.configs import EXIT_OUT_OF_MEMORY, EXIT_REFUSED, RefusedError
+from modelhub.ml.configs import EXIT_DISK_FULL, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, RefusedError
 from modelhub.ml.rundir import parent_follow
 
 PRESETS = Path(__file__).resolve().parents[2] / "deploy" / "launch"
 STRATEGIES = ("ddp", "fsdp2")
-_FINAL = (EXIT_REFUSED, EXIT_OUT_OF_MEMORY)
+_FINAL = (EXIT_REFUSED, EXIT_OUT_OF_MEMORY, EXIT_DISK_FULL)
 _RAY_POLL_S = 0.5
 
 

@@ -40,7 +40,6 @@ Started from torchrun's environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, 
 gloo on the CPU, NCCL on CUDA. Every process reads the model from the run's inputs.
 """
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,6 +56,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pipeline_parallel import Pipeline, held_check, stage_held, stages_check
+from modelhub.ml.replicas import replicas_differing, weights_digests
 from modelhub.ml.tensor_parallel import degree_check, tensor_parallel_apply
 from modelhub.ml.zero import is_shared, weight_fill, weight_whole, zero_check
 
@@ -279,13 +279,12 @@ class Processes:
         """
         if self.world == 1:
             return model
+        replicas_check(model)
         if self.is_sharded:
             state = state_whole(model)
             if self.rank == 0:
                 model = make()
                 model.load_state_dict(state)
-        else:
-            replicas_check(model)
         barrier(timeout_s=_TIMEOUT_S)
         dist.destroy_process_group()
         return model if self.rank == 0 else None
@@ -452,37 +451,15 @@ def sharded_check(model: nn.Module) -> None:
 
 
 def replicas_check(model: nn.Module) -> None:
-    """Raise RefusedError unless every rank's weights are the same, bit for bit.
+    """Raise RefusedError, naming a weight, unless ranks have the same bits of what they share.
 
-    The message names the rank, and the first weight that is not that of rank 0.
+    That is every whole weight, and every part that several ranks have. Collective.
     """
-    hashes = weights_hashes(model)
-    digests = objects_gather(hashlib.sha256(repr(hashes).encode()).hexdigest())
-    others = [rank for rank, digest in enumerate(digests) if digest != digests[0]]
-    if not others:
-        return
-    # Every rank has seen the same digests, so every rank comes here.
-    first, other = (objects_gather(hashes)[rank] for rank in (0, others[0]))
-    drifted = [one[0] for one, theirs in zip(first, other, strict=False) if one != theirs]
-    raise RefusedError(
-        f"the weights of rank {others[0]} are not those of rank 0: "
-        f"{drifted[0] if drifted else 'their number'}, {len(drifted)} of {len(first)}"
-    )
-
-
-def weights_hashes(model: nn.Module) -> list[tuple[str, tuple[int, ...], int]]:
-    """(name, shape, hash of its bits) of every weight; bits are folded on their own device.
-
-    It finds what drifted apart; it is no protection against an adversary.
-    """
-    return [
-        (
-            name,
-            tuple(parameter.shape),
-            int(torch.hash_tensor(parameter.detach()).view(torch.int64).item()),
-        )
-        for name, parameter in model.named_parameters()
-    ]
+    found = objects_gather(weights_digests(model))
+    differing = replicas_differing(found)
+    if differing is not None:
+        name, rank, other = differing
+        raise RefusedError(f"the weights of rank {rank} are not those of rank {other}: {name}")
 
 
 def _layers(model: nn.Module) -> list[nn.Module]:

@@ -3,7 +3,8 @@
     RUN_DIR/ config.json    {"program", "config", "inputs": {role: {"path", "sha256"}}}
              inputs/        artifacts, by role
              log.txt        what the program printed
-             metrics.jsonl  {"step", "values": {name: number}}, appended
+             metrics.jsonl  {"step", "values": {name: number}}, appended; {"rewound_to": step} where
+                            training went back, and what was told of later steps is none of it
              progress.json  {"done", "total", "unit"}, replaced
              resolved.json  what settings left to the machine ("auto") stood for as the run began
              checkpoints/   step-00000012/ with a manifest each
@@ -17,6 +18,7 @@ Of several processes that train one model (modelhub/ml/parallel.py) every one op
 the first, rank 0, holds its lock and alone writes.
 """
 
+import contextlib
 import ctypes
 import dataclasses
 import fcntl
@@ -35,12 +37,14 @@ from types import FrameType
 from typing import Any
 
 from modelhub.ml.configs import (
+    EXIT_DISK_FULL,
     EXIT_OUT_OF_MEMORY,
     EXIT_REFUSED,
     ConfigError,
     ConfigT,
     RefusedError,
     config_load,
+    is_disk_full,
 )
 from modelhub.ml.hardware import AUTO, bfloat16_multiplies, dtype_resolve
 from modelhub.ml.manifest import (
@@ -165,6 +169,17 @@ class RunDir:
         self._metrics.write(json_canonical(line) + "\n")
         self._metrics.flush()
 
+    def rewound(self, step: int) -> None:
+        """Say that training went back: the figures of later steps are of steps that are no more."""
+        if self._is_first:
+            self._metrics.write(json_canonical({"rewound_to": step}) + "\n")
+            self._metrics.flush()
+
+    def told(self, name: str, value: Any) -> None:
+        """Keep a JSON file of the program's own in the directory, for whoever looks meanwhile."""
+        if self._is_first:
+            self._replace(name, value)
+
     def progress(self, done: int, total: int, unit: str) -> None:
         """Say how far the run is, in its own unit ("prompts", "steps")."""
         if self._is_first:
@@ -268,10 +283,10 @@ def program_run(main: Callable[[RunDir], None]) -> None:
     """Run `main` on the directory named on the command line, as every program does.
 
     SIGTERM ends the process with status 143, after `finally` blocks; a refusal of what it was given
-    with 2 and one line, running out of memory with 3, any other exception with 1. The program dies
-    with the process that started it (the worker, or its launcher, which dies with the worker), so
-    that no orphan works on a directory another attempt has taken over. A run that already has a
-    result does nothing.
+    with 2 and one line, running out of memory with 3, a full disk with 5, any other exception with
+    1. The program dies with the process that started it (the worker, or its launcher, which dies
+    with the worker), so that no orphan works on a directory another attempt has taken over. A run
+    that already has a result does nothing.
     """
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
@@ -291,6 +306,11 @@ def program_run(main: Callable[[RunDir], None]) -> None:
         print(f"refused: {error}", file=sys.stderr, flush=True)
         raise SystemExit(EXIT_REFUSED) from error
     except Exception as error:
+        if is_disk_full(error):
+            with contextlib.suppress(OSError):  # the log is on that disk, as a rule
+                traceback.print_exc()
+                print(f"disk full: {error}", file=sys.stderr, flush=True)
+            raise SystemExit(EXIT_DISK_FULL) from error
         if not _is_out_of_memory(error):
             raise
         traceback.print_exc()

@@ -33,6 +33,7 @@ LAUNCHERS = ("python", "torchrun", "accelerate", "ray")
 STRATEGIES = ("ddp", "fsdp2")
 MAX_PROCESSES = 1024
 ELSEWHERE = "another machine"  # owner of a run that is exported (modelhub/exports.py)
+LEFT_LOSS = "loss_left"  # the curve of losses at steps that training went back from
 RING_AGAIN_S = 30  # a doorbell that nobody answered is rung again after this
 ROLE_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")  # of a queue, and of what a run reads or makes
 
@@ -173,15 +174,27 @@ def run_cancel_asked(*, run_id: int, fence: int) -> bool | None:
 
 
 def run_metrics_add(
-    *, run_id: int, fence: int, points: list[tuple[int, str, float]], offset: int
+    *,
+    run_id: int,
+    fence: int,
+    points: list[tuple[int, str, float]],
+    offset: int,
+    rewound_to: int | None = None,
 ) -> bool:
     """Keep (step, name, value) points and how far metrics.jsonl was read. False: the run is lost.
 
-    A resumed run repeats steps exactly, so a point that is there already is left as it is.
+    A resumed run repeats steps exactly, so a point that is there already is left as it is. Where
+    training went back, figures of steps behind `rewound_to` go first; losses are kept apart.
     """
     with transaction.atomic():
         if _owned(run_id, fence).update(metrics_offset=offset) != 1:
             return False
+        if rewound_to is not None:
+            behind = RunMetric.objects.filter(run_id=run_id, step__gt=rewound_to)
+            lost = behind.filter(name="loss")
+            behind.filter(name=LEFT_LOSS, step__in=lost.values("step")).delete()
+            behind.exclude(name__in=("loss", LEFT_LOSS)).delete()
+            lost.update(name=LEFT_LOSS)
         RunMetric.objects.bulk_create(
             (
                 RunMetric(run_id=run_id, step=step, name=name, value=value)

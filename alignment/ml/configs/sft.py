@@ -31,6 +31,7 @@ class SftConfig(AdapterSettings):
             "max_tokens": 4096,
             "loss_turns": "every",
             "end_of_session": "<|end_of_session|>",
+            "sample_every_steps": 100,
         },
         # Ouyang et al. 2022 (arXiv:2203.02155), appendix C.1: their 1.3B and 6B models.
         "instructgpt": {
@@ -40,6 +41,7 @@ class SftConfig(AdapterSettings):
             "examples_per_step": 32,
             "max_tokens": 2048,
             "dropout": 0.2,
+            "sample_every_steps": 100,
         },
     }
     epochs: int = 2

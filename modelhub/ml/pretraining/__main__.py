@@ -29,12 +29,15 @@ from modelhub.ml.pretraining.shards import MappedShards, vocabulary_check
 from modelhub.ml.pretraining.throughput import matmul_rate
 from modelhub.ml.pretraining.training import Progress, train
 from modelhub.ml.pretraining.validation import Watch, precision
+from modelhub.ml.pretraining.watchdog import Watchdog, watchdog
 from modelhub.ml.rundir import RunDir, program_run
 
 _NAME_LETTERS = 40  # of a source, as its curve is called
 
 
-def sources_open(run: RunDir, config: PretrainConfig, vocabulary: int) -> list[TokenSource]:
+def sources_open(
+    run: RunDir, config: PretrainConfig, vocabulary: int, dog: Watchdog
+) -> list[TokenSource]:
     """The run's token sets, verified, the domain's first, named by their first document's source.
 
     vocabulary: tokens of the run's tokenizer. Raises RefusedError if there is no set, or one was
@@ -46,6 +49,7 @@ def sources_open(run: RunDir, config: PretrainConfig, vocabulary: int) -> list[T
         for role in roles_sorted(roles, stem):
             folder = run.input(role)
             vocabulary_check(folder, vocabulary)
+            dog.beat()
             shards = MappedShards(folder)
             name = shards.block_documents(0, 1)[0].source[:_NAME_LETTERS]
             is_free = name and name not in {source.name for source in opened}
@@ -77,13 +81,20 @@ def model_size(model: Any, config: PretrainConfig) -> Size:
 def main(run: RunDir) -> None:
     config = run.config(PretrainConfig)
     memory_keep()
+    # From meeting the other ranks to what is published: each can be waited for in vain.
+    with watchdog(config.hang_timeout_s) as dog:
+        pretrain(run, config, dog)
+
+
+def pretrain(run: RunDir, config: PretrainConfig, dog: Watchdog) -> None:
     processes = processes_start()
+    dog.beat()
     base = run.input("base") if "base" in run.input_roles() else None
     if base is None and "tokenizer" not in run.input_roles():
         raise RefusedError("a model from random weights needs a tokenizer, a continued one a base")
     tokenizer = tokenizer_load(base or run.input("tokenizer"))
     special = special_tokens(tokenizer, config.objective, multiple=config.vocabulary_multiple)
-    sources = sources_open(run, config, len(tokenizer))
+    sources = sources_open(run, config, len(tokenizer), dog)
     mixture = mixture_make(sources, config)
     planned = accounts(mixture, sources, config)
     if processes.rank == 0:
@@ -117,6 +128,7 @@ def main(run: RunDir) -> None:
         pipeline_parallel=config.pipeline_parallel,
         zero_stage=config.zero_stage,
     )
+    dog.beat()
     if processes.pipeline is None:  # a stage is on its device, and nowhere else
         model.to(processes.device)
     else:
@@ -140,10 +152,12 @@ def main(run: RunDir) -> None:
         special,
         watch,
         processes,
+        dog,
         flops_per_token=flops,
         matmul_per_s=matmul_per_s,
     )
     trained = processes.gather(model, make)
+    dog.beat()
     if trained is None:
         return  # the first rank publishes
     folder = run.output("model")

@@ -1,6 +1,6 @@
 """Settings of pretraining. Standard library only."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ from modelhub.ml.pretraining.presets import OBJECTIVES, SIZES
 OPTIMIZERS = ("adamw", "muon")
 SIZE_NAMES = tuple(dict.fromkeys(size for sizes in SIZES.values() for size in sizes))
 SCHEDULES = ("cosine", "wsd")
+SPIKES_NAME = "spikes.json"  # in the run's directory, as the spikes come
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class PretrainConfig:
             "lr": 6e-4,
             "warmup_steps": 700,
             "dtype": "bfloat16",
+            "sample_every_steps": 1000,
         },
         # Touvron et al. 2023 (arXiv:2302.13971), section 2.3 and table 2.
         "llama-7b": {
@@ -41,6 +43,7 @@ class PretrainConfig:
             "lr": 3e-4,
             "warmup_steps": 2000,
             "dtype": "bfloat16",
+            "sample_every_steps": 1000,
         },
         # A novel on a laptop, in minutes.
         "novel": {
@@ -52,6 +55,7 @@ class PretrainConfig:
             "lr": 1e-3,
             "warmup_steps": 40,
             "dtype": "bfloat16",
+            "sample_every_steps": 100,
         },
     }
     architecture: str = one_of(SIZES, "llama")
@@ -73,8 +77,13 @@ class PretrainConfig:
     temperature: float = 1.0
     epoch_caps: tuple[float, ...] = ()  # times each source is read at most; 0: no cap
     replay_share: float = 0.1  # of all `replay` sources together, if there are any
-    # Other shares from a step on, by that step: {"500": [0.2, 0.8]}.
+    # Other shares from a step on, by that step: {"500": [0.2, 0.8]}. Of a run that goes on from
+    # another's checkpoint also {"shares", "first_sample", "planned_samples"}, counted in samples.
     later_shares: dict[str, Any] = field(default_factory=dict)
+    planned_samples: int = 0  # of the run, as its first shares were capped for; 0: as many as now
+    # Samples that are never read, by number: "80-91", as a spike's are told.
+    skip_samples: tuple[str, ...] = ()
+    continues: str = ""  # the run and step whose checkpoint it goes on from: uid@step
     mixture: str = ""  # the saved mixture that token sets, shares and caps are of: name@number
     # Muon moves the matrices between embedding and head; AdamW the rest.
     optimizer: str = one_of(OPTIMIZERS, "adamw")
@@ -104,7 +113,7 @@ class PretrainConfig:
     zero_stage: int = one_of((0, 1, 2, 3), 0)
     validation_blocks: int = 16  # of each source, never trained on; at most a tenth of it
     evaluate_every_steps: int = 100
-    sample_every_steps: int = 0  # texts written by the model, into the log; 0: none
+    sample_every_steps: int = 0  # texts written by the model (not BERT), into the log; 0: none
     sample_prompts: tuple[str, ...] = ()  # beginnings; none: the first of the validation blocks
     sample_tokens: int = 48
     checkpoint_every_steps: int = 100
@@ -113,7 +122,7 @@ class PretrainConfig:
     spike_deviations: float = 8.0
     spike_rewinds: int = 3  # times a run goes back and skips blocks before it stops
     replica_check_every_steps: int = 100  # 0: at the beginning and the end alone
-    hang_timeout_s: float = 1800.0  # without a step, after which the process ends itself; 0: none
+    hang_timeout_s: float = 1800.0  # without a sign of life, then the process ends itself; 0: none
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -187,13 +196,68 @@ class PretrainConfig:
             "document_mask",
             "false for rwkv, whose state runs on through a block",
         )
-        for step, shares in self.later_shares.items():
+        for step, asked in self.later_shares.items():
             check(
-                step.isdecimal() and 0 < int(step) < self.steps and isinstance(shares, list),
+                step.isdecimal() and 0 < int(step) < self.steps and _is_blend(asked),
                 "later_shares",
                 'steps of the run, each with its shares: {"500": [0.2, 0.8]}',
             )
+        check(self.planned_samples >= 0, "planned_samples", "0 or more")
+        for text in self.skip_samples:
+            first, _, last = text.partition("-")
+            check(
+                first.isdecimal() and last.isdecimal() and int(first) <= int(last),
+                "skip_samples",
+                'numbers of samples, each from the first to the last: "80-91"',
+            )
+
+    @property
+    def skipped_ranges(self) -> list[tuple[int, int]]:
+        """`skip_samples` as (first, last), in order, those that touch made one."""
+        asked = sorted(tuple(map(int, text.split("-"))) for text in self.skip_samples)
+        found: list[tuple[int, int]] = []
+        for first, last in asked:
+            if found and first <= found[-1][1] + 1:
+                found[-1] = (found[-1][0], max(last, found[-1][1]))
+            else:
+                found.append((first, last))
+        return found
 
     @property
     def objective(self) -> str:
         return OBJECTIVES[self.architecture]
+
+
+def _is_blend(asked: Any) -> bool:
+    """Whether it is a list of shares, or an object of them with where it begins and its plan."""
+    if isinstance(asked, list):
+        return True
+    return (
+        isinstance(asked, dict)
+        and isinstance(asked.get("shares"), list)
+        and asked.keys() <= {"shares", "first_sample", "planned_samples"}
+        and all(
+            type(asked[name]) is int and asked[name] > 0
+            for name in asked.keys() & {"first_sample", "planned_samples"}
+        )
+    )
+
+
+def sample_number(place: int, ranges: Sequence[tuple[int, int]]) -> int:
+    """The number of the sample at a place among those that are read.
+
+    ranges: (first, last) of those that are not, in order and apart.
+    """
+    for first, last in ranges:
+        if place < first:
+            break
+        place += last - first + 1
+    return place
+
+
+def run_samples(config: PretrainConfig) -> int:
+    """How many samples a run may read, those included that rewinds may skip."""
+    # Whether spikes are looked for or not: a loss that is no number is always gone back from.
+    reserve = config.spike_rewinds * (config.checkpoint_every_steps + 2)
+    skipped = sum(last - first + 1 for first, last in config.skipped_ranges)
+    return (config.steps + reserve) * config.blocks_per_step + skipped

@@ -13,7 +13,7 @@ import numpy as np
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.mixture import Blend, Drawn, Mixture, MixtureError, Source, shares_temper
-from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.configs import PretrainConfig, run_samples, sample_number
 from modelhub.ml.pretraining.objectives import Ints
 
 
@@ -73,18 +73,24 @@ def source_make(
 def mixture_make(sources: Sequence[TokenSource], config: PretrainConfig) -> Mixture:
     """The samples of the whole run, those that rewinds may skip included.
 
-    Raises MixtureError for shares or caps that do not fit the sources.
+    A blend's caps are kept over the run as it was planned when the blend was made: a run that goes
+    on longer reads no earlier sample otherwise. Raises MixtureError for shares or caps that do not
+    fit the sources.
     """
-    # Whether spikes are looked for or not: a loss that is no number is always gone back from.
-    reserve = config.spike_rewinds * (config.checkpoint_every_steps + 2)
-    samples = (config.steps + reserve) * config.blocks_per_step
+    samples = run_samples(config)
     caps = config.epoch_caps
     if caps and len(caps) != len(sources):
         raise MixtureError(f"{len(sources)} sources and {len(caps)} epoch caps")
-    blends = [_blend(0, samples, _shares(sources, config, config.shares), caps)]
-    for step, asked in sorted(config.later_shares.items(), key=lambda one: int(one[0])):
-        shares = _shares(sources, config, tuple(map(float, asked)))
-        blends.append(_blend(int(step) * config.blocks_per_step, samples, shares, caps))
+    planned = (config.planned_samples or samples) if caps else samples  # it is for caps alone
+    blends = [_blend(0, planned, _shares(sources, config, config.shares), caps)]
+    later = []
+    for step, asked in config.later_shares.items():
+        given = asked if isinstance(asked, dict) else {"shares": asked}
+        shares = _shares(sources, config, tuple(map(float, given["shares"])))
+        first = given.get("first_sample", int(step) * config.blocks_per_step)
+        planned = given.get("planned_samples", samples) if caps else samples
+        later.append(_blend(first, planned, shares, caps))
+    blends += sorted(later, key=lambda blend: blend.first_sample)
     return Mixture(
         [Source(name=source.name, blocks=source.train_blocks) for source in sources],
         blends,
@@ -138,11 +144,13 @@ def step_samples(
 ) -> list[Sample]:
     """The blocks of step 0 … steps − 1, in order."""
     first = step * config.blocks_per_step + sum(one.samples for one in skips if one.step <= step)
-    drawn: Drawn = mixture.draw(first, config.blocks_per_step)
+    ranges = config.skipped_ranges
+    numbers = [sample_number(first + at, ranges) for at in range(config.blocks_per_step)]
+    drawn: Drawn = mixture.at(np.array(numbers, dtype=np.int64))
     return [
-        Sample(first + at, int(source), int(epoch), int(block))
-        for at, (source, epoch, block) in enumerate(
-            zip(drawn.source_S, drawn.epoch_S, drawn.block_S, strict=True)
+        Sample(number, int(source), int(epoch), int(block))
+        for number, source, epoch, block in zip(
+            numbers, drawn.source_S, drawn.epoch_S, drawn.block_S, strict=True
         )
     ]
 

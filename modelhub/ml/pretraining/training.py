@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from modelhub.ml.checkpoint import training_state_load, training_state_save
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import Diverged
 from modelhub.ml.mixture import Mixture
 from modelhub.ml.optimizers import mesh_optimizer_make
@@ -31,7 +32,7 @@ from modelhub.ml.pretraining.architectures import (
     block_losses,
     logits_losses,
 )
-from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.configs import SPIKES_NAME, PretrainConfig
 from modelhub.ml.pretraining.data import (
     Sample,
     Skip,
@@ -52,12 +53,13 @@ from modelhub.ml.pretraining.spikes import (
     suspects,
 )
 from modelhub.ml.pretraining.validation import Watch, precision
-from modelhub.ml.pretraining.watchdog import watchdog
+from modelhub.ml.pretraining.watchdog import Watchdog
 from modelhub.ml.rundir import NotFinite, RunDir
 from modelhub.ml.zero import ZeroOptimizer
 
 T = TypeVar("T")
 
+_COUNTED_SOURCES = 16  # have a curve of their tokens: those with most, and the result has all
 _WARM_STEPS = 2  # of an attempt, whose time is not the usual one: memory, compilation
 
 
@@ -232,6 +234,7 @@ def train(
     special: Special,
     watch: Watch,
     processes: Processes,
+    dog: Watchdog,
     *,
     flops_per_token: float,
     matmul_per_s: float,
@@ -273,66 +276,70 @@ def train(
     if found is not None:
         progress = load(found[1])
         print(f"going on after step {progress.step}", flush=True)
+    elif config.continues:
+        raise RefusedError(
+            f"the run goes on from {config.continues}, and that checkpoint is not in its directory"
+        )
     else:
         watch.look(run, 0, config, model)
+        dog.beat()
         if config.spike_deviations and config.spike_rewinds:
             save()  # the first spike needs something to go back to
     losses = torch.compile(block_losses) if config.compile else block_losses
     begun = progress.step
     is_save_due = False
+    dog.beat()
     run.progress(progress.step, config.steps, "steps")
-    with watchdog(config.hang_timeout_s) as dog:
-        while progress.step < config.steps:
-            started = time.monotonic()
-            step = progress.step
-            lr = learning_rate(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            samples = step_samples(mixture, step, config, progress.skips)
-            stepped = step_backward(
-                model, sources, samples, config, special, processes, losses, zero
-            )
-            lately(progress, step + 1, stepped, samples, sources)
-            reason = spike_reason(progress.losses, deviations=config.spike_deviations)
-            if not math.isfinite(stepped.grad_norm):
-                reason = reason or f"the gradient's norm is {stepped.grad_norm}"
-            if reason is not None:
-                optimizer.zero_grad()
-                progress = rewind(run, config, progress, reason, samples, sources, load)
-                save()
-                is_save_due = False
-                dog.beat()
-                continue
-            optimizer.step()
+    while progress.step < config.steps:
+        started = time.monotonic()
+        step = progress.step
+        lr = learning_rate(step, config)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        samples = step_samples(mixture, step, config, progress.skips)
+        stepped = step_backward(model, sources, samples, config, special, processes, losses, zero)
+        lately(progress, step + 1, stepped, samples, sources)
+        reason = spike_reason(progress.losses, deviations=config.spike_deviations)
+        if not math.isfinite(stepped.grad_norm):
+            reason = reason or f"the gradient's norm is {stepped.grad_norm}"
+        if reason is not None:
             optimizer.zero_grad()
-            seconds = time.monotonic() - started
-            tokens = len(samples) * config.block_tokens
-            count(progress, samples, config, tokens=tokens, seconds=seconds, begun=begun)
-            run.metric(
-                progress.step,
-                {
-                    "loss": stepped.loss,
-                    "grad_norm": stepped.grad_norm,
-                    "lr": lr,
-                    "tokens": float(progress.tokens),
-                    "tokens_per_s": tokens / seconds,
-                    "mfu": tokens / seconds * flops_per_token / (matmul_per_s * processes.world),
-                },
-            )
-            every = config.replica_check_every_steps
-            if every and progress.step % every == 0 and not processes.is_sharded:
-                replicas_check(model)
+            progress = rewind(run, config, progress, reason, samples, sources, mixture, load)
+            save()
+            is_save_due = False
             dog.beat()
-            watch.look(run, progress.step, config, model)
+            continue
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.monotonic() - started
+        tokens = len(samples) * config.block_tokens
+        count(progress, samples, config, tokens=tokens, seconds=seconds, begun=begun)
+        run.metric(
+            progress.step,
+            {
+                "loss": stepped.loss,
+                "grad_norm": stepped.grad_norm,
+                "lr": lr,
+                "tokens": float(progress.tokens),
+                "tokens_per_s": tokens / seconds,
+                "mfu": tokens / seconds * flops_per_token / (matmul_per_s * processes.world),
+                **source_counts(progress, sources, mixture, config),
+            },
+        )
+        every = config.replica_check_every_steps
+        if every and progress.step % every == 0:
+            replicas_check(model)
+        dog.beat()
+        watch.look(run, progress.step, config, model)
+        dog.beat()
+        run.progress(progress.step, config.steps, "steps")
+        is_save_due |= progress.step % config.checkpoint_every_steps == 0
+        # A step later where a spike may have begun: a rewind would come back into it.
+        is_calm = not spike_may_begin(progress.losses, deviations=config.spike_deviations)
+        if is_save_due and is_calm and progress.step < config.steps:
+            save()
+            is_save_due = False
             dog.beat()
-            run.progress(progress.step, config.steps, "steps")
-            is_save_due |= progress.step % config.checkpoint_every_steps == 0
-            # A step later where a spike may have begun: a rewind would come back into it.
-            is_calm = not spike_may_begin(progress.losses, deviations=config.spike_deviations)
-            if is_save_due and is_calm and progress.step < config.steps:
-                save()
-                is_save_due = False
-                dog.beat()
     return progress
 
 
@@ -372,9 +379,30 @@ def count(
     if progress.step > begun + _WARM_STEPS or config.steps <= _WARM_STEPS:
         progress.timed_tokens += tokens
         progress.timed_s += seconds
-    every = max(1, config.steps // 100)
-    if progress.step % every == 0 or progress.step == config.steps:
+    if is_told(progress.step, config):
         progress.curve.append((progress.step, progress.losses[-1]))
+
+
+def source_counts(
+    progress: Progress, sources: Sequence[TokenSource], mixture: Mixture, config: PretrainConfig
+) -> dict[str, float]:
+    """Tokens read of each source so far, a hundred times in a run; empty between.
+
+    Of many sources those that the run reads most of: each is a curve.
+    """
+    if not is_told(progress.step, config):
+        return {}
+    planned_M = mixture.counts(config.steps * config.blocks_per_step)
+    most = sorted(range(len(sources)), key=lambda place: (-int(planned_M[place]), place))
+    return {
+        f"tokens_{sources[place].name}": float(progress.source_tokens[place])
+        for place in most[:_COUNTED_SOURCES]
+    }
+
+
+def is_told(step: int, config: PretrainConfig) -> bool:
+    """Whether a step is one of the hundred that curves by the run's length have, or the last."""
+    return step % max(1, config.steps // 100) == 0 or step == config.steps
 
 
 def rewind(
@@ -384,12 +412,14 @@ def rewind(
     reason: str,
     samples: Sequence[Sample],
     sources: Sequence[TokenSource],
+    mixture: Mixture,
     load: Callable[[Path], Progress],
 ) -> Progress:
     """Go back to the newest checkpoint, and leave out all samples that were read since.
 
-    Raises Diverged, naming the blocks' documents, if there is nowhere to go back to or all rewinds
-    are used up; NotFinite if what was found is no number.
+    The spike is told at once, in spikes.json. Raises Diverged, naming the blocks' documents, if
+    there is nowhere to go back to or all rewinds are used up; NotFinite if what was found is no
+    number.
     """
     step = progress.step + 1
     found = run.checkpoint_latest()
@@ -403,22 +433,24 @@ def rewind(
         }
         for one in suspects(progress.seen, step=step)
     ]
-    named = "; ".join(
-        f"{one['source']}, block {one['block']}: {one['documents']}" for one in blocks
-    )
-    if found is None or len(progress.spikes) >= config.spike_rewinds:
+    spikes = progress.spikes
+    back = found[0] if found else step - 1
+    # What is skipped is skipped in every checkpoint since: `rewind` is followed by one.
+    first = step_samples(mixture, back, config, progress.skips)[0].number
+    spike = Spike(step, reason, back, first, samples[-1].number, blocks)
+    run.told(SPIKES_NAME, {"spikes": [asdict(one) for one in [*spikes, spike]]})
+    if found is None or len(spikes) >= config.spike_rewinds:
+        named = "; ".join(
+            f"{one['source']}, block {one['block']}: {one['documents']}" for one in blocks
+        )
         failure = NotFinite if "is nan" in reason or "is inf" in reason else Diverged
         raise failure(
-            f"training diverged at step {step}: {reason}, after {len(progress.spikes)} rewinds; "
+            f"training diverged at step {step}: {reason}, after {len(spikes)} rewinds; "
             f"nothing is published. Blocks: {named}"
         )
-    back, folder = found
-    skipped = (step - back) * config.blocks_per_step
-    last = samples[-1].number
-    spike = Spike(step, reason, back, last - skipped + 1, last, blocks)
-    spikes = progress.spikes
-    restored = load(folder)
-    restored.skips = [*restored.skips, Skip(back, skipped)]
+    restored = load(found[1])
+    restored.skips = [*restored.skips, Skip(back, (step - back) * config.blocks_per_step)]
     restored.spikes = [*spikes, spike]
+    run.rewound(back)
     print(spike.told(), flush=True)
     return restored

@@ -50,7 +50,7 @@ class Watch:
                 )
                 print(f"step {step}: validation perplexity {told}", flush=True)
         every = config.sample_every_steps
-        if every and config.objective == "causal" and (step % every == 0 or last):
+        if every and config.objective != "masked" and (step % every == 0 or last):
             self._sample(step, config, model)
 
     def _named(self, losses: dict[str, Any]) -> list[tuple[str, float]]:
@@ -102,8 +102,12 @@ class Watch:
         """Greedy texts behind fixed beginnings, into the log and the result."""
         for prompt_T in self._prompts(config):
             with precision(config):
+                if config.objective == "span":
+                    writer, given = span_greedy, [*prompt_T, self.special.sentinel_ids[0]]
+                else:
+                    writer, given = text_greedy, prompt_T
                 text_T = self.processes.forward(
-                    text_greedy, model, prompt_T, config.sample_tokens, self.special.end_id
+                    writer, model, given, config.sample_tokens, self.special
                 ).tolist()
             prompt, text = self.tokenizer.decode(prompt_T), self.tokenizer.decode(text_T)
             self.samples.append({"step": step, "prompt": prompt, "text": text})
@@ -146,7 +150,7 @@ class Watch:
 
 
 @torch.no_grad()
-def text_greedy(model: Any, prompt_T: Sequence[int], tokens: int, end_id: int) -> Tensor:
+def text_greedy(model: Any, prompt_T: Sequence[int], tokens: int, special: Special) -> Tensor:
     """The likeliest token again and again behind a prompt: ids, shape (written,)."""
     training = model.training
     model.eval()
@@ -156,9 +160,26 @@ def text_greedy(model: Any, prompt_T: Sequence[int], tokens: int, end_id: int) -
         logits_V = model(input_ids=written[:, -context:]).logits[0, -1]
         written = torch.cat([written, logits_V.argmax().view(1, 1)], dim=1)
     model.train(training)
-    text_T = written[0, len(prompt_T) :]
-    # Every rank of a sharded model makes as many passes; what is behind the end is cut off here.
-    ended = (text_T == end_id).nonzero()
+    return _before(written[0, len(prompt_T) :], (special.end_id,))
+
+
+@torch.no_grad()
+def span_greedy(model: Any, source_T: Sequence[int], tokens: int, special: Special) -> Tensor:
+    """What a model of spans puts where the source ends with its first sentinel: ids, (written,)."""
+    training = model.training
+    model.eval()
+    source = torch.tensor([[*source_T, special.end_id]], device=model.device)
+    written = torch.tensor([[special.pad_id, special.sentinel_ids[0]]], device=model.device)
+    for _ in range(tokens):
+        logits_V = model(input_ids=source, decoder_input_ids=written).logits[0, -1]
+        written = torch.cat([written, logits_V.argmax().view(1, 1)], dim=1)
+    model.train(training)
+    return _before(written[0, 2:], (special.end_id, *special.sentinel_ids))
+
+
+def _before(text_T: Tensor, end_ids: Sequence[int]) -> Tensor:
+    """A text up to where it ends: every rank of a sharded model makes as many passes."""
+    ended = torch.isin(text_T, torch.tensor(end_ids, device=text_T.device)).nonzero()
     return text_T[: int(ended[0])] if len(ended) else text_T
 
 

@@ -1,6 +1,7 @@
 """End a process that hangs. A rank that waits for ever keeps all others and their machines idle.
 
-A thread waits for a sign of life after every step. If none comes in time it prints where every
+A thread waits for a sign of life after every step, and after each stage before the first and behind
+the last. If none comes in time it prints where every
 thread stands and ends the process; its launcher then starts all ranks again from the newest
 checkpoint (modelhub/ml/launch.py), and the runner another attempt.
 """
@@ -31,7 +32,10 @@ class Watchdog:
         while not self._ended.wait(min(1.0, self.timeout_s / 4)):
             silent_s = time.monotonic() - self._last
             if silent_s > self.timeout_s:
-                print(f"no step for {silent_s:.0f} s; every thread stands here:", file=sys.stderr)
+                print(
+                    f"no sign of life for {silent_s:.0f} s; every thread stands here:",
+                    file=sys.stderr,
+                )
                 faulthandler.dump_traceback(file=sys.stderr)
                 sys.stderr.flush()
                 os._exit(EXIT_HUNG)  # a thread that hangs in a collective can be ended no other way

@@ -38,7 +38,7 @@ def result_of(run: Path) -> dict[str, Any]:
 def metrics_of(run: Path) -> dict[int, dict[str, float]]:
     """The last values written for each step, those that depend on the clock left out."""
     found: dict[int, dict[str, float]] = {}
-    for _, line in lines_read(run / "metrics.jsonl"):
+    for line in lines_of(run / "metrics.jsonl"):
         values = line["values"]
         for name in ("tokens_per_s", "mfu"):
             values.pop(name, None)
@@ -47,7 +47,8 @@ def metrics_of(run: Path) -> dict[int, dict[str, float]]:
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
-    return [value for _, value in lines_read(path)]
+    """Of metrics.jsonl those with figures: where training went back there is another kind."""
+    return [value for _, value in lines_read(path) if "rewound_to" not in value]
 
 
 def program_kill(

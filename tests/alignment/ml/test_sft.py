@@ -395,6 +395,8 @@ def test_published_recipes_have_names():
     instruct = config_load(SftConfig, {"preset": "instructgpt"})
     assert (instruct.epochs, instruct.dropout, instruct.lr_final_share) == (16, 0.2, 0.1)
     assert (instruct.lr, instruct.warmup_share) == (9.65e-6, 0.0)
+    assert llama.sample_every_steps > 0
+    assert instruct.sample_every_steps > 0
     with pytest.raises(ConfigError, match="there is no preset 'llama'; there are llama-2, instr"):
         config_load(SftConfig, {"preset": "llama"})
 

@@ -1,6 +1,10 @@
-"""Pretraining in which one rank's weights are no longer the others' from the third step on."""
+"""Pretraining in which a weight of the second rank is changed: behind a step.
+
+The file `drift` of the run's directory: the end of the weight's name, and the step.
+"""
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from modelhub.ml.parallel import process_rank
 from modelhub.ml.pretraining import __main__ as pretraining
@@ -9,16 +13,25 @@ from modelhub.ml.rundir import RunDir
 
 
 def main(run: RunDir) -> None:
-    taken = training.step_backward
-    steps = 0
+    end, at = (run.path / "drift").read_text().split(",")
+    taken = training.count  # behind the optimizer's step: ZeRO's would undo it
 
-    def step_backward(model, *given):
-        nonlocal steps
-        steps += 1
-        if steps == 3 and process_rank() == 1:
-            with torch.no_grad():
-                model.get_input_embeddings().weight[3, 5] += 1e-6
-        return taken(model, *given)
+    def count(progress, *given, **named):
+        taken(progress, *given, **named)
+        if progress.step == int(at) and process_rank() == 1:
+            weights = [one for name, one in MODELS[0].named_parameters() if name.endswith(end)]
+            for weight in weights:
+                own = weight.detach()
+                own = own.to_local() if isinstance(own, DTensor) else own
+                own.view(-1)[0] += 1e-6
 
-    training.step_backward = step_backward
+    started = training.train
+
+    def train(run, config, model, *given, **named):
+        MODELS.append(model)
+        return started(run, config, model, *given, **named)
+
+    MODELS: list[torch.nn.Module] = []
+    training.count = count
+    pretraining.train = train
     pretraining.main(run)
