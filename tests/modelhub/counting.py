@@ -25,9 +25,11 @@ class CountingConfig:
     steps: int = 5
     seed: int = 0
     step_s: float = 0.0
-    # "kill", "kill once", "raise", "memory", "nan", "no result", "stubborn", "file limit", "sync"
+    # "kill", "kill once", "raise", "memory", "nan", "no result", "stubborn", "file limit", "sync",
+    # "memory eater"
     misbehaviour: str = ""
     at_step: int = 3
+    padding: int = 0  # bytes of every file written, beside what it says
 
     def __post_init__(self) -> None:
         require(self.steps > 0, self.PROGRAM, "steps", self.steps, "more than 0")
@@ -53,10 +55,11 @@ def main(run: RunDir) -> None:
         time.sleep(config.step_s)
         run.metric(step, {"total": total})
         run.progress(step, config.steps, "steps")
-        run.checkpoint_publish(step, functools.partial(total_write, total=total))
+        padded = functools.partial(total_write, total=total, padding=config.padding)
+        run.checkpoint_publish(step, padded)
     if config.misbehaviour == "no result":
         return
-    total_write(run.output("demonstrations"), total)
+    total_write(run.output("demonstrations"), total, padding=config.padding)
     run.succeed(outputs={"demonstrations": "demonstrations"}, result={"total": total})
 
 
@@ -77,6 +80,11 @@ def misbehave(run: RunDir, how: str) -> None:
         run.checkpoint_publish(3, lambda folder: total_write(folder, 0.0, padding=1 << 20))
     if how == "sync":
         os.fsync = sync_fail
+    if how == "memory eater":  # 16 MB every 50 ms, and no more than 640 MB
+        eaten = []
+        for _ in range(40):
+            eaten.append(b"x" * (16 << 20))
+            time.sleep(0.05)
     if how == "nan":
         run.metric(3, {"loss": float("nan")})
 

@@ -16,8 +16,9 @@ from django.utils import timezone
 
 from modelhub import storage
 from modelhub.errors import ApplicationError
+from modelhub.metrics_file import metric_lines, metric_points
 from modelhub.models import Artifact, Endpoint, Run, RunMetric
-from modelhub.runner import metric_points, processes_kill, program_environment, run_execute
+from modelhub.runner import processes_kill, program_environment, run_execute
 from modelhub.services import runs
 from modelhub.services.artifacts import artifact_store
 from tests.modelhub.worker import worker_start
@@ -240,6 +241,35 @@ def test_lines_that_are_no_metrics_are_passed_over():
         b"\xff\xfe",
     ):
         assert metric_points(line) == []
+
+
+def test_behind_a_rewind_the_curve_is_of_the_steps_that_count(counting):
+    def line(step, loss):
+        return f'{{"step":{step},"values":{{"loss":{loss},"lr":0.1}}}}'.encode()
+
+    first = [line(1, 5.0), line(2, 4.0), line(3, 9.0)]
+    again = [b'{"rewound_to":1}', line(2, 3.5), line(3, 3.0)]
+    told = [(1, "loss", 5.0), (2, "loss", 3.5), (3, "loss", 3.0)]
+    left = [(2, "loss_left", 4.0), (3, "loss_left", 9.0)]
+    points, rewound_to = metric_lines(first + again)
+    assert rewound_to == 1
+    assert sorted(one for one in points if one[1] != "lr") == sorted(told + left)
+    assert sorted(step for step, name, _ in points if name == "lr") == [1, 2, 3]
+
+    # Read in two parts, as a run that is followed is, and whatever was left at an earlier rewind.
+    run = runs.run_claim(run_id=counting().pk, owner="here")
+    for lines in (first, again, [b'{"rewound_to":2}', line(3, 2.5)]):
+        points, rewound_to = metric_lines(lines)
+        runs.run_metrics_add(
+            run_id=run.pk, fence=run.fence, points=points, offset=1, rewound_to=rewound_to
+        )
+    kept = {
+        name: list(RunMetric.objects.filter(run=run, name=name).values_list("step", "value"))
+        for name in ("loss", "lr", "loss_left")
+    }
+    assert sorted(kept["loss"]) == [(1, 5.0), (2, 3.5), (3, 2.5)]
+    assert len(kept["lr"]) == 3
+    assert sorted(kept["loss_left"]) == [(2, 4.0), (3, 3.0)]
 
 
 def test_secrets_do_not_reach_the_program(counting, monkeypatch):
