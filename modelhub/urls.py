@@ -3,6 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from modelhub import (
+    continue_views,
     corpus_views,
     mixture_views,
     playground_views,
@@ -49,5 +50,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("runs/<str:run_uid>/metrics/", views.run_metrics, name="run_metrics"),
     path("runs/<str:run_uid>/gguf/", sharing_views.gguf_download, name="gguf_download"),
     path("runs/<str:run_uid>/cancel/", views.run_cancel_view, name="run_cancel"),
+    path("runs/<str:run_uid>/continue/", continue_views.run_continue_page, name="run_continue"),
     path("runs/<str:run_uid>/retry/", views.run_retry_view, name="run_retry"),
 ]

@@ -259,6 +259,8 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "files": run_selectors.run_files(run=run),
         "acts": run_selectors.run_acts(run=run),
         "actions_key": _actions_key(run),
+        "spikes": run_selectors.run_spikes(run=run),
+        "goes_on": run_selectors.run_goes_on(run=run),
     }
     if run.result is not None:
         facts, tables = result_split(run.result)

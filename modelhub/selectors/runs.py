@@ -10,8 +10,10 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
 from django.utils import timezone
 
+from modelhub import storage
 from modelhub.figure_order import figure_order
 from modelhub.json_text import json_rows
+from modelhub.ml.pretraining.configs import SPIKES_NAME, PretrainConfig
 from modelhub.models import Run, RunInput, RunMetric, RunOutput
 from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title
 
@@ -96,6 +98,47 @@ def run_series(*, run: Run, points: int = 400) -> dict[str, dict[str, list[Any]]
             "highs": list(highs),
         }
     return series
+
+
+def run_goes_on(*, run: Run) -> bool:
+    """Whether a run has stopped where another may go on from its checkpoint. No query."""
+    return (
+        run.program == PretrainConfig.PROGRAM
+        and run.status in (Run.Status.FAILED, Run.Status.CANCELLED)
+        and bool(storage.checkpoint_steps(run))
+    )
+
+
+def run_spikes(*, run: Run) -> list[dict[str, Any]]:
+    """A pretraining run's loss spikes so far, each with its blocks and their documents; no query.
+
+    The newest first, as its program tells them while it works. `can_skip`: another run may go back
+    to the checkpoint before it and leave its samples out.
+    """
+    told = storage.run_told(run, SPIKES_NAME) if run.program == PretrainConfig.PROGRAM else None
+    kept = storage.checkpoint_steps(run) if run_goes_on(run=run) else []
+    try:
+        return [
+            {
+                **{name: one[name] for name in _OF_SPIKE},
+                "can_skip": one["back_to_step"] in kept,
+                "blocks": [
+                    {
+                        "source": str(block["source"]),
+                        "block": int(block["block"]),
+                        "loss": block["loss"],
+                        "documents": [str(name) for name in block["documents"]],
+                    }
+                    for block in one["blocks"]
+                ],
+            }
+            for one in reversed(told["spikes"] if told else [])
+        ]
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+_OF_SPIKE = ("step", "reason", "back_to_step", "first_sample", "last_sample")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -173,3 +173,45 @@ def test_the_api_goes_on_and_names_what_is_refused(boss, stopped, client):
     assert config["steps"] == 120
     client.force_login(User.objects.create_user("somebody"))
     assert sent(steps=130).status_code == 404
+
+
+def test_the_page_shows_a_spike_with_its_documents_and_leads_back_behind_it(boss, stopped, client):
+    run = stopped()
+    blocks = [{"source": "web", "block": 7, "loss": None, "documents": ["doc-a", "<b>doc"]}]
+    spike = {
+        "step": 23,
+        "reason": "the loss was 9.100 and 9.200",
+        "back_to_step": 20,
+        "first_sample": 80,
+        "last_sample": 1191,
+        "blocks": blocks,
+    }
+    older = {**spike, "step": 5, "back_to_step": 0, "first_sample": 0, "last_sample": 19}
+    told = {"spikes": [older, spike]}
+    (storage.run_folder(run) / "spikes.json").write_text(json.dumps(told))
+    client.force_login(boss)
+    page = client.get(reverse("run_detail", args=[run.uid])).content.decode()
+    assert "doc-a, &lt;b&gt;doc" in page
+    assert "no number" in page
+    address = reverse("run_continue", args=[run.uid])
+    assert page.count("Go back to the checkpoint before and skip these") == 1
+    link = f"{address}?from_step=20&amp;skip_samples=80-1191"
+    assert link in page
+    asked = client.get(link.replace("&amp;", "&"))
+    assert "80-1191" in asked.content.decode()
+    body = {"from_step": "20", "skip_samples": "80-1191", "shares": "", "shares_step": ""}
+    made = client.post(address, body | {"steps": ""})
+    assert made.status_code == 302
+    new = Run.objects.latest("pk")
+    assert new.config["skip_samples"] == ["80-1191"]
+    assert new.config["later_shares"] == {}
+    refused = client.post(address, body | {"skip_samples": "79-80", "shares": "1 2"})
+    assert refused.status_code == 422
+    assert "has read all samples before 80" in refused.content.decode()
+    assert "Numbers, with" in client.post(address, body | {"shares": "a"}).content.decode()
+    # While it works spikes are shown, and nothing is to be pressed.
+    Run.objects.filter(pk=run.pk).update(status=Run.Status.RUNNING)
+    page = client.get(reverse("run_detail", args=[run.uid])).content.decode()
+    assert "doc-a" in page
+    assert address not in page
+    assert client.get(address).status_code == 404
