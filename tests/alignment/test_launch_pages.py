@@ -272,7 +272,8 @@ def test_the_methods_are_listed_with_their_schemas(staff):
     found = {one["name"]: one for one in staff.get("/api/v1/methods/").json()["results"]}
     assert found["sft"]["schema"]["properties"]["lr"]["default"] == 2e-5
     assert found["reward"]["registers"] == "reward"
-    assert [one["role"] for one in found["reward"]["inputs"]] == ["base", "rankings"]
+    roles = [one["role"] for one in found["reward"]["inputs"]]
+    assert roles == ["base", "rankings", "demonstrations", "policy"]
 
 
 def test_the_api_does_not_exist_for_members(references, dana, signed_in):
