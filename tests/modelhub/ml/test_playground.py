@@ -21,7 +21,8 @@ pytestmark = pytest.mark.ml
 
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load
-from modelhub.ml.playground import Token, Writer, logits_shaper, main, prompt_lay
+from modelhub.ml.playground import main, prompt_lay
+from modelhub.ml.writer import Token, Writer, logits_shaper
 from tests.alignment.ml.programs import result_of
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 

@@ -14,9 +14,11 @@ pytestmark = pytest.mark.ml
 
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.configs import ConfigError, RefusedError
-from modelhub.ml.playground import Read, Token, Writer, main, prompt_lay, served_tokens
+from modelhub.ml.playground import main, prompt_lay
 from modelhub.ml.rundir import RunDir
+from modelhub.ml.served_writer import served_tokens
 from modelhub.ml.trials import PlaygroundConfig
+from modelhub.ml.writer import Read, Token, Writer
 from tests.modelhub.ml.runs import run_write
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
