@@ -1,8 +1,10 @@
 """What makes one version of another, or compares two."""
 
 from alignment.methods.method import (
+    EVALUATION_PROMPTS,
     POLICIES,
     PROMPTS,
+    REFERENCES,
     REWARD,
     SAMPLERS,
     Input,
@@ -39,6 +41,8 @@ VERSIONS = (
                 kinds=("rankings",),
                 is_required=False,
             ),
+            EVALUATION_PROMPTS,
+            REFERENCES,
         ),
         registers="quantised",
     ),

@@ -10,6 +10,8 @@ nothing but the quantisation is between them:
     divergence            KL(policy ‖ quantised) at each of them, nats: it sees what gains hide
     preference accuracy   share of people's choices in which the better answer is the likelier a
                           token, where rankings are given
+    answer accuracy       share of questions whose right answer is the likeliest a token of a few,
+                          where questions and right answers are given (`choices`)
 
 The numbers heard are those of the files that were written, loaded again.
 
@@ -18,24 +20,22 @@ By hand: `python -m alignment.ml.quantise RUN_DIR`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
 from alignment.intervals import bootstrap_interval, bootstrap_ratio
+from alignment.ml.choices import preferences_right, questions_lay, questions_right
 from alignment.ml.configs import DistillConfig, QuantiseConfig
 from alignment.ml.conversations import Lesson, conversations_read, lessons_make
 from alignment.ml.data import RankedGroup, rankings_load
-from alignment.ml.shared_prefix import answer_logprobs, attach, pack
+from alignment.ml.shared_prefix import Group, attach
 from alignment.ml.student import divergences_hear
 from alignment.ml.teacher import Teacher, vocabulary_check
 from alignment.ml.validation import Heard, conversations_hear
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.model_directory import model_directory_check, weights_bytes
 from modelhub.ml.quantisation import quantisation_name
 from modelhub.ml.quantised_model import model_quantise, quantised_load, quantised_save
 from modelhub.ml.rundir import RunDir, program_run
@@ -59,51 +59,118 @@ def lessons_unseen(run: RunDir, config: QuantiseConfig, tokenizer: Any, limit: i
     return made.lessons[: config.evaluate_at_most]
 
 
-@torch.no_grad()
-def choices_right(
-    model: Any, groups: Sequence[RankedGroup], budget_tokens: int
-) -> list[tuple[float, float]]:
-    """(pairs whose better answer is the likelier a token, pairs) of each prompt; equals count half.
-
-    An empty answer has no likelihood a token; it is taken for one of log-probability 0.
-    """
-    found = {one.prompt_id: (0.0, 0.0) for one in groups}  # a prompt may have several groups
-    for row in pack([one.group for one in groups], budget_tokens):
-        for index, answers in zip(row.indices, answer_logprobs(model, row), strict=True):
-            means = [float(one.mean()) if len(one) else 0.0 for one in answers]
-            gaps = [means[better] - means[worse] for better, worse in groups[index].pairs]
-            right, pairs = found[groups[index].prompt_id]
-            right += sum((gap > 0) + 0.5 * (gap == 0) for gap in gaps)
-            found[groups[index].prompt_id] = (right, pairs + len(gaps))
-    return list(found.values())
+def rankings_unseen(run: RunDir, tokenizer: Any, limit: int) -> list[RankedGroup]:
+    """The choices that both models are tested by; none where none are given."""
+    if not run.has_input("rankings"):
+        return []
+    ranked = rankings_load(run.input("rankings") / "rankings.jsonl", tokenizer, max_tokens=limit)
+    groups = [one for split in _UNSEEN for one in ranked.of_split(split)]
+    if len({one.prompt_id for one in groups}) < 2:
+        raise RefusedError("the rankings hold fewer than two prompts of an unseen split")
+    return groups
 
 
-def beside(
-    before: Sequence[Heard], after: Sequence[Heard], config: QuantiseConfig
-) -> list[dict[str, Any]]:
+def questions_unseen(
+    run: RunDir, config: QuantiseConfig, tokenizer: Any, limit: int
+) -> list[Group]:
+    """The questions that both models answer; none where none are given."""
+    asked, right = run.has_input("evaluation_prompts"), run.has_input("references")
+    if asked != right:
+        raise RefusedError(
+            "questions are the inputs evaluation_prompts and references together: give the other "
+            "one too, or leave it out"
+        )
+    if not asked:
+        return []
+    laid = questions_lay(
+        run.input("evaluation_prompts"),
+        run.input("references"),
+        tokenizer,
+        options=config.options,
+        max_tokens=limit,
+        at_most=config.evaluate_at_most,
+    )
+    print(
+        f"{len(laid.groups)} questions; left out: {laid.learnt_from} of the train split, "
+        f"{laid.too_long} too long",
+        flush=True,
+    )
+    return laid.groups
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a model says of everything it is measured on."""
+
+    heard: list[Heard]  # of the conversations
+    preferred: list[tuple[float, float]]  # (right, pairs) of each prompt of the rankings
+    answered: list[float]  # 1 for each question that it answers rightly
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What two models are measured on."""
+
+    lessons: list[Lesson]
+    rankings: list[RankedGroup]
+    questions: list[Group]
+    budget_tokens: int
+
+    def measure(self, model: Any) -> Measured:
+        """model: a policy in float32."""
+        attach(model)
+        return Measured(
+            conversations_hear(model, self.lessons, self.budget_tokens),
+            preferences_right(model, self.rankings, self.budget_tokens),
+            questions_right(model, self.questions, self.budget_tokens),
+        )
+
+
+def measuring_make(run: RunDir, config: QuantiseConfig, tokenizer: Any, limit: int) -> Measuring:
+    """Read all that the run gives to measure on. Raises RefusedError for what says nothing."""
+    return Measuring(
+        lessons_unseen(run, config, tokenizer, limit),
+        rankings_unseen(run, tokenizer, limit),
+        questions_unseen(run, config, tokenizer, limit),
+        config.budget_tokens,
+    )
+
+
+def beside(before: Measured, after: Measured, config: QuantiseConfig) -> list[dict[str, Any]]:
     """Rows of the table: each figure of the policy, of what was made of it, and their difference
-    with its 95 % bootstrap interval over conversations."""
-    pairs = list(zip(before, after, strict=True))
+    with its 95 % bootstrap interval over conversations, prompts or questions."""
+    pairs = list(zip(before.heard, after.heard, strict=True))
 
     def gap(drawn: Sequence[tuple[Heard, Heard]]) -> float:
         return _perplexity([new for _, new in drawn]) - _perplexity([old for old, _ in drawn])
 
     samples, seed = config.bootstrap_samples, config.seed
-    right = [(float(new.right - old.right), float(old.tokens)) for old, new in pairs]
-    return [
+    table = [
         _row(
             "perplexity",
-            _perplexity(before),
-            _perplexity(after),
+            _perplexity(before.heard),
+            _perplexity(after.heard),
             bootstrap_interval(pairs, gap, samples=samples, seed=seed),
-        ),
-        _row(
-            "token accuracy",
-            _share([(one.right, one.tokens) for one in before]),
-            _share([(one.right, one.tokens) for one in after]),
-            bootstrap_ratio(right, samples=samples, seed=seed),
-        ),
+        )
     ]
+    for figure, old, new in (
+        (
+            "token accuracy",
+            [(float(one.right), float(one.tokens)) for one in before.heard],
+            [(float(one.right), float(one.tokens)) for one in after.heard],
+        ),
+        ("preference accuracy", before.preferred, after.preferred),
+        (
+            "answer accuracy",
+            [(one, 1.0) for one in before.answered],
+            [(one, 1.0) for one in after.answered],
+        ),
+    ):
+        if old:
+            gaps = [(own - its, parts) for (its, parts), (own, _) in zip(old, new, strict=True)]
+            difference = bootstrap_ratio(gaps, samples=samples, seed=seed)
+            table.append(_row(figure, _share(old), _share(new), difference))
+    return table
 
 
 def _row(figure: str, parent: float, own: float, difference: Any) -> dict[str, Any]:
@@ -126,11 +193,6 @@ def _share(parts: Sequence[tuple[float, float]]) -> float:
     return sum(top for top, _ in parts) / sum(bottom for _, bottom in parts)
 
 
-def weights_bytes(folder: Path) -> int:
-    """Bytes of a model directory's weights."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
 def main(run: RunDir) -> None:
     config = run.config(QuantiseConfig)
     group_size = config.group_size if config.scheme == "w4a16" else 0
@@ -140,15 +202,7 @@ def main(run: RunDir) -> None:
         raise RefusedError(f"a {facts.architecture} scores answers: only policies are quantised")
     tokenizer = tokenizer_load(base)
     limit = min(config.max_tokens, facts.context_tokens)
-    lessons = lessons_unseen(run, config, tokenizer, limit)
-    groups: list[RankedGroup] = []
-    if run.has_input("rankings"):
-        ranked = rankings_load(
-            run.input("rankings") / "rankings.jsonl", tokenizer, max_tokens=limit
-        )
-        groups = [one for split in _UNSEEN for one in ranked.of_split(split)]
-        if len({one.prompt_id for one in groups}) < 2:
-            raise RefusedError("the rankings hold fewer than two prompts of an unseen split")
+    measuring = measuring_make(run, config, tokenizer, limit)
 
     run.progress(0, 3, "steps")
     folder = run.output("model")
@@ -160,25 +214,17 @@ def main(run: RunDir) -> None:
     run.progress(1, 3, "steps")
 
     parent = model_load(base, dtype="float32")
-    attach(parent)
-    before = conversations_hear(parent, lessons, config.budget_tokens)
-    chosen = choices_right(parent, groups, config.budget_tokens)
+    before = measuring.measure(parent)
     del parent
     run.progress(2, 3, "steps")
     served = quantised_load(folder, dtype="float32")
-    attach(served)
-    after = conversations_hear(served, lessons, config.budget_tokens)
-    if not all(math.isfinite(one.loss_sum) for one in after):
+    after = measuring.measure(served)
+    if not all(math.isfinite(one.loss_sum) for one in after.heard):
         raise RefusedError("the quantised model's loss is not finite: nothing is published")
     table = beside(before, after, config)
-    if groups:
-        still = choices_right(served, groups, config.budget_tokens)
-        gaps = [(new - old, pairs) for (old, pairs), (new, _) in zip(chosen, still, strict=True)]
-        difference = bootstrap_ratio(gaps, samples=config.bootstrap_samples, seed=config.seed)
-        table.append(_row("preference accuracy", _share(chosen), _share(still), difference))
     hearing = DistillConfig(budget_tokens=config.budget_tokens)
     asked = Teacher(ModelInput(base), hearing, vocabulary_check(tokenizer, tokenizer))
-    divergence = divergences_hear(served, lessons, asked, hearing)
+    divergence = divergences_hear(served, measuring.lessons, asked, hearing)
     for row in table:
         print(f"{row['figure']}: {row['parent']:.4f} → {row['own']:.4f}", flush=True)
     run.progress(3, 3, "steps")
@@ -194,7 +240,8 @@ def main(run: RunDir) -> None:
             "quantised_layers": layers,
             "weights_bytes": weights_bytes(folder),
             "parent_weights_bytes": weights_bytes(base),
-            "conversations": len(before),
+            "conversations": len(before.heard),
+            **({"questions": len(before.answered)} if before.answered else {}),
             "divergence": _share([(nats, float(tokens)) for nats, tokens in divergence]),
             "beside_parent": table,
         },

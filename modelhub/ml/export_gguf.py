@@ -19,7 +19,6 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import ExportGgufConfig, RefusedError
 from modelhub.ml.gguf_file import gguf_write
 from modelhub.ml.import_model import gguf_load
-from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.model_directory import model_directory_check, weights_bytes
 from modelhub.ml.rundir import RunDir, program_run
 
 # max |Δlogit|. f32 holds every weight as it is; f16 rounds a float32 weight by 2^-11 of it.
@@ -188,11 +187,6 @@ def main(run: RunDir) -> None:
             "round_trip": table,
         },
     )
-
-
-def weights_bytes(folder: Path) -> int:
-    """Bytes of a model directory's weights."""
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 if __name__ == "__main__":

@@ -418,6 +418,11 @@ def _text_read(path: Path) -> str:
     return text
 
 
+def weights_bytes(folder: Path) -> int:
+    """Bytes of a model directory's weights."""
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+
+
 if __name__ == "__main__":
     try:
         print(json_canonical(dataclasses.asdict(model_directory_check(Path(sys.argv[1])))))

@@ -11,7 +11,8 @@ from modelhub.ml.quantisation import GROUP_SIZES, SCHEMES
 @dataclass(frozen=True, kw_only=True)
 class QuantiseConfig:
     """Quantise a policy for serving. Reads `base`, `demonstrations` to hear both models on and, if
-    given, `rankings` to test their judgement by; writes `model`."""
+    given, `rankings` to test their judgement by, and `evaluation_prompts` with `references` as
+    questions to answer; writes `model`."""
 
     PROGRAM: ClassVar[str] = "quantise"
     # w4a16: weights of 4 bits. w8a8: weights and what they meet, of 8 bits.
@@ -19,7 +20,8 @@ class QuantiseConfig:
     group_size: int = one_of(GROUP_SIZES, 32)  # weights with one scale in w4a16
     max_tokens: int = 1024  # prompt + answer; longer ones are left out and counted
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
-    evaluate_at_most: int = 200  # conversations that are heard, the first by id
+    evaluate_at_most: int = 200  # conversations heard, and questions asked, the first by id
+    options: int = 4  # answers to a question, one of them right, to choose the likeliest from
     bootstrap_samples: int = 2000
     seed: int = 0  # of the intervals; the weights depend on none
 
@@ -30,4 +32,5 @@ class QuantiseConfig:
         choices_check(self)
         if self.scheme == "w8a8":
             check(self.group_size == 32, "group_size", "32: w8a8 has a scale a row, whatever it is")
+        check(2 <= self.options <= 16, "options", "2 to 16")
         positive_check(self, "max_tokens", "budget_tokens", "evaluate_at_most", "bootstrap_samples")

@@ -1,5 +1,6 @@
 """Quantisation: the integers are the nearest ones, served as written, and refused for training."""
 
+import itertools
 import json
 from dataclasses import asdict
 
@@ -9,11 +10,13 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 pytest.importorskip("transformers", reason="the ml extra is not installed")
 pytest.importorskip("compressed_tensors", reason="the ml extra is not installed")
 
-from alignment.ml import quantise, sft
+from alignment.ml import choices, quantise, sft
+from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.configs import QuantiseConfig
 from alignment.ml.data import rankings_load
 from alignment.ml.shared_prefix import attach
 from annotation.records import RankedCandidate
+from annotation.splits import group_hash, split_of
 from modelhub.ml import generate
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
@@ -26,10 +29,16 @@ from modelhub.ml.quantised_model import (
     quantised_save,
     scales_search,
 )
-from modelhub.ml.records import lines_read
+from modelhub.ml.records import PromptRecord, lines_read, records_write
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.safetensors_file import ModelDirectoryError
-from tests.alignment.ml.programs import prompts_write, result_of, run_make, tiny_reward_write
+from tests.alignment.ml.programs import (
+    messages,
+    prompts_write,
+    result_of,
+    run_make,
+    tiny_reward_write,
+)
 from tests.alignment.ml.test_sft_watch import chat_rows
 from tests.tiny_model import tiny_model_write
 
@@ -242,9 +251,73 @@ def test_several_tasks_of_one_prompt_are_one_prompt_to_the_interval(tmp_path, ba
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     groups = rankings_load(file, tokenizer, max_tokens=512).groups
     assert len(groups) == 3
-    alone = [quantise.choices_right(model, [group], 4096) for group in groups]
+    alone = [choices.preferences_right(model, [group], 4096) for group in groups]
     summed = (alone[0][0][0] + alone[1][0][0], 2.0)
-    assert quantise.choices_right(model, groups, 4096) == [summed, alone[2][0]]
+    assert choices.preferences_right(model, groups, 4096) == [summed, alone[2][0]]
+
+
+def questions_write(folder, count):
+    """Questions of an unseen split, each with a number of its own for an answer."""
+    (folder / "prompts").mkdir(parents=True)
+    (folder / "references").mkdir()
+    texts = (f"How many are {number}?" for number in range(1000))
+    unseen = (one for one in texts if split_of(group_hash(messages(one))) != "train")
+    texts = list(itertools.islice(unseen, count))
+    records_write(
+        folder / "prompts" / "prompts.jsonl",
+        [PromptRecord(prompt_id=f"q{n}", messages=messages(one)) for n, one in enumerate(texts)],
+    )
+    records_write(
+        folder / "references" / "references.jsonl",
+        [ReferenceRecord(prompt_id=f"q{n}", answer=str(11 * n)) for n in range(count)],
+    )
+    return {"evaluation_prompts": folder / "prompts", "references": folder / "references"}
+
+
+def test_accuracy_on_questions_stands_beside_the_parents(tmp_path, base, quantised):
+    """Of the weights that were written, with an interval over questions."""
+    questions = questions_write(tmp_path / "questions", 9)
+    inputs = {
+        "base": base,
+        "demonstrations": demonstrations_write(tmp_path / "rows", chat_rows(25)),
+        **questions,
+    }
+    run = run_make(tmp_path / "run", "quantise", inputs, {"scheme": "w4a16", "options": 3})
+    quantise.main(RunDir(run))
+    result = result_of(run)
+    row = {one["figure"]: one for one in result["beside_parent"]}["answer accuracy"]
+    assert result["questions"] == 9
+    laid = choices.questions_lay(
+        questions["evaluation_prompts"],
+        questions["references"],
+        tokenizer_load(base),
+        options=3,
+        max_tokens=512,
+        at_most=99,
+    )
+    right = {}
+    for name, model in (
+        ("parent", model_load(base, dtype="float32")),
+        ("own", quantised_load(quantised["w4a16"], dtype="float32")),
+    ):
+        attach(model)
+        right[name] = choices.questions_right(model, laid.groups, 4096)
+        assert row[name] == pytest.approx(sum(right[name]) / 9)
+    assert row["difference"] == pytest.approx(row["own"] - row["parent"])
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+
+
+@pytest.mark.parametrize("role", ["evaluation_prompts", "references"])
+def test_questions_without_answers_or_answers_without_questions_are_refused(tmp_path, base, role):
+    inputs = {
+        "base": base,
+        "demonstrations": demonstrations_write(tmp_path / "rows", chat_rows(25)),
+        role: questions_write(tmp_path / "questions", 9)[role],
+    }
+    run = run_make(tmp_path / "run", "quantise", inputs, {})
+    with pytest.raises(RefusedError, match="evaluation_prompts and references together"):
+        quantise.main(RunDir(run))
+    assert list((run / "outputs").iterdir()) == []
 
 
 @pytest.mark.parametrize("config", [{"scheme": "w8a8"}, {"scheme": "w4a16", "group_size": 64}])
@@ -298,6 +371,7 @@ def test_a_group_that_does_not_fit_is_refused_and_the_layer_named(base):
     ("values", "reason"),
     [
         ({"scheme": "int4"}, "scheme: wanted w8a8 or w4a16"),
+        ({"options": 1}, "options: wanted 2 to 16"),
         ({"group_size": 48}, "group_size: wanted 32, 64 or 128"),
         ({"scheme": "w8a8", "group_size": 64}, "w8a8 has a scale a row"),
     ],
