@@ -25,11 +25,16 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from alignment.ml.configs import SftConfig
 from alignment.ml.configs.adapters import AdapterSettings
+from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.shared_prefix.support import base_model
+from modelhub.ml.adapter import ModelInput, model_context, model_input
 from modelhub.ml.chat import end_of_turn_id
-from modelhub.ml.checkpoint import CheckpointError
+from modelhub.ml.checkpoint import CheckpointError, tokenizer_load
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.optimizers import optimizer_check
+from modelhub.ml.rundir import RunDir
 
 _TASKS = {"causal": "CAUSAL_LM", "reward": "SEQ_CLS"}
 
@@ -50,6 +55,19 @@ def adapter_machine_check(settings: AdapterSettings) -> None:
             "qlora trains on rounded weights: publish the adapter, and merge it into the model "
             "as it is (program merge_adapter)"
         )
+
+
+def base_open(run: RunDir, config: SftConfig | PreferenceSettings) -> tuple[ModelInput, Any, int]:
+    """(what to start from, its tokenizer, tokens its context has beside an adapter's own).
+
+    Raises RefusedError for what this machine, or this adapter, cannot train.
+    """
+    adapter_machine_check(config)
+    optimizer_check(config.optimizer)
+    given = model_input(run, "base")
+    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
+        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
+    return given, tokenizer_load(given.whole), model_context(given) - config.own_tokens
 
 
 def quantised_load(folder: Path, *, role: str = "causal") -> Any:

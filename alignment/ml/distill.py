@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from alignment.ml.adapters import adapter_machine_check, ending_tell
+from alignment.ml.adapters import base_open, ending_tell
 from alignment.ml.configs import DistillConfig
 from alignment.ml.contests import contests_make
 from alignment.ml.conversations import Conversation, Lesson, Lessons
@@ -59,7 +59,7 @@ from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.model_directory import model_directory_check
-from modelhub.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.records import CandidateRecord, PromptRecord, records_read
 from modelhub.ml.rundir import RunDir, program_run
@@ -369,16 +369,9 @@ def teacher_prepare(
 
 def main(run: RunDir) -> None:
     config = run.config(DistillConfig)
-    adapter_machine_check(config)
-    optimizer_check(config.optimizer)
-    given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
-    master = teacher_given(run, config)
-    tokenizer = tokenizer_load(given.whole)
-    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
-    if master is not None:
+    given, tokenizer, context_tokens = base_open(run, config)
+    max_tokens = min(config.max_tokens, context_tokens)
+    if (master := teacher_given(run, config)) is not None:
         max_tokens = min(max_tokens, model_context(master))
     conversations = [*demonstrations_read(run), *answers_read(run)]
     lessons: dict[str, Lessons] = lessons_split(

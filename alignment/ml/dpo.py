@@ -36,27 +36,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignment.intervals import bootstrap_ratio
-from alignment.ml.adapters import adapter_machine_check, ending_tell
+from alignment.ml.adapters import base_open, ending_tell
 from alignment.ml.configs import DpoConfig
 from alignment.ml.configs.reward import DEGREE_MARGINS
 from alignment.ml.data import RankedGroup, Ranking, rankings_load, steps_places
 from alignment.ml.preference import (
     logprobs_of,
     policy_make,
-    ranked_choose,
+    ranked_describe,
+    ranked_splits,
     reference_logprobs,
     row_logprobs,
+    total_weight_of,
+    weight_of,
 )
 from alignment.ml.reward.examples import better_of
 from alignment.ml.sft import learning_rate, publish
 from alignment.ml.shared_prefix import pack
 from alignment.ml.validation import precision
 from annotation.records import RANKINGS_NAME
-from modelhub.ml.adapter import model_context, model_input
-from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
-from modelhub.ml.configs import RefusedError
+from modelhub.ml.checkpoint import training_state_load, training_state_save
 from modelhub.ml.divergence import divergence_stop, rise_reason
-from modelhub.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -122,10 +123,6 @@ def margin_of(ranking: Ranking, config: DpoConfig) -> float:
     return DEGREE_MARGINS[config.degree_margin][ranking.degree - 1]
 
 
-def weight_of(ranking: Ranking, config: DpoConfig) -> float:
-    return ranking.weight if config.annotator_weights else 1.0
-
-
 def loss_start(config: DpoConfig) -> float:
     """The loss of the reference itself, nats: what training starts from, margins aside."""
     smoothing = config.label_smoothing
@@ -166,10 +163,6 @@ class Sums:
             "reward_better": self.better / self.pairs,
             "reward_worse": self.worse / self.pairs,
         }
-
-
-def total_weight_of(groups: Sequence[RankedGroup], config: DpoConfig) -> float:
-    return sum(weight_of(one, config) for group in groups for one in group.rankings)
 
 
 def step_gradients(
@@ -377,29 +370,12 @@ def train(
 
 def main(run: RunDir) -> None:
     config = run.config(DpoConfig)
-    adapter_machine_check(config)
-    optimizer_check(config.optimizer)
-    given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
-    tokenizer = tokenizer_load(given.whole)
-    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
+    given, tokenizer, context_tokens = base_open(run, config)
+    max_tokens = min(config.max_tokens, context_tokens)
     data = rankings_load(run.input("rankings") / RANKINGS_NAME, tokenizer, max_tokens=max_tokens)
-    chosen, notes = ranked_choose(
-        data,
-        max_tokens=max_tokens,
-        weighted=config.annotator_weights,
-        degrees=config.degree_margin != "none",
+    groups, notes = ranked_splits(
+        data, config, max_tokens=max_tokens, degrees=config.degree_margin != "none"
     )
-    groups = {"train": chosen}
-    for split in ("validation", "held_out"):
-        if own := data.of_split(split):
-            groups[split] = own
-    if config.annotator_weights:  # what counts nothing is not computed
-        for split, own in groups.items():
-            groups[split] = [one for one in own if total_weight_of([one], config)]
-        groups = {split: own for split, own in groups.items() if own}
     for note in notes:
         print(f"note: {note}", flush=True)
     print(f"{data.rankings} rankings, {len(groups['train'])} groups to train on", flush=True)
@@ -417,7 +393,7 @@ def main(run: RunDir) -> None:
         lambda own: reference_logprobs(model, given, [one.group for one in own], config, processes),
         processes,
     )
-    reports = {}
+    reports: dict[str, Any] = {}
     for split in ("validation", "held_out"):
         if split not in groups:
             continue
@@ -435,13 +411,7 @@ def main(run: RunDir) -> None:
         outputs={output: output},
         result={
             **facts,
-            "rankings": sum(len(one.rankings) for one in groups["train"]),
-            "pairs": sum(len(one.pairs) for one in groups["train"]),
-            "prompts": len({one.prompt_id for one in groups["train"]}),
-            "rankings_too_long": data.too_long,
-            "rankings_without_pairs": data.without_pairs,
-            "rankings_identical": data.identical,
-            "notes": notes,
+            **ranked_describe(data, groups["train"], notes),
             "steps": len(taken),
             "loss_first": taken[0].loss,
             "loss_last_steps": fmean(one.loss for one in taken[-10:]),

@@ -36,7 +36,7 @@ from typing import Any
 
 import torch
 
-from alignment.ml.adapters import adapter_machine_check, ending_tell
+from alignment.ml.adapters import base_open, ending_tell
 from alignment.ml.configs import KtoConfig
 from alignment.ml.kto_loss import (
     Logprobs,
@@ -60,11 +60,9 @@ from alignment.ml.unpaired import (
     weights_balance,
 )
 from alignment.ml.validation import precision
-from modelhub.ml.adapter import model_context, model_input
-from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
-from modelhub.ml.configs import RefusedError
+from modelhub.ml.checkpoint import training_state_load, training_state_save
 from modelhub.ml.divergence import PATIENCE_STEPS, above_reason, divergence_stop, rise_reason
-from modelhub.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -289,17 +287,11 @@ def train(
 
 def main(run: RunDir) -> None:
     config = run.config(KtoConfig)
-    adapter_machine_check(config)
-    optimizer_check(config.optimizer)
-    given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
-    tokenizer = tokenizer_load(given.whole)
-    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
+    given, tokenizer, context_tokens = base_open(run, config)
     # A window is as good as the end of the context: neither an answer behind its own prompt nor one
     # behind another's is computed where attention would not reach back to the prompt's start.
-    context_tokens = model_context(given)
-    context_tokens = min(context_tokens, window_least(given.whole) or context_tokens) - own_tokens
+    if window_tokens := window_least(given.whole):
+        context_tokens = min(context_tokens, window_tokens - config.own_tokens)
     max_tokens = min(config.max_tokens, context_tokens)
     data, notes = unpaired_read(run, config, tokenizer, max_tokens=max_tokens)
     groups = {

@@ -32,20 +32,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from alignment.intervals import bootstrap_ratio
-from alignment.ml.adapters import adapter_machine_check, ending_tell
+from alignment.ml.adapters import base_open, ending_tell
 from alignment.ml.configs import OrpoConfig
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load, steps_places
-from alignment.ml.preference import logprobs_of, policy_make, ranked_choose, row_logprobs
+from alignment.ml.preference import (
+    logprobs_of,
+    policy_make,
+    ranked_describe,
+    ranked_splits,
+    row_logprobs,
+    total_weight_of,
+    weight_of,
+)
 from alignment.ml.reward.examples import better_of
 from alignment.ml.sft import learning_rate, publish
 from alignment.ml.shared_prefix import pack
 from alignment.ml.validation import precision
 from annotation.records import RANKINGS_NAME
-from modelhub.ml.adapter import model_context, model_input
-from modelhub.ml.checkpoint import tokenizer_load, training_state_load, training_state_save
-from modelhub.ml.configs import RefusedError
+from modelhub.ml.checkpoint import training_state_load, training_state_save
 from modelhub.ml.divergence import divergence_stop, rise_reason
-from modelhub.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -88,10 +94,6 @@ def ranking_losses(logps_K: Tensor, group: RankedGroup, one: Ranking) -> tuple[T
     best = list(one.tiers[0])
     pairs_P = logps_K[places.to(logps_K.device)]
     return -logps_K[best].mean(), odds_losses(pairs_P[:, 0], pairs_P[:, 1]).mean()
-
-
-def weight_of(ranking: Ranking, config: OrpoConfig) -> float:
-    return ranking.weight if config.annotator_weights else 1.0
 
 
 @dataclass
@@ -142,10 +144,6 @@ def group_losses(logps_K: Tensor, group: RankedGroup, config: OrpoConfig) -> tup
     ]
     nll = torch.stack([weight * nll for weight, nll, _ in found]).sum()
     return nll, torch.stack([weight * odds for weight, _, odds in found]).sum()
-
-
-def total_weight_of(groups: Sequence[RankedGroup], config: OrpoConfig) -> float:
-    return sum(weight_of(one, config) for group in groups for one in group.rankings)
 
 
 def step_gradients(
@@ -367,30 +365,14 @@ def train(
 
 def main(run: RunDir) -> None:
     config = run.config(OrpoConfig)
-    adapter_machine_check(config)
-    optimizer_check(config.optimizer)
-    given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
-    tokenizer = tokenizer_load(given.whole)
-    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
+    given, tokenizer, context_tokens = base_open(run, config)
+    max_tokens = min(config.max_tokens, context_tokens)
     data, unwritten = groups_written(
         rankings_load(run.input("rankings") / RANKINGS_NAME, tokenizer, max_tokens=max_tokens)
     )
-    chosen, notes = ranked_choose(
-        data, max_tokens=max_tokens, weighted=config.annotator_weights, degrees=False
-    )
+    groups, notes = ranked_splits(data, config, max_tokens=max_tokens, degrees=False)
     if unwritten:
         notes.append(f"{unwritten} groups left out: an answer of no token")
-    groups = {"train": chosen}
-    for split in ("validation", "held_out"):
-        if own := data.of_split(split):
-            groups[split] = own
-    if config.annotator_weights:  # what counts nothing is not computed
-        for split, own in groups.items():
-            groups[split] = [one for one in own if total_weight_of([one], config)]
-        groups = {split: own for split, own in groups.items() if own}
     for note in notes:
         print(f"note: {note}", flush=True)
     print(f"{data.rankings} rankings, {len(groups['train'])} groups to train on", flush=True)
@@ -420,13 +402,7 @@ def main(run: RunDir) -> None:
         outputs={output: output},
         result={
             **facts,
-            "rankings": sum(len(one.rankings) for one in groups["train"]),
-            "pairs": sum(len(one.pairs) for one in groups["train"]),
-            "prompts": len({one.prompt_id for one in groups["train"]}),
-            "rankings_too_long": data.too_long,
-            "rankings_without_pairs": data.without_pairs,
-            "rankings_identical": data.identical,
-            "notes": notes,
+            **ranked_describe(data, groups["train"], notes),
             "steps": len(taken),
             "loss_first": taken[0].loss,
             "loss_last_steps": fmean(one.loss for one in taken[-10:]),

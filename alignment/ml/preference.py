@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from alignment.ml.configs import DpoConfig, OrpoConfig
 from alignment.ml.configs.preference import PreferenceSettings
-from alignment.ml.data import RankedData, RankedGroup
+from alignment.ml.data import RankedData, RankedGroup, Ranking
 from alignment.ml.sft import policy_load
 from alignment.ml.shared_prefix import Group, Row, answer_logprobs, attach, pack
 from alignment.ml.validation import precision
@@ -79,6 +80,15 @@ def reference_logprobs(
     return logprobs_of(base.to(processes.device), groups, config, alone)
 
 
+def weight_of(ranking: Ranking, config: DpoConfig | OrpoConfig) -> float:
+    """How much a ranking counts."""
+    return ranking.weight if config.annotator_weights else 1.0
+
+
+def total_weight_of(groups: Sequence[RankedGroup], config: DpoConfig | OrpoConfig) -> float:
+    return sum(weight_of(one, config) for group in groups for one in group.rankings)
+
+
 def ranked_choose(
     data: RankedData, *, max_tokens: int, weighted: bool, degrees: bool
 ) -> tuple[list[RankedGroup], list[str]]:
@@ -126,3 +136,37 @@ def ranked_choose(
     if not weighted and weights != {1.0}:
         notes.append("rows carry weights of their annotators, which are not asked for")
     return groups, notes
+
+
+def ranked_splits(
+    data: RankedData, config: DpoConfig | OrpoConfig, *, max_tokens: int, degrees: bool
+) -> tuple[dict[str, list[RankedGroup]], list[str]]:
+    """The groups of each split that has any, and the notes of `ranked_choose`, which go into the
+    log. What counts nothing by its weight is not computed."""
+    chosen, notes = ranked_choose(
+        data, max_tokens=max_tokens, weighted=config.annotator_weights, degrees=degrees
+    )
+    groups = {"train": chosen}
+    for split in ("validation", "held_out"):
+        if own := data.of_split(split):
+            groups[split] = own
+    if config.annotator_weights:
+        for split, own in groups.items():
+            groups[split] = [one for one in own if total_weight_of([one], config)]
+        groups = {split: own for split, own in groups.items() if own}
+    return groups, notes
+
+
+def ranked_describe(
+    data: RankedData, groups: Sequence[RankedGroup], notes: Sequence[str]
+) -> dict[str, Any]:
+    """What was read, and what of it was trained on, for a run's result."""
+    return {
+        "rankings": sum(len(one.rankings) for one in groups),
+        "pairs": sum(len(one.pairs) for one in groups),
+        "prompts": len({one.prompt_id for one in groups}),
+        "rankings_too_long": data.too_long,
+        "rankings_without_pairs": data.without_pairs,
+        "rankings_identical": data.identical,
+        "notes": list(notes),
+    }

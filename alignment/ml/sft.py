@@ -40,7 +40,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.adapters import (
     adapter_attach,
-    adapter_machine_check,
+    base_open,
     ending_tell,
     quantised_load,
     trained_merge,
@@ -67,8 +67,6 @@ from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.adapter import (
     ModelInput,
     adapter_save,
-    model_context,
-    model_input,
     model_input_load,
 )
 from modelhub.ml.checkpoint import (
@@ -81,7 +79,7 @@ from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import divergence_stop, rise_reason
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
 from modelhub.ml.model_directory import model_directory_check
-from modelhub.ml.optimizers import optimizer_check, optimizer_make
+from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -425,15 +423,9 @@ def publish(
 
 def main(run: RunDir) -> None:
     config = run.config(SftConfig)
-    adapter_machine_check(config)
-    optimizer_check(config.optimizer)
-    given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
-    tokenizer = tokenizer_load(given.whole)
+    given, tokenizer, context_tokens = base_open(run, config)
     session_end_add(tokenizer, config)
-    own_tokens = config.virtual_tokens if config.adapter in ("prefix", "p_tuning") else 0
-    max_tokens = min(config.max_tokens, model_context(given) - own_tokens)
+    max_tokens = min(config.max_tokens, context_tokens)
     lessons = lessons_split(demonstrations_read(run), config, tokenizer, max_tokens=max_tokens)
     learnt = lessons["train"]
     plan = steps_plan(
@@ -458,7 +450,7 @@ def main(run: RunDir) -> None:
         seen.get("validation", []),
         tokenizer,
         processes,
-        context_tokens=model_context(given) - own_tokens,
+        context_tokens=context_tokens,
     )
     watch = Watch(
         validation=seen.get("validation", []),

@@ -30,6 +30,11 @@ class AdapterSettings:
     # What is published: the model with its adapter merged, or the adapter, a version of its own.
     publish: str = one_of(PUBLISHED, "merged")
 
+    @property
+    def own_tokens(self) -> int:
+        """Places in the context that the adapter takes for itself."""
+        return self.virtual_tokens if self.adapter in ("prefix", "p_tuning") else 0
+
     def adapter_check(self, program: str) -> None:
         """Raise ConfigError naming the first field that does not fit."""
 
