@@ -16,6 +16,7 @@ from modelhub.forms import ServerForm
 from modelhub.models import ModelVersion
 from modelhub.policy import hub_page
 from modelhub.selectors import servers
+from modelhub.selectors.uses import version_is_unread
 from modelhub.selectors.versions import version_get
 from modelhub.serializers import user_of
 from modelhub.services.servers import server_request, server_stop
@@ -28,7 +29,7 @@ def serving_context(version: ModelVersion) -> dict[str, Any]:
 
     Nothing for a version that writes no text.
     """
-    if version.role not in servers.SERVES:
+    if version.role not in servers.SERVES or version_is_unread(version):
         return {}
     server = servers.version_server(version=version)
     form = ServerForm(version=version)

@@ -29,6 +29,7 @@ from modelhub.selectors import lineage, weights
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.selectors.garbage import garbage_plan
+from modelhub.selectors.uses import version_is_unread, version_uses
 from modelhub.selectors.variants import version_variants
 from modelhub.serializers import user_of
 from modelhub.server_views import serving_context
@@ -377,7 +378,9 @@ def version_page(
         "push_form": push_form or PushForm(initial={"target": target}),
         "export_dir": settings.EXPORT_DIR,
         "hub_endpoint": settings.MODEL_HUB_ENDPOINT,
-        "can_shrink": version.role in (ModelVersion.Role.BASE, ModelVersion.Role.POLICY),
+        "uses": version_uses(version),
+        "can_shrink": version.role in (ModelVersion.Role.BASE, ModelVersion.Role.POLICY)
+        and not version_is_unread(version),
         "variants": version_variants(version=version),
         "differences": differences,
         "verified": verified,

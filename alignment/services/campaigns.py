@@ -9,6 +9,7 @@ from alignment.models import Campaign
 from annotation.models import Project
 from modelhub.errors import ApplicationError
 from modelhub.models import Model, ModelVersion
+from modelhub.selectors.uses import version_use_check
 from modelhub.services.versions import alias_move, model_get_or_create
 
 POLICY_ROLES = (ModelVersion.Role.BASE, ModelVersion.Role.POLICY)
@@ -41,6 +42,7 @@ def campaign_create(
             % {"base_version": base_version, "role": base_version.role},
             {"field": "base_version"},
         )
+    version_use_check(version=base_version, program="campaign", field="base_version")
     alias = slugify(champion_alias)
     if not alias or alias != champion_alias:
         raise ApplicationError(

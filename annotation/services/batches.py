@@ -31,6 +31,7 @@ from modelhub.ml.records import (
     records_write,
 )
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.uses import version_use_check
 from modelhub.selectors.versions import version_inputs
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.runs import run_create
@@ -80,6 +81,7 @@ def candidate_batch_request(
             )
     inputs = {"prompts": prompts_store(prompts=asked.values())}
     if config.engine != "openai":
+        version_use_check(version=version, program=GenerateConfig.PROGRAM)
         inputs |= version_inputs(version=version, role="model")
     with transaction.atomic():
         run = run_create(

@@ -12,6 +12,7 @@ from modelhub import storage
 from modelhub.ml.configs import ConfigError, config_load
 from modelhub.ml.trials import TRIAL_NAME, PlaygroundConfig
 from modelhub.models import ModelVersion, Run
+from modelhub.selectors.uses import UNREAD
 
 WRITES = (ModelVersion.Role.BASE, ModelVersion.Role.POLICY, ModelVersion.Role.ADAPTER)
 # A token is drawn the warmer the less the model expected it: at or above these, level 0, 1, …
@@ -79,7 +80,8 @@ class Trial:
 
 def versions_that_write() -> QuerySet[ModelVersion]:
     """Versions that can be tried, the newest registered first, with model and aliases."""
-    found = ModelVersion.objects.filter(role__in=WRITES).select_related("model", "parent")
+    writers = ModelVersion.objects.filter(role__in=WRITES).exclude(architecture__in=UNREAD)
+    found = writers.select_related("model", "parent")
     return found.prefetch_related("aliases").order_by("-pk")
 
 

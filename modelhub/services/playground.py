@@ -13,6 +13,7 @@ from modelhub.ml.trials import PlaygroundConfig
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.playground import WRITES
 from modelhub.selectors.servers import served_name, server_address, servers_ready
+from modelhub.selectors.uses import version_use_check
 from modelhub.selectors.versions import version_inputs
 from modelhub.services.runs import run_create
 
@@ -50,6 +51,7 @@ def playground_trial_request(
                 % {"version": version, "role": version.get_role_display()},
                 {"field": "versions"},
             )
+        version_use_check(version=version, program=config.PROGRAM, field="versions")
         inputs |= version_inputs(version=version, role=f"model_{place}")
     return run_create(
         program=config.PROGRAM,

@@ -21,6 +21,7 @@ from modelhub.selectors.servers import (
     server_memory_bytes,
     servers_live,
 )
+from modelhub.selectors.uses import version_use_check
 from modelhub.services.history import act_record
 
 _NAME_CHARS = 60
@@ -41,6 +42,7 @@ def server_request(*, version: ModelVersion, context_tokens: int, requested_by: 
             gettext("%(version)s is a %(role)s model: it writes no text.")
             % {"version": version, "role": version.get_role_display()}
         )
+    version_use_check(version=version, program="serve")
     if version.role == ModelVersion.Role.ADAPTER and version.parent is None:
         raise ApplicationError(
             gettext("%(version)s is an adapter, and no version is its base.") % {"version": version}
