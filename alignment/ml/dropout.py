@@ -10,9 +10,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from alignment.ml.shared_prefix.support import base_model
+from modelhub.ml.alibi import has_alibi
 from modelhub.ml.configs import RefusedError
 
 _SUBLAYERS = ("self_attn", "attn", "attention", "mlp")
+
+
+def dropout_end(model: nn.Module) -> None:
+    """Switch off every dropout of the model's own, and a router's noise: training and looking, or
+    drawing, must see the same model."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "hidden_dropout", "jitter_noise"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def residual_dropout_set(model: Any, share: float) -> None:
@@ -21,6 +33,11 @@ def residual_dropout_set(model: Any, share: float) -> None:
     Raises RefusedError for a decoder whose blocks are built otherwise.
     """
     base = base_model(model)
+    if has_alibi(base):  # BLOOM's parts add the residual themselves, behind a dropout of their own
+        for module in base.modules():
+            if isinstance(getattr(module, "hidden_dropout", None), float):
+                module.hidden_dropout = share
+        return
     backbone = getattr(base, base.base_model_prefix)
     stacks = [child for child in backbone.children() if isinstance(child, nn.ModuleList)]
     parts = [

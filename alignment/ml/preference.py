@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from alignment.ml.configs import DpoConfig, OrpoConfig
 from alignment.ml.configs.preference import PreferenceSettings
 from alignment.ml.data import RankedData, RankedGroup, Ranking
+from alignment.ml.dropout import dropout_end
 from alignment.ml.sft import policy_load
 from alignment.ml.shared_prefix import Group, Row, answer_logprobs, attach, pack
 from alignment.ml.validation import precision
@@ -25,15 +26,6 @@ def policy_make(given: ModelInput, config: PreferenceSettings) -> Any:
     model = policy_load(given, config)
     dropout_end(model)
     return model
-
-
-def dropout_end(model: nn.Module) -> None:
-    """Switch every dropout off, so that training and looking see the same model."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
 
 
 def row_logprobs(model: Any, row: Row) -> Tensor:

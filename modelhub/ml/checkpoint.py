@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
+from modelhub.ml.alibi import alibi_prepare
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.parallel import (
@@ -50,6 +51,8 @@ FILE_MODE = 0o640
 
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 _MOST_HEADS = 64
+# Their own attention alone: ALiBi goes into no fused kernel of transformers.
+_EAGER = ("BloomForCausalLM", "BloomForSequenceClassification")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -96,7 +99,7 @@ def model_load(
         "trust_remote_code": False,
         "local_files_only": True,
         # Never what config.json asks for: that can name a kernel to be fetched and run.
-        "attn_implementation": "sdpa",
+        "attn_implementation": "eager" if facts.architecture in _EAGER else "sdpa",
         # Reported by name below, rather than in a table on the way.
         "ignore_mismatched_sizes": True,
         "output_loading_info": True,
@@ -113,6 +116,7 @@ def model_load(
             folder, num_labels=heads, **settings
         )
     _loaded_check(folder, info, new_head=new_head and role == "reward")
+    alibi_prepare(model)
     model.eval()
     return model
 

@@ -39,6 +39,7 @@ from modelhub.ml.safetensors_file import (
 # of Rondo's programs handle; a test holds the table against transformers' own.
 ARCHITECTURES: dict[str, tuple[str, str]] = {
     "arcee": ("ArceeForCausalLM", "ArceeForSequenceClassification"),
+    "bloom": ("BloomForCausalLM", "BloomForSequenceClassification"),
     "gemma": ("GemmaForCausalLM", "GemmaForSequenceClassification"),
     "gemma3_text": ("Gemma3ForCausalLM", "Gemma3TextForSequenceClassification"),
     "glm": ("GlmForCausalLM", "GlmForSequenceClassification"),
@@ -310,6 +311,9 @@ def _size_check(config: Mapping[str, Any]) -> int:
         if value is not None and not (is_count(value) and 0 < value <= limit):
             raise ModelDirectoryError(_CONFIG, f"{name}: wanted 1 to {limit:,}, got {value!r:.40}")
     context = config.get("max_position_embeddings", config.get("n_positions"))
+    if config.get("model_type") == "bloom":
+        # ALiBi ends nowhere; BLOOM's folders note what it was trained on, or it was 2048.
+        context = config.get("seq_length", 2048)
     if not is_count(context) or not 0 < context <= 100_000_000:
         raise ModelDirectoryError(
             _CONFIG, f"max_position_embeddings: wanted the context in tokens, got {context!r:.40}"

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from alignment.ml.shared_prefix.alibi import alibi_attach
 from alignment.ml.shared_prefix.attention import IMPLEMENTATION
-from alignment.ml.shared_prefix.forward import hidden_states
+from alignment.ml.shared_prefix.forward import hidden_states, is_attached
 from alignment.ml.shared_prefix.last_layer import LastLayer
 from alignment.ml.shared_prefix.rows import Group, Row, pack
 from alignment.ml.shared_prefix.support import (
@@ -17,6 +18,7 @@ from alignment.ml.shared_prefix.support import (
     base_model,
     configuration_check,
 )
+from modelhub.ml.alibi import has_alibi
 
 _PROBE_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; of halves, see below
 _PROBE_TOLERANCE_HALF = 0.1
@@ -31,10 +33,13 @@ def attach(model: Any) -> None:
     """
     base = base_model(model)
     configuration_check(base)
-    before = base.config._attn_implementation
-    if before == IMPLEMENTATION:
+    if is_attached(base):
         return
-    base.set_attn_implementation(IMPLEMENTATION)
+    before = base.config._attn_implementation
+    if has_alibi(base):
+        alibi_attach(base)  # it takes no attention function from outside
+    else:
+        base.set_attn_implementation(IMPLEMENTATION)
     last_layer = LastLayer(base)
     try:
         _probe(base)
@@ -42,7 +47,8 @@ def attach(model: Any) -> None:
             last_layer.release()
     except Exception:
         last_layer.release()
-        base.set_attn_implementation(before)
+        if not has_alibi(base):
+            base.set_attn_implementation(before)
         raise
 
 

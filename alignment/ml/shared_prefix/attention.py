@@ -17,6 +17,7 @@ from alignment.ml.shared_prefix.rows import Row
 from alignment.ml.shared_prefix.support import UnsupportedModelError
 
 IMPLEMENTATION = "shared_prefix"
+ALIBI_ATTACHED = "_shared_prefix_alibi"  # set on a model that `alibi` lets run rows
 IS_LAST = "_shared_prefix_is_last"  # set on the attention of a model's last layer
 
 
@@ -30,7 +31,7 @@ class Pass:
     virtual: tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]] | None = None
 
 
-def _attention(
+def row_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -72,7 +73,7 @@ def _attention(
         if query.device.type == "cpu":
             scale = query.shape[-1] ** -0.5 if scaling is None else scaling
             return SegmentAttention.apply(query, key, value, row, scale), None
-        if query.device.type == "cuda":
+        if query.device.type == "cuda" and query.shape[-1].bit_count() == 1:
             mask = row.block_mask(query.device)
             output, _ = flex_attention_forward(module, query, key, value, mask, scaling=scaling)
             return output, None
@@ -99,7 +100,7 @@ def _prefix_lay(
     return laid[0], laid[1]
 
 
-AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionInterface.register(IMPLEMENTATION, row_attention)
 AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 

@@ -10,12 +10,17 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from alignment.ml.ensemble import members_combine
-from alignment.ml.shared_prefix.attention import IMPLEMENTATION, Pass
+from alignment.ml.shared_prefix.attention import ALIBI_ATTACHED, IMPLEMENTATION, Pass
 from alignment.ml.shared_prefix.rows import Row
 from alignment.ml.shared_prefix.support import base_model, length_check
 from alignment.ml.shared_prefix.virtual import places_of, virtual_tokens
 
 _LOGPROB_CHUNK_TOKENS = 256
+
+
+def is_attached(base: PreTrainedModel) -> bool:
+    """Whether `attach` has let the model run rows."""
+    return base.config._attn_implementation == IMPLEMENTATION or hasattr(base, ALIBI_ATTACHED)
 
 
 def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) -> Tensor:
@@ -28,7 +33,7 @@ def hidden_states(model: Any, row: Row, read: Sequence[Tensor] | None = None) ->
     With an adapter that has tokens of its own (`virtual`) each prompt is computed behind them.
     """
     base = base_model(model)
-    if base.config._attn_implementation != IMPLEMENTATION:
+    if not is_attached(base):
         raise ValueError("call attach(model) before running rows through it")
     device = base.get_input_embeddings().weight.device
     virtual = virtual_tokens(model)

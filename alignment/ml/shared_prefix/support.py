@@ -5,6 +5,7 @@ from typing import Any
 
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
+from modelhub.ml.alibi import has_alibi
 from modelhub.ml.configs import RefusedError
 
 
@@ -27,8 +28,9 @@ def configuration_check(base: PreTrainedModel) -> None:
     name = type(base).__name__
     if config.is_encoder_decoder:
         raise UnsupportedModelError(f"{name} is an encoder and a decoder: a row has one sequence")
-    alibi = getattr(config, "alibi", False) or config.model_type in ("bloom", "mpt")
-    if alibi:
+    if has_alibi(base):
+        return
+    if getattr(config, "alibi", False) or config.model_type == "mpt":
         raise UnsupportedModelError(
             f"{name} has ALiBi: it measures distances in the row, not behind the prompt"
         )

@@ -7,17 +7,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 import transformers
-from torch import Tensor, nn
-from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from torch import Tensor
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
+from modelhub.ml.alibi import alibi_prepare
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.objectives import (
@@ -135,6 +134,7 @@ def model_config(
                 initializer_range=(1 / (3 * size.hidden)) ** 0.5,
                 hidden_dropout=dropout,
                 attention_dropout=dropout,
+                seq_length=context,  # that ALiBi was trained on: nothing else would tell
             )
         case "rwkv":
             return transformers.RwkvConfig(
@@ -220,16 +220,8 @@ def _auto(architecture: str) -> Any:
 def model_ready(model: Any) -> Any:
     """Switch off what belongs to writing texts, and let BLOOM take a mask of documents."""
     model.config.use_cache = False
-    if model.config.model_type == "bloom":
-        # ALiBi's slope is the same from any start, for softmax leaves out what all keys share: the
-        # bias of a whole row is right for each of its pieces. The library counts it from the mask,
-        # which must then be one number a token.
-        model.transformer.build_alibi_tensor = MethodType(_alibi, model.transformer)
+    alibi_prepare(model)  # the bias of a whole row is right for each of its pieces
     return model
-
-
-def _alibi(_model: nn.Module, mask: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    return build_alibi_tensor(mask.new_ones(mask.shape[0], mask.shape[-1]), heads, dtype)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,15 @@ def config_of(name):
             resid_pdrop=0.0,
             embd_pdrop=0.0,
         )
+    if name == "bloom":
+        return transformers.BloomConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=24,
+            n_layer=2,
+            n_head=3,  # whose slopes are not all powers of one number
+            num_labels=1,
+            pad_token_id=0,
+        )
     extra, cls = {
         "llama": ({"num_key_value_heads": 4}, transformers.LlamaConfig),
         "llama_gqa": ({"num_key_value_heads": 2}, transformers.LlamaConfig),
@@ -64,6 +73,7 @@ ARCHITECTURES = [
     "qwen2",
     "qwen3",
     "gpt2",
+    "bloom",
     "mixtral",
     "mistral_window",
 ]

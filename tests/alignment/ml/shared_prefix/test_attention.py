@@ -43,7 +43,9 @@ def test_attention_by_answer_equals_the_fused_one(monkeypatch):
     assert_close(gradients_of(shared), fused)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+# BLOOM's blocks are not told which row they run: all of its last layer is computed, and some of it
+# thrown away.
+@pytest.mark.parametrize("name", [one for one in ARCHITECTURES if one != "bloom"])
 def test_the_last_layer_runs_its_mlp_where_it_is_read_and_nowhere_else(name, monkeypatch):
     shared, _ = fresh(name, "reward")
     (row,) = pack(random_groups(9, [(20, [7, 3, 9]), (6, [4])]), 1000)

@@ -26,10 +26,8 @@ pytestmark = pytest.mark.ml
 
 class TestRefusals:
     def test_alibi(self):
-        config = transformers.BloomConfig(
-            vocab_size=61, hidden_size=24, n_layer=1, n_head=4, num_labels=1
-        )
-        model = transformers.AutoModelForSequenceClassification.from_config(config)
+        config = transformers.MptConfig(vocab_size=61, d_model=24, n_layers=1, n_heads=4)
+        model = transformers.AutoModelForCausalLM.from_config(config)
         with pytest.raises(UnsupportedModelError, match="ALiBi"):
             attach(model)
 
