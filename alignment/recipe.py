@@ -145,6 +145,9 @@ class Recipe:
         self.ppo_config()
         if self.improving == "rejection+ppo" and self.sft_config().publish == "adapter":
             raise ConfigError("recipe.sft: publish must be merged, for PPO goes on from a model")
+        if self.improving == "rejection+ppo" and self.ppo_config().publish == "adapter":
+            # Its base would be what fine-tuning has made in between, which is no version.
+            raise ConfigError("recipe.ppo: publish must be merged behind rejection sampling")
         self.evaluate_config()
 
     def ranking_config(self, *, seed: int) -> GenerateConfig:

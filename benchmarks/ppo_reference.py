@@ -3,7 +3,7 @@ prompts.
 
     python -m benchmarks.ppo_reference --reward FOLDER
     python -m benchmarks.ppo_reference --reward FOLDER --method rloo
-    python -m benchmarks.ppo_reference --reward FOLDER --set engine vllm --set lora_rank 16
+    python -m benchmarks.ppo_reference --reward FOLDER --set engine vllm --set adapter lora
 
 FOLDER is a reward model on SmolLM2, such as `benchmarks.reward_alpaca` leaves in its run's outputs.
 Prompts are alpaca_eval's, the short ones, in an order of the seed's; the first are held out and

@@ -61,7 +61,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "hh-smoothed": ("hh", {"label_smoothing": 0.1}),
     "hh-reward-token": ("hh", {"reward_token": True}),
     "hh-heads": ("hh", {"heads": 5, "combine": "worst"}),
-    "hh-lora": ("hh", {"lora_rank": 8, "frozen_layers": 0, "lr": 2e-4}),
+    "hh-lora": ("hh", {"adapter": "lora", "lora_rank": 8, "frozen_layers": 0, "lr": 2e-4}),
     "alpaca-rankings": ("alpaca", {}),
     "alpaca-pairs": ("alpaca", {"pairwise": True, "rankings_per_step": 48}),
 }

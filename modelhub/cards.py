@@ -12,6 +12,7 @@ from typing import Any
 from modelhub.json_text import json_rows
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.lineage import LineageNode, lineage_nodes
+from modelhub.selectors.versions import version_is_adapter
 
 # What a version learnt from, among all that its lineage names.
 _DATA = (
@@ -101,7 +102,7 @@ def card_markdown(card: Card) -> str:
 def _metadata(card: Card) -> dict[str, Any]:
     version = card.version
     found: dict[str, Any] = {
-        "library_name": "peft" if version.role == ModelVersion.Role.ADAPTER else "transformers",
+        "library_name": "peft" if version_is_adapter(version) else "transformers",
         "pipeline_tag": _TASKS.get(version.role, "text-generation"),
         "tags": ["rondo", version.role],
     }

@@ -22,6 +22,7 @@ class Input:
     title: str
     versions: tuple[str, ...] = ()  # roles of model versions that fit
     kinds: tuple[str, ...] = ()  # kinds of artifacts that fit
+    artifact: str = ""  # kind of those versions' artifacts, where not any fits
     is_required: bool = True
     is_many: bool = False
     of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched

@@ -21,9 +21,16 @@ VERSIONS = (
     Method(
         config=MergeAdapterConfig,
         title="Merging an adapter",
-        about="A LoRA adapter and its base become one model.",
+        about="A LoRA adapter and its base become one model, a policy or a reward model.",
         docs="algorithms/adapters.md",
-        inputs=(Input(role="adapter", title="Adapter", versions=("adapter",)),),
+        inputs=(
+            Input(
+                role="adapter",
+                title="Adapter",
+                versions=("adapter", "reward"),
+                artifact="adapter",
+            ),
+        ),
         registers="policy",
         parent="adapter",
     ),

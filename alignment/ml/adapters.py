@@ -12,6 +12,7 @@ adapter in the settings every weight is trained and both do nothing.
 All run on packed rows, exactly (`shared_prefix.virtual`).
 """
 
+import json
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,15 @@ from transformers import (
 from alignment.ml.configs import SftConfig
 from alignment.ml.configs.adapters import AdapterSettings
 from alignment.ml.configs.preference import PreferenceSettings
+from alignment.ml.rounding import weights_check
 from alignment.ml.shared_prefix.support import base_model
-from modelhub.ml.adapter import ModelInput, model_context, model_input
+from modelhub.ml.adapter import ModelInput, adapter_save, model_context, model_input
+from modelhub.ml.alibi import has_alibi
 from modelhub.ml.chat import end_of_turn_id
 from modelhub.ml.checkpoint import CheckpointError, tokenizer_load
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
+from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.optimizers import optimizer_check
 from modelhub.ml.rundir import RunDir
 
@@ -57,6 +62,12 @@ def adapter_machine_check(settings: AdapterSettings) -> None:
         )
 
 
+def base_plain_check(given: ModelInput, settings: AdapterSettings) -> None:
+    """Raise RefusedError if an adapter is to be published on a base that is one itself."""
+    if given.base is not None and (settings.publish == "adapter" or settings.adapter == "qlora"):
+        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
+
+
 def base_open(run: RunDir, config: SftConfig | PreferenceSettings) -> tuple[ModelInput, Any, int]:
     """(what to start from, its tokenizer, tokens its context has beside an adapter's own).
 
@@ -65,8 +76,7 @@ def base_open(run: RunDir, config: SftConfig | PreferenceSettings) -> tuple[Mode
     adapter_machine_check(config)
     optimizer_check(config.optimizer)
     given = model_input(run, "base")
-    if given.base is not None and (config.publish == "adapter" or config.adapter == "qlora"):
-        raise RefusedError("the base is an adapter itself: merge it first (program merge_adapter)")
+    base_plain_check(given, config)
     return given, tokenizer_load(given.whole), model_context(given) - config.own_tokens
 
 
@@ -116,12 +126,12 @@ def adapter_attach(model: Any, settings: AdapterSettings, *, role: str = "causal
             modules_to_save=head,
             task_type=task,
         )
-    elif role == "reward":
-        raise RefusedError(
-            f"adapter {settings.adapter}: a reward model's head is trained whole, which PEFT keeps "
-            "for lora alone; take lora"
-        )
     elif settings.adapter == "prefix":
+        if has_alibi(base_model(model)):
+            raise RefusedError(
+                "adapter prefix: a model with ALiBi has no place for a prefix's keys; take lora or "
+                "p_tuning"
+            )
         config = peft.PrefixTuningConfig(num_virtual_tokens=settings.virtual_tokens, task_type=task)
     else:
         config = peft.PromptEncoderConfig(
@@ -174,6 +184,7 @@ def _prefix_start(adapted: Any) -> None:
     """
     encoder = adapted.prompt_encoder["default"]
     base = adapted.get_base_model()
+    base = getattr(base, base.base_model_prefix)  # a reward model's head has no cache to give
     tokens = encoder.embedding.weight.shape[0]
     vocabulary = base.get_input_embeddings().num_embeddings
     ids = torch.linspace(0, vocabulary - 1, tokens).long()[None].to(base.device)
@@ -185,6 +196,26 @@ def _prefix_start(adapted: Any) -> None:
         for part in (layer.keys, layer.values)
     ]
     encoder.embedding.weight.copy_(torch.cat(parts, dim=1))
+
+
+def adapter_publish(run: RunDir, model: Any, given: ModelInput) -> dict[str, Any]:
+    """Write what was trained on `given`, a whole model, as output `adapter`; facts for the result.
+
+    The same for every method, so that a version says of itself what another's does.
+    """
+    weights_check(model)
+    manifest = json.loads((given.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
+    adapter = adapter_save(model, run.output("adapter"), base_sha256=manifest_sha256(manifest))
+    facts = model_directory_check(given.folder)
+    return {
+        "architecture": facts.architecture,
+        "context_tokens": facts.context_tokens,
+        "chat_template": facts.chat_template,
+        "adapter": adapter.kind,
+        "parameters": adapter.parameters,
+        "dtype": "float32",
+        "base_sha256": adapter.base_sha256,
+    }
 
 
 def adapted_weights(model: Any) -> set[str]:

@@ -10,6 +10,7 @@ By hand: `python -m alignment.ml.merge_adapter RUN_DIR`.
 
 from alignment.ml.adapters import trained_merge
 from alignment.ml.configs import MergeAdapterConfig
+from alignment.ml.reward.model import padding_set
 from alignment.ml.rounding import weights_check, weights_round
 from modelhub.ml.adapter import model_input, model_input_load
 from modelhub.ml.adapter_directory import adapter_directory_check
@@ -35,7 +36,10 @@ def main(run: RunDir) -> None:
     if config.dtype == "bfloat16":
         weights_round(merged, seed=config.seed)
     folder = run.output("model")
-    model_save(merged, tokenizer_load(given.whole), folder, dtype=config.dtype)
+    tokenizer = tokenizer_load(given.whole)
+    if adapter.role == "reward":
+        padding_set(merged, tokenizer)
+    model_save(merged, tokenizer, folder, dtype=config.dtype)
     facts = model_directory_check(folder)
     run.succeed(
         outputs={"model": "model"},

@@ -35,7 +35,7 @@ from alignment.ml.validation import Heard, conversations_hear
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.model_directory import model_directory_check, weights_bytes
+from modelhub.ml.model_directory import FUSED_EXPERTS, model_directory_check, weights_bytes
 from modelhub.ml.quantisation import quantisation_name
 from modelhub.ml.quantised_model import model_quantise, quantised_load, quantised_save
 from modelhub.ml.rundir import RunDir, program_run
@@ -200,6 +200,11 @@ def main(run: RunDir) -> None:
     facts = model_directory_check(base)
     if facts.role != "causal":
         raise RefusedError(f"a {facts.architecture} scores answers: only policies are quantised")
+    if facts.architecture in FUSED_EXPERTS:
+        raise RefusedError(
+            f"a {facts.architecture} has most of its weights in experts, which are not quantised "
+            "here: serve it as it is"
+        )
     tokenizer = tokenizer_load(base)
     limit = min(config.max_tokens, facts.context_tokens)
     measuring = measuring_make(run, config, tokenizer, limit)

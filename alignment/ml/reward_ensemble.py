@@ -9,8 +9,8 @@ By hand: `python -m alignment.ml.reward_ensemble RUN_DIR`.
 Legend: K answers of a prompt, M members.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,20 +32,21 @@ from alignment.ml.scoring import Scorer
 from alignment.ml.shared_prefix import Group, attach, member_scores, pack
 from alignment.records import MemberScoreRecord, TaskRecord
 from annotation.records import RANKINGS_NAME
+from modelhub.ml.adapter import ModelInput, model_context, model_input, model_input_load
 from modelhub.ml.chat import prompt_render, scored_encode
-from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
+from modelhub.ml.checkpoint import model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.records import records_read, records_write
 from modelhub.ml.rundir import NotFinite, RunDir, program_run
 
 
-def members_find(run: RunDir) -> list[Path]:
-    """The members' folders, in the order of their numbers. Raises RefusedError without one."""
-    roles = [role for role in run.input_roles() if role.startswith("reward_")]
+def members_find(run: RunDir) -> list[ModelInput]:
+    """The members, in the order of their numbers. Raises RefusedError without one."""
+    roles = [role for role in run.input_roles() if re.fullmatch(r"reward_\d+", role)]
     if not roles:
         raise RefusedError("an ensemble needs a reward model: the run has no input reward_1")
-    return [run.input(role) for role in sorted(roles, key=lambda role: (len(role), role))]
+    return [model_input(run, role) for role in sorted(roles, key=lambda role: (len(role), role))]
 
 
 def tasks_lay(
@@ -79,12 +80,12 @@ def scores_read(model: Any, scorer: Scorer, groups: Sequence[Group], budget: int
 
 
 def members_score(
-    folders: Sequence[Path], groups: Sequence[Group], config: EnsembleConfig
+    given: Sequence[ModelInput], groups: Sequence[Group], config: EnsembleConfig
 ) -> list[Tensor]:
     """All members' scores of each group on a common zero, (K, M), the members one by one."""
     by_member = []
-    for folder in folders:
-        scorer = Scorer(folder, role="reward", dtype=config.dtype)
+    for one in given:
+        scorer = Scorer(one, role="reward", dtype=config.dtype)
         by_member.append(scores_read(scorer.model, scorer, groups, config.budget_tokens))
         del scorer
     scores = [torch.cat(own, dim=1) for own in zip(*by_member, strict=True)]
@@ -92,21 +93,25 @@ def members_score(
     return [one - shifts_M for one in scores]
 
 
-def average_make(folders: Sequence[Path], config: EnsembleConfig) -> Any:
+def average_make(given: Sequence[ModelInput], config: EnsembleConfig) -> Any:
     """The model whose weights are the members' mean, each put on bfloat16's grid.
 
     Members must have gone out from one base: weights of others have no common mean. Raises
-    RefusedError for fewer than two, and naming a weight that one has in another shape.
+    RefusedError for fewer than two, for virtual tokens, which are no weights of a model, and naming
+    a weight that one has in another shape.
     """
-    if len(folders) < 2:
+    if len(given) < 2:
         raise RefusedError("averaging weights needs two members or more")
-    models = [model_load(folder, dtype="float32", role="reward") for folder in folders]
+    models = [model_input_load(one, dtype="float32", role="reward") for one in given]
+    if any(hasattr(model, "peft_config") for model in models):
+        raise RefusedError("a prefix or P-tuning adapter has no weights to take a mean of")
     try:
         weights = weights_average([model.state_dict() for model in models])
     except ValueError as error:
         raise RefusedError(f"the members' weights have no mean: {error}") from error
     average: Any = models[0]
     average.load_state_dict(weights)
+    average.requires_grad_()
     shifts = [getattr(model.config, "reward_shifts", None) for model in models]
     if any(shifts):
         heads = average.score.weight.shape[0]
@@ -170,11 +175,11 @@ def main(run: RunDir) -> None:
     config = run.config(EnsembleConfig)
     if not run.has_input("rankings") and not run.has_input("tasks"):
         raise RefusedError("there is nothing to score: the run has neither rankings nor tasks")
-    folders = members_find(run)
-    tokenizer = tokenizer_load(folders[0])
-    for folder in folders[1:]:
-        template_check(tokenizer_load(folder), tokenizer)
-    contexts = [model_directory_check(folder).context_tokens for folder in folders]
+    given = members_find(run)
+    tokenizer = tokenizer_load(given[0].whole)
+    for one in given[1:]:
+        template_check(tokenizer_load(one.whole), tokenizer)
+    contexts = [model_context(one) for one in given]
     max_tokens = min(config.max_tokens, *contexts)
     held_out: list[RankedGroup] = []
     if run.has_input("rankings"):
@@ -192,9 +197,9 @@ def main(run: RunDir) -> None:
         tasks, task_groups = tasks_lay(records, tokenizer, max_tokens=max_tokens)
         if not tasks:
             raise RefusedError(f"none of {read} tasks has at most {max_tokens} tokens an answer")
-    average = average_make(folders, config) if config.combine == WEIGHT_AVERAGE else None
+    average = average_make(given, config) if config.combine == WEIGHT_AVERAGE else None
     groups = [*(one.group for one in held_out), *task_groups]
-    members = members_score(folders, groups, config)
+    members = members_score(given, groups, config)
     result: dict[str, Any] = {"members": int(members[0].shape[1]), "combine": config.combine}
     outputs: dict[str, str] = {}
     if held_out:

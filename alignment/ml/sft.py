@@ -25,7 +25,6 @@ By hand: `python -m alignment.ml.sft RUN_DIR`.
 Legend: S learnt tokens of a row, C width of a hidden state, V vocabulary.
 """
 
-import json
 import math
 import time
 from collections import Counter
@@ -40,6 +39,7 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.ml.adapters import (
     adapter_attach,
+    adapter_publish,
     base_open,
     ending_tell,
     quantised_load,
@@ -66,7 +66,8 @@ from alignment.ml.validation import RewardChoice, Watch, precision
 from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.adapter import (
     ModelInput,
-    adapter_save,
+    model_context,
+    model_input,
     model_input_load,
 )
 from modelhub.ml.checkpoint import (
@@ -77,7 +78,6 @@ from modelhub.ml.checkpoint import (
 )
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import divergence_stop, rise_reason
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import Processes, processes_start
@@ -367,11 +367,11 @@ def choice_make(
             "the input reward chooses a step by answers to validation prompts, and none of the "
             "demonstrations is on the validation side"
         )
-    folder = run.input("reward")
-    reader_check(tokenizer, folder, "reward")
+    reward = model_input(run, "reward")
+    reader_check(tokenizer, reward.whole, "reward")
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     # An answer, its end, and the token at which some reward models read.
-    room = min(context_tokens, model_directory_check(folder).context_tokens)
+    room = min(context_tokens, model_context(reward))
     room -= config.choice_tokens + 2
     prompts = [one.group.prompt_T for one in validation if len(one.group.prompt_T) <= room]
     if not prompts:
@@ -383,7 +383,7 @@ def choice_make(
         left_out = len(validation) - len(prompts)
         print(f"{left_out} validation prompts are too long to choose a step by", flush=True)
     best = BestStep(run, weights, processes)
-    return RewardChoice(best, folder, prompts, tokenizer, config, processes)
+    return RewardChoice(best, reward, prompts, tokenizer, config, processes)
 
 
 def publish(
@@ -395,29 +395,19 @@ def publish(
 ) -> dict[str, Any]:
     """Write the output, and say what it is: a model, or the adapter by itself."""
     if config.publish == "adapter":
-        weights_check(model)
-        manifest = json.loads((given.folder / MANIFEST_NAME).read_text(encoding="utf-8"))
-        adapter = adapter_save(model, run.output("adapter"), base_sha256=manifest_sha256(manifest))
-        facts = model_directory_check(given.folder)
-        more = {
-            "adapter": adapter.kind,
-            "parameters": adapter.parameters,
-            "dtype": "float32",
-            "base_sha256": adapter.base_sha256,
-        }
-    else:
-        merged = trained_merge(model).cpu()
-        weights_check(merged)
-        weights_round(merged, seed=config.seed)
-        folder = run.output("model")
-        model_save(merged, tokenizer, folder)
-        facts = model_directory_check(folder)
-        more = {"parameters": facts.parameters, "dtype": facts.dtype}
+        return adapter_publish(run, model, given)
+    merged = trained_merge(model).cpu()
+    weights_check(merged)
+    weights_round(merged, seed=config.seed)
+    folder = run.output("model")
+    model_save(merged, tokenizer, folder)
+    facts = model_directory_check(folder)
     return {
         "architecture": facts.architecture,
         "context_tokens": facts.context_tokens,
         "chat_template": facts.chat_template,
-        **more,
+        "parameters": facts.parameters,
+        "dtype": facts.dtype,
     }
 
 
@@ -472,7 +462,7 @@ def main(run: RunDir) -> None:
         for _ in getattr(own, reason)
     )
     facts = publish(run, config, model, given, tokenizer)
-    output = config.publish if config.publish == "adapter" else "model"
+    output = config.output
     run.succeed(
         outputs={output: output},
         result={

@@ -9,7 +9,6 @@ Legend: S learnt tokens of a row, C width of a hidden state, V vocabulary.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, astuple, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from alignment.ml.conversations import Lesson, taught_places
 from alignment.ml.scoring import Scorer
 from alignment.ml.shared_prefix import Group, Row, hidden_states, pack
 from alignment.ml.shared_prefix.support import base_model
-from modelhub.ml.adapter import virtual_cache
+from modelhub.ml.adapter import ModelInput, virtual_cache
 from modelhub.ml.chat import answer_decode, end_of_turn_id, reward_token_id, stop_ids
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.parallel import Processes
@@ -147,18 +146,18 @@ class RewardChoice:
     def __init__(
         self,
         best: BestStep,
-        folder: Path,
+        reward: ModelInput,
         prompts: Sequence[Sequence[int]],
         tokenizer: Any,
         config: SftConfig,
         processes: Processes,
     ) -> None:
-        """folder: of a reward model that reads the policy's tokens. prompts: in tokens."""
+        """reward: a model that reads the policy's tokens. prompts: in tokens."""
         self.best = best
         self._prompts, self._tokenizer = prompts, tokenizer
         self._config, self._processes = config, processes
-        self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
-        reading = reward_token_id(tokenizer_load(folder))
+        self._scorer = Scorer(reward, role="reward", dtype=config.dtype)
+        reading = reward_token_id(tokenizer_load(reward.whole))
         self._reading = [] if reading is None else [reading]
 
     def look(self, run: RunDir, step: int, model: Any) -> None:

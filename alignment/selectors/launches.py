@@ -50,9 +50,7 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
         ]
     found = [
         (f"version/{version.uid}", f"{version}, {version.role}")
-        for version in ModelVersion.objects.filter(role__in=input.versions)
-        .select_related("model")
-        .order_by("-pk")[:MAX_CHOICES]
+        for version in _fitting(input).select_related("model").order_by("-pk")[:MAX_CHOICES]
     ]
     if not input.kinds:
         return found
@@ -99,12 +97,24 @@ def input_resolve(*, input: Input, reference: str, user: User) -> Given:
             raise ApplicationError(
                 f"{input.title}: {given.version} is a {given.version.role}; wanted {wanted}.", where
             )
+        if input.artifact and given.artifact.kind != input.artifact:
+            raise ApplicationError(
+                f"{input.title}: {given.version} is a {given.artifact.kind} of its own; wanted an "
+                f"{input.artifact}.",
+                where,
+            )
     elif given.artifact.kind not in input.kinds:
         wanted = " or ".join((*input.versions, *input.kinds))
         raise ApplicationError(
             f"{input.title}: {reference} holds {given.artifact.kind}; wanted {wanted}.", where
         )
     return given
+
+
+def _fitting(input: Input) -> QuerySet[ModelVersion]:
+    """The versions that fit an input."""
+    found = ModelVersion.objects.filter(role__in=input.versions)
+    return found.filter(artifact__kind=input.artifact) if input.artifact else found
 
 
 def project_resolve(*, input: Input, reference: str, user: User) -> tuple[Project, str]:

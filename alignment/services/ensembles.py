@@ -14,6 +14,7 @@ from annotation.services.doubt import doubts_set
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import records_read, records_write
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.versions import version_inputs
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.runs import run_create
 from modelhub.services.versions import model_version_register
@@ -47,7 +48,9 @@ def queue_score_request(
                 "No task is open that has two answers or more.", {"field": "project"}
             )
         tasks = artifact_store(folder=Path(folder), kind=Artifact.Kind.PROMPTS)
-    rewards = {f"reward_{n}": version.artifact for n, version in enumerate(versions, 1)}
+    rewards: dict[str, Artifact] = {}
+    for number, version in enumerate(versions, 1):
+        rewards |= version_inputs(version=version, role=f"reward_{number}")
     return run_create(
         program=EnsembleConfig.PROGRAM,
         config=config or EnsembleConfig(),

@@ -19,6 +19,7 @@ from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.uses import version_use_check
 from modelhub.selectors.versions import version_inputs
 from modelhub.services.mixtures import mixture_check
 from modelhub.services.runs import run_create, run_hand_out
@@ -100,15 +101,27 @@ def launched_run_finish(*, run: Run) -> None:
     artifact = outputs.get("adapter" if is_adapter else method.output)
     if artifact is None:
         raise ApplicationError(f"The run has no output {method.output}.")
+    parent = ModelVersion.objects.filter(uid=run.intent.get("parent", "")).first()
     model_version_register(
         model=model_get_or_create(name=name),
-        role=ModelVersion.Role.ADAPTER if is_adapter else method.registers,
+        role=_role(method, parent, is_adapter=is_adapter),
         artifact=artifact,
-        parent=ModelVersion.objects.filter(uid=run.intent.get("parent", "")).first(),
+        parent=parent,
         run=run,
         facts=dict(run_facts(run)),
         card=f"{run.label}: {method.title.lower()}, run {run.uid}.",
     )
+
+
+def _role(method: Method, parent: ModelVersion | None, *, is_adapter: bool) -> str:
+    """The new version's role. What scores answers is a reward model, an adapter or not; what is
+    merged is what its adapter was."""
+    scores = method.registers == ModelVersion.Role.REWARD
+    if method.parent == "adapter" and parent is not None:
+        scores = parent.role == ModelVersion.Role.REWARD
+    if scores:
+        return ModelVersion.Role.REWARD
+    return ModelVersion.Role.ADAPTER if is_adapter else method.registers
 
 
 def _inputs_resolve(
@@ -141,6 +154,9 @@ def _inputs_resolve(
             given = input_resolve(input=one, reference=reference, user=user)
             found[name] = given
             if given.version is not None:
+                version_use_check(
+                    version=given.version, program=method.name, field=f"inputs.{role}"
+                )
                 read = version_inputs(version=given.version, role=name)
                 found |= {at: Given(artifact=own) for at, own in read.items() if at != name}
     return found

@@ -269,7 +269,7 @@ def reward(stage: Stage) -> Arrow | None:
         version = model_version_register(
             model=round.campaign.reward_model,
             role=ModelVersion.Role.REWARD,
-            artifact=_output(run, "model"),
+            artifact=_output(run, stage.recipe.reward_config().output),
             parent=round.policy_in,
             run=run,
             facts=dict(run_facts(run)),
@@ -295,12 +295,12 @@ def improving(stage: Stage) -> Arrow | None:
     if tuned is None:
         return None
     if round.policy_out is None:
-        # PPO publishes whole models alone, fine-tuning what its recipe asks for.
-        is_adapter = recipe.improving == "rejection" and recipe.sft_config().publish == "adapter"
+        last = recipe.sft_config() if recipe.improving == "rejection" else recipe.ppo_config()
+        is_adapter = last.output == "adapter"
         version = model_version_register(
             model=round.campaign.policy_model,
             role=ModelVersion.Role.ADAPTER if is_adapter else ModelVersion.Role.POLICY,
-            artifact=_output(tuned, "adapter" if is_adapter else "model"),
+            artifact=_output(tuned, last.output),
             parent=round.policy_in,
             run=tuned,
             facts=dict(run_facts(tuned)),
@@ -359,7 +359,7 @@ def _ppo(stage: Stage, reward_version: ModelVersion, *, base: Artifact) -> Run |
         stage.recipe.ppo_config(),
         lambda: {
             "base": base,
-            "reward": reward_version.artifact,
+            **version_inputs(version=reward_version, role="reward"),
             "prompts": prompts_store(prompts=round_prompts(round=stage.round, split=Split.TRAIN)),
         },
     )

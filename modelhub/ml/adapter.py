@@ -2,6 +2,7 @@
 
     folder/ adapter_config.json         PEFT's settings, the base named by its artifact's sha256
             adapter_model.safetensors   float32; what was trained, and nothing of the base
+            reward.json                 of a reward model: how its head is read, which was trained
 
 In float32 LoRA is loaded merged: the weights a model would have that had been trained whole. In
 halves it stays beside its base, for most of its changes are smaller than bfloat16's steps, and a
@@ -14,8 +15,7 @@ role with `_base` behind it (`model_input`).
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ from modelhub.ml.adapter_directory import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BASE_PREFIX,
+    REWARD_SETTINGS,
     AdapterFacts,
+    RewardHead,
     adapter_directory_check,
     is_adapter,
 )
@@ -110,11 +112,33 @@ def model_input_load(
     base_check(facts, given.base)
     if facts.role != role:
         raise CheckpointError(f"the adapter is for a {facts.role} model, wanted {role}")
-    model = model_load(given.base, dtype=dtype, role=role, new_head=role == "reward")
+    heads = facts.reward.heads if facts.reward else 1
+    model = model_load(given.base, dtype=dtype, role=role, new_head=role == "reward", heads=heads)
+    if facts.reward:
+        _reward_head_set(model, facts.reward)
     adapted = _adapter_put(model, given.folder).eval()
     if merge and facts.kind == "lora" and dtype_named(dtype) == torch.float32:
         return adapted.merge_and_unload().eval()
     return adapted
+
+
+def _reward_head_set(model: PreTrainedModel, head: RewardHead) -> None:
+    """Give a base the settings by which the adapter's head is read, in place of any of its own."""
+    model.config.reward_heads = head.heads
+    model.config.reward_combine = head.combine
+    model.config.reward_uncertainty_weight = head.uncertainty_weight
+    model.config.reward_shifts = list(head.shifts)
+
+
+def reward_head_of(model: Any) -> RewardHead:
+    """How the head of a reward model, an adapter on it or not, is read."""
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    return RewardHead(
+        heads=next(base.score.parameters()).shape[0],
+        combine=getattr(base.config, "reward_combine", "mean"),
+        uncertainty_weight=getattr(base.config, "reward_uncertainty_weight", 0.0),
+        shifts=tuple(getattr(base.config, "reward_shifts", None) or ()),
+    )
 
 
 def _adapter_put(model: PreTrainedModel, folder: Path) -> Any:
@@ -148,17 +172,20 @@ def adapter_save(model: Any, folder: Path, *, base_sha256: str) -> AdapterFacts:
             kept[name] = value
     for name in _SETTINGS_OF_NO_USE:
         kept.pop(name, None)
+    if kept.get("modules_to_save"):
+        kept["modules_to_save"] = ["score"]  # PEFT adds other names that a head may have
     kept["inference_mode"] = True
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ADAPTER_CONFIG).write_text(
-        json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-    )
-    state: Mapping[str, torch.Tensor] = peft.get_peft_model_state_dict(
-        model, save_embedding_layers=False
-    )
+    written = [folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS]
+    written[0].write_text(json.dumps(kept, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     tensors = {name: one.detach().float().cpu().contiguous() for name, one in state.items()}
-    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
-    for path in (folder / ADAPTER_CONFIG, folder / ADAPTER_WEIGHTS):
+    save_file(tensors, written[1], metadata={"format": "pt"})
+    if kept["task_type"] == "SEQ_CLS":
+        head = asdict(reward_head_of(model))
+        written.append(folder / REWARD_SETTINGS)
+        written[2].write_text(json.dumps(head, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for path in written:
         os.chmod(path, FILE_MODE)  # noqa: PTH101 (as checkpoint does)
     return adapter_directory_check(folder)
 

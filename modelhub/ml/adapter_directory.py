@@ -24,13 +24,21 @@ from modelhub.ml.records import json_canonical
 from modelhub.ml.safetensors_file import ModelDirectoryError, TensorEntry, safetensors_header
 
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+REWARD_SETTINGS = "reward.json"  # beside a reward model's adapter: how its head is read
 BASE_PREFIX = "sha256:"
 
 # peft_type → what Rondo calls it.
 KINDS = {"LORA": "lora", "PREFIX_TUNING": "prefix", "P_TUNING": "p_tuning"}
 _ROLES = {"CAUSAL_LM": "causal", "SEQ_CLS": "reward"}
 _LORA_TENSOR = re.compile(r"base_model\.model\.([\w.]+)\.lora_(A|B)\.weight")
-_HEAD_TENSOR = "base_model.model.score.weight"
+# A reward model's head, whole, by PEFT's name for it: under a LoRA, and under virtual tokens.
+HEAD_TENSORS = {
+    "lora": "base_model.model.score.weight",
+    "prefix": "base_model.score.weight",
+    "p_tuning": "base_model.score.weight",
+}
+COMBINATIONS = ("mean", "worst", "uncertain")
+_MAX_HEADS = 64
 _TARGET = re.compile(r"[A-Za-z_][\w.]{0,199}")
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _MAX_RANK, _MAX_VIRTUAL_TOKENS = 4096, 16384
@@ -47,6 +55,17 @@ class AdapterFacts:
     rank: int  # of lora; 0 of others
     virtual_tokens: int  # of prefix and p_tuning; 0 of lora
     files: tuple[str, ...]
+    reward: "RewardHead | None" = None  # of role "reward"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardHead:
+    """How the head of a reward model is read, as a whole model's config.json says it."""
+
+    heads: int = 1
+    combine: str = "mean"
+    uncertainty_weight: float = 0.0
+    shifts: tuple[float, ...] = ()  # taken off each head's score; empty: nothing is
 
 
 def is_adapter(folder: Path) -> bool:
@@ -61,7 +80,8 @@ def adapter_directory_check(folder: Path) -> AdapterFacts:
     another file, another kind of adapter, a setting that names code or files, no base, weights that
     are not the settings' own.
     """
-    sizes = files_list(folder, known={ADAPTER_CONFIG, ADAPTER_WEIGHTS, "README.md", MANIFEST_NAME})
+    known = {ADAPTER_CONFIG, ADAPTER_WEIGHTS, REWARD_SETTINGS, "README.md", MANIFEST_NAME}
+    sizes = files_list(folder, known=known)
     for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if name not in sizes:
             raise ModelDirectoryError(name, "missing")
@@ -82,21 +102,61 @@ def adapter_directory_check(folder: Path) -> AdapterFacts:
         )
     _settings_check(settings, kind)
     tensors = safetensors_header(folder / ADAPTER_WEIGHTS)
+    reward, head = None, None
+    if role == "reward":
+        reward = reward_head_read(folder)
+        head = tensors.pop(HEAD_TENSORS[kind], None)
+        if head is None or len(head.shape) != 2 or head.shape[0] != reward.heads:
+            raise ModelDirectoryError(
+                ADAPTER_WEIGHTS, f"wanted the head score.weight, of {reward.heads} rows"
+            )
+    elif REWARD_SETTINGS in sizes:
+        raise ModelDirectoryError(REWARD_SETTINGS, "beside an adapter that scores nothing")
     if kind == "lora":
         _lora_check(settings, tensors)
     elif tensors.keys() != {"prompt_embeddings"}:
         raise ModelDirectoryError(ADAPTER_WEIGHTS, "wanted prompt_embeddings and nothing else")
     elif tensors["prompt_embeddings"].shape[:1] != (settings["num_virtual_tokens"],):
         raise ModelDirectoryError(ADAPTER_WEIGHTS, "prompt_embeddings is of other virtual tokens")
+    numbers = sum(entry.numbers for entry in tensors.values())
     return AdapterFacts(
         kind=kind,
         role=role,
         base_sha256=base.removeprefix(BASE_PREFIX),
-        parameters=sum(entry.numbers for entry in tensors.values()),
+        parameters=numbers + (head.numbers if head else 0),
         rank=settings["r"] if kind == "lora" else 0,
         virtual_tokens=0 if kind == "lora" else settings["num_virtual_tokens"],
-        files=(ADAPTER_CONFIG, ADAPTER_WEIGHTS),
+        files=(ADAPTER_CONFIG, ADAPTER_WEIGHTS, *([REWARD_SETTINGS] if reward else [])),
+        reward=reward,
     )
+
+
+def reward_head_read(folder: Path) -> RewardHead:
+    """What reward.json says. Raises ModelDirectoryError for a setting that is not known, or of
+    another kind; without the file for its absence: scores read otherwise look like scores."""
+    if not (folder / REWARD_SETTINGS).is_file():
+        raise ModelDirectoryError(REWARD_SETTINGS, "missing")
+    told = settings_read(folder / REWARD_SETTINGS)
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) < 1e6  # NaN is not
+
+    shifts = told.get("shifts", [])
+    sound = (
+        told.keys() <= {"heads", "combine", "uncertainty_weight", "shifts"}
+        and type(told.get("heads")) is int
+        and 1 <= told["heads"] <= _MAX_HEADS
+        and told.get("combine", "mean") in COMBINATIONS
+        and number(told.get("uncertainty_weight", 0.0))
+        and isinstance(shifts, list)
+        and len(shifts) in (0, told["heads"])
+        and all(map(number, shifts))
+    )
+    if not sound:
+        raise ModelDirectoryError(
+            REWARD_SETTINGS, "wanted heads, combine, uncertainty_weight and shifts, one a head"
+        )
+    return RewardHead(**{**told, "shifts": tuple(shifts)})
 
 
 def _settings_check(settings: Mapping[str, Any], kind: str) -> None:
@@ -108,6 +168,7 @@ def _settings_check(settings: Mapping[str, Any], kind: str) -> None:
     text = {"peft_type", "task_type", "base_model_name_or_path", "peft_version"}
     known: dict[str, Any] = dict.fromkeys(text, lambda value: isinstance(value, str))
     known["inference_mode"] = lambda value: isinstance(value, bool)
+    known["modules_to_save"] = lambda value: value in (None, ["score"])
     if kind == "lora":
         known |= {
             "r": count(1, _MAX_RANK),
@@ -115,7 +176,6 @@ def _settings_check(settings: Mapping[str, Any], kind: str) -> None:
             "lora_dropout": lambda value: type(value) in (int, float) and 0 <= value < 1,
             "target_modules": _are_targets,
             "bias": lambda value: value == "none",
-            "modules_to_save": lambda value: value in (None, ["score"]),
             "init_lora_weights": lambda value: value is True,
             "fan_in_fan_out": lambda value: isinstance(value, bool),
         }
@@ -159,8 +219,6 @@ def _lora_check(settings: Mapping[str, Any], tensors: Mapping[str, TensorEntry])
     for name, entry in tensors.items():
         found = _LORA_TENSOR.fullmatch(name)
         if found is None:
-            if name == _HEAD_TENSOR and settings.get("modules_to_save") == ["score"]:
-                continue
             raise ModelDirectoryError(ADAPTER_WEIGHTS, f"{name:.80} is not a LoRA weight")
         module, part = found.groups()
         parts.setdefault(module, set()).add(part)

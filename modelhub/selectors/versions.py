@@ -51,6 +51,13 @@ def version_named(*, name: str) -> ModelVersion | None:
     return versions.filter(aliases__name=which).first()
 
 
+def version_is_adapter(version: ModelVersion) -> bool:
+    """Whether a version is read on its parent: a policy's adapter says so by its role, a reward
+    model's is a reward model all the same. No query where its artifact is loaded."""
+    is_kind = version.artifact.kind == Artifact.Kind.ADAPTER
+    return is_kind or version.role == ModelVersion.Role.ADAPTER
+
+
 def version_inputs(*, version: ModelVersion, role: str) -> dict[str, Artifact]:
     """What a run is given to read the version in a role: of an adapter its base too, `<role>_base`.
 
@@ -58,7 +65,7 @@ def version_inputs(*, version: ModelVersion, role: str) -> dict[str, Artifact]:
     base; that it is the base it was trained on, the program holds its hash against.
     """
     inputs = {role: version.artifact}
-    if version.role == ModelVersion.Role.ADAPTER:
+    if version_is_adapter(version):
         if version.parent is None:
             raise ApplicationError(
                 gettext("%(version)s is an adapter, and no version is its base.")

@@ -191,7 +191,8 @@ def version_pull_folder(*, folder: Path, model: str, role: str = "") -> ModelVer
             manifest_verify(staged)
             if is_adapter(staged):
                 facts, parent = _adapter_facts(staged)
-                role = ModelVersion.Role.ADAPTER
+                scores = facts.pop("role") == "reward"
+                role = ModelVersion.Role.REWARD if scores else ModelVersion.Role.ADAPTER
             else:
                 facts, parent = _model_facts(staged), None
                 scores = facts.pop("role") == "reward"
@@ -204,7 +205,7 @@ def version_pull_folder(*, folder: Path, model: str, role: str = "") -> ModelVer
                 gettext("%(folder)s cannot be pulled: %(error)s")
                 % {"folder": folder, "error": error}
             ) from error
-        kind = Artifact.Kind.ADAPTER if role == ModelVersion.Role.ADAPTER else Artifact.Kind.MODEL
+        kind = Artifact.Kind.ADAPTER if is_adapter(staged) else Artifact.Kind.MODEL
         artifact = artifact_store(folder=staged, kind=kind)
     readme = folder / README
     words = readme.read_text(encoding="utf-8") if readme.is_file() else ""
@@ -261,6 +262,7 @@ def _adapter_facts(folder: Path) -> tuple[dict[str, Any], ModelVersion]:
             f"its base, artifact {found.base_sha256[:12]}, is not here: pull it first"
         )
     return {
+        "role": found.role,
         "architecture": parent.architecture,
         "parameters": found.parameters,
         "dtype": "float32",

@@ -201,11 +201,11 @@ def _generate(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
 
 
 def _model(run: Run) -> tuple[dict[str, Artifact], dict[str, Any]]:
+    held_out = {"held_out": dict(HELD_OUT)} if run.program == "reward" else {}
     if run.config.get("publish") == "adapter":
         adapter = _stored(Artifact.Kind.ADAPTER, {"weights.txt": run.uid})
-        return {"adapter": adapter}, {**MODEL_FACTS, "adapter": "lora"}
+        return {"adapter": adapter}, {**MODEL_FACTS, "adapter": "lora", **held_out}
     artifact = _stored(Artifact.Kind.MODEL, {"weights.txt": run.uid})
-    held_out = {"held_out": dict(HELD_OUT)} if run.program == "reward" else {}
     return {"model": artifact}, {**MODEL_FACTS, **held_out}
 
 

@@ -226,10 +226,11 @@ def test_a_refused_recipe_starts_nothing_and_is_told_at_its_field(
 def test_the_form_offers_the_recipe_of_the_round_before(
     campaign: Campaign, manager: Client
 ) -> None:
-    round = hands.make_round(campaign, recipe_with(samples=5, sft={"lora_rank": 8}))
+    tuning = {"adapter": "lora", "lora_rank": 8}
+    round = hands.make_round(campaign, recipe_with(samples=5, sft=tuning))
     form = RecipeForm(campaign=campaign)
     assert form["samples"].value() == 5
-    assert json.loads(form["sft"].value()) == {"lora_rank": 8}
+    assert json.loads(form["sft"].value()) == tuning
     assert form["launch_key"].value() != round.launch_key
 
 

@@ -6,6 +6,7 @@ from modelhub.ml.configs import one_of, require
 
 ADAPTERS = ("", "lora", "qlora", "prefix", "p_tuning")
 PUBLISHED = ("merged", "adapter")
+_RANK = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class AdapterSettings:
     # lora and qlora change the layers by matrices of a low rank, qlora over a base of 4 bits;
     # prefix and p_tuning learn tokens in front. Nothing: every weight is trained.
     adapter: str = one_of(ADAPTERS, "")
-    lora_rank: int = 16  # of the change to a layer: more learns more, and weighs more
+    lora_rank: int = _RANK  # of the change to a layer: more learns more, and weighs more
     lora_alpha: float = 32.0  # the change is scaled by alpha / rank
     lora_dropout: float = 0.0
     virtual_tokens: int = 20  # of prefix and p_tuning; they take their place in the context
@@ -32,8 +33,18 @@ class AdapterSettings:
 
     @property
     def own_tokens(self) -> int:
-        """Places in the context that the adapter takes for itself."""
+        """Tokens of the context that the adapter takes."""
         return self.virtual_tokens if self.adapter in ("prefix", "p_tuning") else 0
+
+    @property
+    def output(self) -> str:
+        """Role of the run's output that is the trained model."""
+        return "adapter" if self.publish == "adapter" else "model"
+
+    def undropped_check(self, program: str) -> None:
+        """Raise ConfigError for a dropout that the method would switch off."""
+        wanted = "0: answers are compared under one and the same model"
+        require(self.lora_dropout == 0, program, "lora_dropout", self.lora_dropout, wanted)
 
     def adapter_check(self, program: str) -> None:
         """Raise ConfigError naming the first field that does not fit."""
@@ -50,3 +61,5 @@ class AdapterSettings:
             check(self.publish == "adapter", "publish", f"adapter: {self.adapter} cannot be merged")
         if not self.adapter:
             check(self.publish == "merged", "publish", "merged: no adapter is trained")
+            # A rank given alone would be read as asking for LoRA, and every weight be trained.
+            check(self.lora_rank == _RANK, "lora_rank", f"{_RANK}, or adapter lora beside it")

@@ -17,7 +17,7 @@ class GrpoConfig(GroupSettings):
     others to its prompt. Reads `base` (the policy), `prompts`, and what rewards it: `reward`, or
     `reward` and `safety` (reward models), or `references` for a checker. May read `reference` (the
     policy that KL is counted from; else `base`) and `evaluation_prompts`, never trained on. Writes
-    output `model`."""
+    output `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "grpo"
     samples: int = 8  # answers to each prompt, two at least: each is weighed against the others

@@ -4,6 +4,7 @@ only."""
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignment.ml.configs.adapters import AdapterSettings
 from alignment.ml.configs.checks import (
     CHECKERS,
     DTYPES,
@@ -19,7 +20,7 @@ KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OnlineSettings:
+class OnlineSettings(AdapterSettings):
     """How a policy draws answers, what scores them, and how a step is taken, whatever the loss."""
 
     PROGRAM: ClassVar[str] = ""
@@ -64,8 +65,6 @@ class OnlineSettings:
     max_grad_norm: float = 1.0  # of each network; 0 clips nothing
 
     # How it runs
-    lora_rank: int = 0  # 0 trains every weight; more trains an adapter, merged when published
-    lora_alpha: float = 32.0
     budget_tokens: int = 4096  # of one packed row; memory, not the result, depends on it
     # Of the products; weights are trained in float32.
     dtype: str = one_of(DTYPES, "float32")
@@ -86,7 +85,7 @@ class OnlineSettings:
 
         choices_check(self)
         positive_check(self, "epochs", "prompts_per_step", "samples", "max_tokens", "temperature")
-        positive_check(self, "minibatches", "lr", "adam_epsilon", "lora_alpha", "budget_tokens")
+        positive_check(self, "minibatches", "lr", "adam_epsilon", "budget_tokens")
         positive_check(self, "checkpoint_every_steps", "evaluation_samples", "bootstrap_samples")
         for field in (
             "canary_tolerance",
@@ -99,7 +98,6 @@ class OnlineSettings:
             "evaluate_every_steps",
             "weight_decay",
             "max_grad_norm",
-            "lora_rank",
         ):
             check(getattr(self, field) >= 0, field, "0 or more")
         check(0 <= self.safety_threshold <= 1, "safety_threshold", "0 to 1")
@@ -111,6 +109,13 @@ class OnlineSettings:
             self.minibatches <= self.prompts_per_step,
             "minibatches",
             "at most prompts_per_step: a prompt's answers are not parted",
+        )
+        self.adapter_check(self.PROGRAM)
+        self.undropped_check(self.PROGRAM)
+        check(
+            not (self.own_tokens and self.engine == "vllm"),
+            "engine",
+            f"transformers or auto: vLLM serves no {self.adapter} adapter",
         )
 
 

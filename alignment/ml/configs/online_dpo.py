@@ -15,7 +15,8 @@ class OnlineDpoConfig(OnlineSettings):
     """Improve a policy by DPO on pairs of its own answers, the better and the worse of a prompt by
     what rewards them. Reads `base` (the policy), `prompts`, and `reward`, or `reward` and `safety`
     (reward models), or `references` for a checker. May read `reference` (the policy that it is kept
-    near; else `base`) and `evaluation_prompts`, never trained on. Writes output `model`."""
+    near; else `base`) and `evaluation_prompts`, never trained on. Writes
+    output `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "online_dpo"
     samples: int = 2  # answers to each prompt; of more than two the best and the worst are a pair

@@ -14,7 +14,7 @@ class PpoConfig(OnlineSettings):
     what rewards it: `reward`, or `reward` and `safety` (reward models), or `references` for a
     checker. May read `reference` (the policy that KL is counted from; else `base`), `pretraining`
     (a corpus, texts.jsonl or conversations, for `ptx_coef`) and `evaluation_prompts`, never trained
-    on. Writes output `model`."""
+    on. Writes output `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "ppo"
     whiten_rewards: bool = False  # tokens' rewards to variance 1 over a step, KL included

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignment.ml.configs.adapters import AdapterSettings
 from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
 from modelhub.ml.configs import choices_check, one_of, require
 
@@ -17,10 +18,11 @@ COMBINATIONS = ("mean", "worst", "uncertain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig:
+class RewardConfig(AdapterSettings):
     """Train a reward model on rankings. Reads `base` (a policy, or a reward model to go on from)
     and `rankings` (rankings.jsonl), and if given `demonstrations` (whose mean score becomes 0) and
-    `policy` (which must lay out chats as `base` does); writes output `model`."""
+    `policy` (which must lay out chats as `base` does); writes output `model`, or `adapter`, which
+    has the head in it."""
 
     PROGRAM: ClassVar[str] = "reward"
     epochs: int = 1
@@ -53,8 +55,6 @@ class RewardConfig:
     combine: str = one_of(COMBINATIONS, "mean")
     uncertainty_weight: float = 0.5  # w, for "uncertain"
     frozen_layers: int = 0  # the embedding and this many layers above it stay the base's: cheaper
-    lora_rank: int = 0  # 0 trains every weight; more trains an adapter that is merged at the end
-    lora_alpha: float = 32.0
     # Of the products; weights are trained in float32.
     dtype: str = one_of(DTYPES, "float32")
     gradient_checkpointing: bool = False
@@ -77,7 +77,7 @@ class RewardConfig:
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "bootstrap_samples")
         for field in ("head_lr", "weight_decay", "center_weight", "margin", "frozen_layers"):
             check(getattr(self, field) >= 0, field, "0 or more")
-        for field in ("safety_weight", "uncertainty_weight", "lora_rank", "lora_alpha"):
+        for field in ("safety_weight", "uncertainty_weight"):
             check(getattr(self, field) >= 0, field, "0 or more")
         for field in ("loss_rise_limit", "grad_norm_rise_limit"):
             value = getattr(self, field)
@@ -89,4 +89,11 @@ class RewardConfig:
         check(not (self.pairwise and self.soft_labels), "soft_labels", "false with pairwise")
         check(1 <= self.heads <= 16, "heads", "1 to 16")
         check(self.combine == "mean" or self.heads > 1, "combine", "mean for a single head")
-        check(not (self.lora_rank and self.frozen_layers), "frozen_layers", "0 with an adapter")
+        self.adapter_check(self.PROGRAM)
+        self.undropped_check(self.PROGRAM)
+        check(not (self.adapter and self.frozen_layers), "frozen_layers", "0 with an adapter")
+        check(
+            not (self.reward_token and self.publish == "adapter"),
+            "reward_token",
+            "false where the adapter is published by itself: the token is one of the base's rows",
+        )

@@ -12,7 +12,8 @@ class RlooConfig(GroupSettings):
     """Improve a policy by REINFORCE, each answer's baseline the mean of the others to its prompt.
     Reads `base` (the policy), `prompts`, and what rewards it: `reward`, or `reward` and `safety`
     (reward models), or `references` for a checker. May read `reference` (the policy that KL is
-    counted from; else `base`) and `evaluation_prompts`, never trained on. Writes output `model`."""
+    counted from; else `base`) and `evaluation_prompts`, never trained on. Writes
+    output `model`, or `adapter`."""
 
     PROGRAM: ClassVar[str] = "rloo"
     cliprange: float = 0.2  # of an answer's ratio; it binds from the second update of a step on

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from alignment.ml.adapters import adapter_machine_check
 from alignment.ml.best_step import BestStep
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.online.batch import Batch, batch_make
@@ -159,6 +160,7 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     Raises RefusedError, with nothing published, if no prompt ever had answers of different scores:
     there was nothing to learn from, and a policy that has not moved would look like a result.
     """
+    adapter_machine_check(config)
     memory_keep()
     base = run.input("base")
     tokenizer = tokenizer_load(base)
@@ -177,7 +179,7 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     reference = None
     if run.has_input("reference"):
         reference = reference_load(run.input("reference"))
-    elif not config.lora_rank:
+    elif not config.adapter:  # else the policy itself, its adapter off
         reference = reference_load(base)
     for model in (actor, reference):
         if model is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from alignment.ml.adapters import adapter_machine_check
 from alignment.ml.best_step import BestStep
 from alignment.ml.configs import PpoConfig
 from alignment.ml.conversations import Lesson
@@ -16,6 +17,7 @@ from alignment.ml.ppo.rewards import reward_make
 from alignment.ml.ppo.sampling import Drawing
 from alignment.ml.ppo.training import train
 from alignment.ml.ppo.updates import Learner
+from modelhub.ml.adapter import model_input
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
@@ -34,6 +36,7 @@ def inputs_check(run: RunDir, config: PpoConfig) -> None:
 
 def main(run: RunDir) -> None:
     config = run.config(PpoConfig)
+    adapter_machine_check(config)
     memory_keep()
     inputs_check(run, config)
     base = run.input("base")
@@ -56,11 +59,11 @@ def main(run: RunDir) -> None:
 
     actor = make()
     rewarded_by_model = run.has_input("reward")
-    critic = critic_load(run.input("reward") if rewarded_by_model else None, base, config)
+    critic = critic_load(model_input(run, "reward") if rewarded_by_model else None, base, config)
     reference = None
     if run.has_input("reference"):
         reference = reference_load(run.input("reference"))
-    elif not config.lora_rank:
+    elif not config.adapter:  # else the policy itself, its adapter off
         reference = reference_load(base)
     for model in (actor, critic, reference):
         if model is not None:

@@ -5,6 +5,7 @@ from typing import Any
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.ppo.sampling import LaidPrompt, prompts_lay, room_tokens
 from alignment.ml.reader import reader_check
+from modelhub.ml.adapter import model_input
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.rundir import RunDir
 
@@ -38,4 +39,4 @@ def rewards_check(run: RunDir, tokenizer: Any, config: OnlineSettings) -> None:
         )
     for role in ("reward", "safety", "reference"):
         if run.has_input(role):
-            reader_check(tokenizer, run.input(role), role)
+            reader_check(tokenizer, model_input(run, role).whole, role)

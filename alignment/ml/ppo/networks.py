@@ -12,14 +12,20 @@ from typing import Any
 import peft
 import torch
 import torch.nn.functional as F
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignment.ml.adapters import adapter_attach, quantised_load
 from alignment.ml.configs import OnlineSettings
+from alignment.ml.dropout import dropout_end
 from alignment.ml.ppo.losses import entropies
 from alignment.ml.rounding import stochastic_round
 from alignment.ml.shared_prefix import Row, attach, hidden_states
+from alignment.ml.shared_prefix.virtual import virtual_tokens
+from modelhub.ml.adapter import ModelInput, model_input_load
 from modelhub.ml.checkpoint import model_load
+from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.optimizers import optimizer_make
 from modelhub.ml.parallel import ALONE, Processes, tensor_whole
@@ -41,34 +47,49 @@ def autocast(dtype: str) -> AbstractContextManager[Any]:
 
 
 def actor_load(folder: Path, config: OnlineSettings) -> Any:
-    """The policy to improve: every weight, or an adapter around it (Hu et al. 2021)."""
-    model = model_load(folder, dtype="float32")
-    return _ready(_adapter_add(model, config, "CAUSAL_LM"), config)
+    """The policy to improve: every weight, or an adapter around it."""
+    if config.adapter == "qlora":
+        model = quantised_load(folder)
+    else:
+        model = model_load(folder, dtype="float32")
+    return _ready(adapter_attach(model, config), config)
 
 
 def reference_load(folder: Path) -> Any:
     """A policy that only answers how likely it finds what others wrote."""
     model = model_load(folder, dtype="float32").requires_grad_(False)
-    _dropout_off(model)
+    dropout_end(model)
     attach(model)
     return model
 
 
-def critic_load(reward: Path | None, base: Path, config: OnlineSettings) -> Any:
+def critic_load(reward: Path | ModelInput | None, base: Path, config: OnlineSettings) -> Any:
     """The model of an answer's worth while it is being written.
 
     Started from the reward model, head included, so that it knows from its first step what an
     answer is going to be worth (Ouyang et al. 2022, appendix C.4). Its head gets a bias, and starts
     from the reward as PPO sees it, scaled and shifted. Without a reward model (a checker rewards)
-    it starts from the policy, and from a value of 0.
+    it starts from the policy, and from a value of 0. With an adapter it has one of its own kind.
+
+    Raises RefusedError for a reward model that is virtual tokens in front of a base.
     """
-    folder = base if reward is None else reward
+    given = ModelInput(base) if reward is None else reward
+    given = given if isinstance(given, ModelInput) else ModelInput(given)
     with torch.random.fork_rng(devices=[]):
-        model = model_load(folder, dtype="float32", role="reward", new_head=True)
+        if given.base is None:
+            model = model_load(given.folder, dtype="float32", role="reward", new_head=True)
+        else:
+            model = model_input_load(given, dtype="float32", role="reward")
+    if hasattr(model, "peft_config"):
+        raise RefusedError(
+            "reward: a prefix or P-tuning adapter has no weights that a critic could start from: "
+            "take a whole reward model or a LoRA, or a method without a critic (grpo, rloo)"
+        )
+    model.requires_grad_()
     old = model.score
     head = nn.Linear(old.in_features, 1, bias=True)
     with torch.no_grad():
-        if model_directory_check(folder).role == "reward":
+        if given.base is not None or model_directory_check(given.folder).role == "reward":
             # Of several heads the mean; what training has noted as their shift is taken off.
             head.weight.copy_(old.weight.mean(0, keepdim=True) * config.reward_scale)
             shifts = getattr(model.config, "reward_shifts", None) or [0.0]
@@ -77,39 +98,16 @@ def critic_load(reward: Path | None, base: Path, config: OnlineSettings) -> Any:
             head.weight.zero_()
             head.bias.zero_()
     model.score = head
-    if config.lora_rank:
-        model = _adapter_add(model, config, "SEQ_CLS")
-    return _ready(model, config)
-
-
-def _adapter_add(model: Any, config: OnlineSettings, task: str) -> Any:
-    if not config.lora_rank:
-        return model
-    adapter = peft.LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        target_modules="all-linear",
-        task_type=task,
-        modules_to_save=["score"] if task == "SEQ_CLS" else None,
-    )
-    return peft.get_peft_model(model, adapter)
+    return _ready(adapter_attach(model, config, role="reward"), config)
 
 
 def _ready(model: Any, config: OnlineSettings) -> Any:
     # The ratio of an update to the draw must be 1 where nothing was learnt: no dropout.
-    _dropout_off(model)
+    dropout_end(model)
     attach(model)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model.train()
-
-
-def _dropout_off(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
 
 
 def optimizer_of(model: Any, lr: float, config: OnlineSettings) -> torch.optim.Optimizer:
@@ -183,12 +181,26 @@ def reference_logprobs(
         return processes.forward(logprobs, actor, row)[0]
 
 
+def virtual_tensors(model: Any) -> tuple[Tensor | None, tuple[tuple[Tensor, Tensor], ...]]:
+    """What the policy's adapter puts in front of a prompt: (embeddings (W, C) of P-tuning, keys and
+    values by layer of prefix tuning). One of the two is empty. Called as a forward."""
+    virtual = virtual_tokens(model)
+    if virtual is None:
+        return None, ()
+    embeddings_WC = virtual.embeddings_WC
+    return (
+        None if embeddings_WC is None else embeddings_WC.detach().clone(),
+        tuple((keys.detach().clone(), values.detach().clone()) for keys, values in virtual.layers),
+    )
+
+
 # ── what others load ─────────────────────────────────────────────────────────────────────────────
 
 
 @torch.no_grad()
 def plain_weights(model: Any) -> dict[str, Tensor]:
-    """Every tensor of the policy by transformers' name, whole, an adapter merged into copies.
+    """Every tensor of the policy by transformers' name, whole, an adapter merged into copies, 4-bit
+    weights as the numbers they stand for.
 
     Collective where the policy is sharded: every process gets all of it, a layer at a time.
     """
@@ -204,6 +216,12 @@ def plain_weights(model: Any) -> dict[str, Tensor]:
     if is_adapted:
         for name, module in base.named_modules():
             if isinstance(module, peft.tuners.lora.LoraLayer):
+                if getattr(base, "is_loaded_in_4bit", False):
+                    packed = [one for one in weights if one.startswith(f"{name}.weight.")]
+                    for one in packed:
+                        del weights[one]
+                    whole_weight = dequantize_module_weight(module.get_base_layer())
+                    weights[f"{name}.weight"] = whole_weight.detach().float()
                 delta = tensor_whole(module.get_delta_weight("default"))
                 weights[f"{name}.weight"] = weights[f"{name}.weight"] + delta
     return weights

@@ -6,12 +6,14 @@ from statistics import fmean
 from typing import Any
 
 from alignment.intervals import bootstrap_mean
+from alignment.ml.adapters import adapter_publish
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.ppo.networks import policy_publish
 from alignment.ml.ppo.rewards import Reward
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.training import Trained
 from alignment.ml.rounding import weights_check, weights_round
+from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_save
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
@@ -67,7 +69,8 @@ def outcome_publish(
     report: dict[str, Any] | None,
     more: dict[str, Any] | None = None,
 ) -> None:
-    """Write the improved policy as output `model`, and the result. more: of the method's own.
+    """Write the improved policy, a model or the adapter by itself, and the result. more: of the
+    method's own.
 
     Raises RefusedError if no step was taken: a policy that has not moved would look like a result.
     """
@@ -76,25 +79,16 @@ def outcome_publish(
             f"no step was taken, so there is nothing to publish: {trained.stopped}; give a "
             "reference nearer to the policy, or a higher kl_limit"
         )
-    model = policy_publish(actor, base)
-    weights_check(model)
-    weights_round(model, seed=config.seed)
-    folder = run.output("model")
-    model_save(model, tokenizer, folder)
-    facts = model_directory_check(folder)
+    facts, output = _publish(run, actor, base, tokenizer, config)
     last = {
         name: fmean(values[-_LAST_STEPS:])
         for name, values in trained.history.items()
         if name.startswith(_LAST)
     }
     run.succeed(
-        outputs={"model": "model"},
+        outputs={output: output},
         result={
-            "architecture": facts.architecture,
-            "parameters": facts.parameters,
-            "dtype": facts.dtype,
-            "context_tokens": facts.context_tokens,
-            "chat_template": facts.chat_template,
+            **facts,
             "steps": trained.steps,
             "steps_planned": trained.planned,
             "stopped_early": trained.stopped,
@@ -108,3 +102,24 @@ def outcome_publish(
             **(more or {}),
         },
     )
+
+
+def _publish(
+    run: RunDir, actor: Any, base: Path, tokenizer: Any, config: OnlineSettings
+) -> tuple[dict[str, Any], str]:
+    """(what the output is, its role)."""
+    if config.publish == "adapter":
+        return adapter_publish(run, actor, ModelInput(base)), "adapter"
+    model = policy_publish(actor, base)
+    weights_check(model)
+    weights_round(model, seed=config.seed)
+    folder = run.output("model")
+    model_save(model, tokenizer, folder)
+    facts = model_directory_check(folder)
+    return {
+        "architecture": facts.architecture,
+        "parameters": facts.parameters,
+        "dtype": facts.dtype,
+        "context_tokens": facts.context_tokens,
+        "chat_template": facts.chat_template,
+    }, "model"

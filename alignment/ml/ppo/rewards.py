@@ -13,6 +13,7 @@ from alignment.ml.combined_reward import combined_score, safety_share, whiten
 from alignment.ml.configs import OnlineSettings
 from alignment.ml.scoring import Scorer
 from alignment.ml.shared_prefix import Group, pack
+from modelhub.ml.adapter import ModelInput, model_input
 from modelhub.ml.chat import reward_token_id
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
@@ -55,12 +56,15 @@ class ModelReward:
     Every process has the whole model and scores a share of the rows.
     """
 
-    def __init__(self, folder: Path, config: OnlineSettings, processes: Processes = ALONE) -> None:
+    def __init__(
+        self, given: Path | ModelInput, config: OnlineSettings, processes: Processes = ALONE
+    ) -> None:
         self.figures: dict[str, float] = {}
         self._processes = processes
-        reading = reward_token_id(tokenizer_load(folder))
+        given = given if isinstance(given, ModelInput) else ModelInput(given)
+        reading = reward_token_id(tokenizer_load(given.whole))
         self._reading = [] if reading is None else [reading]
-        self._scorer = Scorer(folder, role="reward", dtype=config.dtype)
+        self._scorer = Scorer(given, role="reward", dtype=config.dtype)
         self._scorer.model.requires_grad_(False)
         self._budget_tokens = config.budget_tokens
 
@@ -143,14 +147,14 @@ def reward_make(
         return CheckerReward(config.checker, references, prompt_ids)
     if not run.has_input("reward"):
         raise RefusedError("nothing rewards the answers: give the input reward, or a checker")
-    helpful = ModelReward(run.input("reward"), config, processes)
+    helpful = ModelReward(model_input(run, "reward"), config, processes)
     if not run.has_input("safety"):
         return helpful
     risky = {}
     if references is not None:
         found = references_load(references, prompt_ids)
         risky = {prompt_id: one.risky for prompt_id, one in found.items()}
-    safe = ModelReward(run.input("safety"), config, processes)
+    safe = ModelReward(model_input(run, "safety"), config, processes)
     return CombinedReward(helpful, safe, risky, config.safety_threshold)
 
 

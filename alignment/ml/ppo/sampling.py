@@ -13,7 +13,13 @@ from typing import Any
 import torch
 
 from alignment.ml.configs import OnlineSettings
-from alignment.ml.ppo.networks import autocast, plain_weights, rounded_weights, token_logprobs
+from alignment.ml.ppo.networks import (
+    autocast,
+    plain_weights,
+    rounded_weights,
+    token_logprobs,
+    virtual_tensors,
+)
 from alignment.ml.ppo.rewards import Answers
 from alignment.ml.shared_prefix import Group, pack
 from modelhub.ml.chat import (
@@ -131,8 +137,9 @@ def canary_make(prompts: Sequence[LaidPrompt], tokenizer: Any, config: OnlineSet
     for prompt in prompts[:_CANARY_PROMPTS]:
         words = tokenizer(prompt.messages[-1]["content"], add_special_tokens=False)["input_ids"]
         sequences.append((list(prompt.tokens), list(words[:length]) or [prompt.tokens[-1]]))
+    products = "bfloat16" if config.adapter == "qlora" else config.dtype
     tolerance = config.canary_tolerance or max(
-        _TOLERANCE[config.sampler_dtype], _TOLERANCE[config.dtype]
+        _TOLERANCE[config.sampler_dtype], _TOLERANCE[products]
     )
     return Canary(sequences, tolerance)
 
@@ -196,11 +203,15 @@ class Drawing:
             return VllmEngine(folder, engine, **settings)
         from modelhub.ml.engines.transformers import TransformersEngine
 
+        # Its layers must reach back over the adapter's own tokens too.
+        settings["context_tokens"] += config.own_tokens
         return TransformersEngine(folder, engine, **settings)
 
     def _engine(self, folder: Path) -> str:
         """vllm where it can take this policy's weights as they are trained, else transformers."""
         config = self._config
+        if config.own_tokens:
+            return "transformers"  # vLLM serves no adapter that puts tokens in front
         if model_directory_check(folder).architecture in FUSED_EXPERTS:
             if config.engine == "vllm":
                 raise RefusedError(
@@ -219,6 +230,10 @@ class Drawing:
             plain_weights(actor), dtype=self._config.sampler_dtype, seed=self._config.seed + step
         )
         self._sampler.refresh(weights)
+        if self._config.own_tokens:
+            with torch.no_grad():
+                embeddings_WC, layers = self._processes.forward(virtual_tensors, actor)
+            self._sampler.virtual_set(embeddings_WC, layers)
         return self._canary.check(
             self._sampler, actor, self._config, step=step, processes=self._processes
         )
@@ -289,5 +304,5 @@ def _drawn_gather(own: dict[int, list[Drawn]]) -> list[list[Drawn]]:
 
 def room_tokens(folder: Path, config: OnlineSettings) -> int:
     """Tokens a prompt may have, so that an answer fits behind it."""
-    context = min(config.max_context_tokens, model_directory_check(folder).context_tokens - 1)
-    return context - config.max_tokens
+    room = model_directory_check(folder).context_tokens - 1 - config.own_tokens
+    return min(config.max_context_tokens, room) - config.max_tokens

@@ -5,16 +5,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 from torch import Tensor, nn
 
+from alignment.ml.adapters import adapter_attach, quantised_load
 from alignment.ml.configs import RewardConfig
 from alignment.ml.conversations import Conversation
+from alignment.ml.dropout import dropout_end
 from alignment.ml.ensemble import shifts_common
 from alignment.ml.shared_prefix import attach
 from alignment.ml.shared_prefix.support import base_model
 from alignment.ml.vocabulary import token_rows_start
+from modelhub.ml.adapter import ModelInput, model_input_load
+from modelhub.ml.adapter_directory import adapter_directory_check
 from modelhub.ml.chat import (
     end_of_turn_id,
     prompt_render,
@@ -35,21 +38,20 @@ def reward_tokenizer_make(folder: Path, config: RewardConfig) -> Any:
     return tokenizer
 
 
-def reward_model_make(folder: Path, config: RewardConfig, tokenizer: Any = None) -> Any:
+def reward_model_make(given: Path | ModelInput, config: RewardConfig, tokenizer: Any = None) -> Any:
     """The base with a score head, ready for shared rows: float32, dropout off, lower layers frozen.
 
     A head that is already there (the base is a reward model) is kept. A new one starts from 0, so
     that all answers score the same; several start from small numbers, or they would stay the same.
     tokenizer: wanted with a reward token, whose embedding starts as the mean of all others.
-    With `lora_rank` a PEFT model around it, whose adapter and head alone are trained. Raises
-    RefusedError for a base that shared rows cannot serve, one of another number of heads, or one
-    with fewer layers than are to be frozen.
+    With an adapter a PEFT model around it, whose adapter and head alone are trained. Raises
+    RefusedError for a base that shared rows cannot serve, one of another number of heads, one with
+    fewer layers than are to be frozen, or an adapter that is not a reward model's LoRA.
     """
     torch.manual_seed(config.seed)
-    is_new = model_directory_check(folder).role != "reward"
-    model: Any = model_load(
-        folder, dtype="float32", role="reward", new_head=True, heads=config.heads
-    )
+    given = given if isinstance(given, ModelInput) else ModelInput(given)
+    folder = given.whole
+    model, is_new = _scorer_load(given, config)
     heads = model.score.weight.shape[0]
     if heads != config.heads:
         raise RefusedError(f"reward.heads: the base has {heads}, got {config.heads}")
@@ -62,24 +64,11 @@ def reward_model_make(folder: Path, config: RewardConfig, tokenizer: Any = None)
     if config.reward_token:
         token_rows_start(model, tokenizer, known=len(tokenizer_load(folder)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
-    if config.lora_rank:
-        # A is drawn at random, B is 0: training starts from the base itself. The head is no part
-        # of the adapter: it is trained whole.
-        adapter = peft.LoraConfig(
-            r=config.lora_rank,
-            lora_alpha=config.lora_alpha,
-            target_modules="all-linear",
-            exclude_modules=["score"],
-            modules_to_save=["score"],
-        )
-        model = peft.get_peft_model(model, adapter)
+    if config.adapter != "qlora":  # whose 4-bit weights are there already
+        model.to(device)
+    model = adapter_attach(model, config, role="reward")
     attach(model)
-    for module in model.modules():  # a ranking's answers must be judged by one and the same model
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        elif hasattr(module, "attention_dropout"):
-            module.attention_dropout = 0.0
+    dropout_end(model)  # a ranking's answers must be judged by one and the same model
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.frozen_layers:
@@ -93,6 +82,30 @@ def reward_model_make(folder: Path, config: RewardConfig, tokenizer: Any = None)
         for module in [*frozen, *layers[: config.frozen_layers]]:
             module.requires_grad_(False)
     return model
+
+
+def _scorer_load(given: ModelInput, config: RewardConfig) -> tuple[Any, bool]:
+    """(the model with a score head, whether that is new), before anything is set on it."""
+    if given.base is not None:
+        facts = adapter_directory_check(given.folder)
+        if (facts.role, facts.kind) != ("reward", "lora"):
+            raise RefusedError(
+                f"the base is a {facts.kind} adapter of a {facts.role} model: a reward model goes "
+                "on from a whole model, or from another's LoRA; merge it (program merge_adapter)"
+            )
+        return model_input_load(given, dtype="float32", role="reward").requires_grad_(), False
+    is_new = model_directory_check(given.folder).role != "reward"
+    if config.adapter == "qlora":
+        if config.heads > 1 or not is_new:
+            raise RefusedError(
+                "qlora trains a new head, and one: take adapter lora to go on from a reward model, "
+                "or for several heads"
+            )
+        return quantised_load(given.folder, role="reward"), True
+    model = model_load(
+        given.folder, dtype="float32", role="reward", new_head=True, heads=config.heads
+    )
+    return model, is_new
 
 
 def _head_start(head: nn.Linear, config: RewardConfig) -> None:
@@ -156,9 +169,10 @@ def zero_set(model: Any, member_scores: Sequence[Tensor]) -> list[float]:
     that load the model read the same scores but for this constant. member_scores: of each group,
     (K, M), with the shifts so far taken off. Returns all that is shifted now, by head.
     """
-    before = getattr(model.config, "reward_shifts", None) or [0.0] * member_scores[0].shape[1]
+    settings = base_model(model).config
+    before = getattr(settings, "reward_shifts", None) or [0.0] * member_scores[0].shape[1]
     shifts = [old + new for old, new in zip(before, shifts_common(member_scores), strict=True)]
-    model.config.reward_shifts = shifts
+    settings.reward_shifts = shifts
     return shifts
 
 

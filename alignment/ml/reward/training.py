@@ -21,7 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alignment.ml.adapters import trained_merge
+from alignment.ml.adapters import (
+    adapter_machine_check,
+    adapter_publish,
+    base_plain_check,
+    trained_merge,
+)
 from alignment.ml.configs import RewardConfig
 from alignment.ml.conversations import conversations_read
 from alignment.ml.data import RankedData, RankedGroup, Ranking, rankings_load
@@ -60,6 +65,7 @@ from alignment.ml.reward.report import (
 from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group, member_scores, pack
 from annotation.records import RANKINGS_NAME
+from modelhub.ml.adapter import ModelInput, model_context, model_input
 from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import (
     model_save,
@@ -398,12 +404,43 @@ def _zero_find(
     return {"zero": {"on": name, "answers": answers, "shifts": shifts}}
 
 
+def _publish(
+    run: RunDir,
+    model: Any,
+    base: ModelInput,
+    tokenizer: Any,
+    config: RewardConfig,
+    notes: list[str],
+) -> tuple[dict[str, Any], str]:
+    """(what the output is, its role): the model, or the adapter with its head by itself."""
+    if config.publish == "adapter":
+        return adapter_publish(run, model, base), "adapter"
+    folder = run.output("model")
+    padding_set(model, tokenizer)
+    if tokenizer.pad_token_id is None:
+        notes.append(
+            "the vocabulary has no token to pad with that is not the end of a turn: tools that "
+            "score padded batches cannot use this model, Rondo needs no padding"
+        )
+    model_save(model, tokenizer, folder, dtype="bfloat16")
+    facts = model_directory_check(folder)
+    return {
+        "architecture": facts.architecture,
+        "parameters": facts.parameters,
+        "dtype": facts.dtype,
+        "context_tokens": facts.context_tokens,
+        "chat_template": facts.chat_template,
+    }, "model"
+
+
 def main(run: RunDir) -> None:
     config = run.config(RewardConfig)
+    adapter_machine_check(config)
     optimizer_check(config.optimizer)
     memory_keep()
-    base = run.input("base")
-    tokenizer = reward_tokenizer_make(base, config)
+    base = model_input(run, "base")
+    base_plain_check(base, config)
+    tokenizer = reward_tokenizer_make(base.whole, config)
     if run.has_input("policy"):
         template_check(tokenizer_load(run.input("policy")), tokenizer)
     if run.has_input("demonstrations") and config.safety_weight:
@@ -411,7 +448,7 @@ def main(run: RunDir) -> None:
             "demonstrations would move the scores' zero, which reward.safety_weight gives a "
             "meaning: σ(score) is to be the probability of a safe answer"
         )
-    max_tokens = min(config.max_tokens, model_directory_check(base).context_tokens)
+    max_tokens = min(config.max_tokens, model_context(base) - config.own_tokens)
     data = rankings_load(run.input("rankings") / RANKINGS_NAME, tokenizer, max_tokens=max_tokens)
     groups, notes = examples_choose(data, config, max_tokens=max_tokens)
     for note in notes:
@@ -425,32 +462,21 @@ def main(run: RunDir) -> None:
     if model is None:
         return  # the first of the processes tests and publishes
     # What is tested below is what is published: no weight changes when it is saved.
-    model = trained_merge(model)
-    weights_check(model)
-    weights_round(model, seed=config.seed)
+    if config.publish == "merged":
+        model = trained_merge(model)
+        weights_check(model)
+        weights_round(model, seed=config.seed)
     model.eval()
     zero = _zero_find(run, model, tokenizer, data, config, max_tokens)
     reports = reports_make(model, data, config)
     if reports["held_out"] is not None:
         found = reports["held_out"]
         print(f"held out: accuracy {found['accuracy']:.3f} on {found['pairs']} pairs", flush=True)
-    folder = run.output("model")
-    padding_set(model, tokenizer)
-    if tokenizer.pad_token_id is None:
-        notes.append(
-            "the vocabulary has no token to pad with that is not the end of a turn: tools that "
-            "score padded batches cannot use this model, Rondo needs no padding"
-        )
-    model_save(model, tokenizer, folder, dtype="bfloat16")
-    facts = model_directory_check(folder)
+    facts, output = _publish(run, model, base, tokenizer, config, notes)
     run.succeed(
-        outputs={"model": "model"},
+        outputs={output: output},
         result={
-            "architecture": facts.architecture,
-            "parameters": facts.parameters,
-            "dtype": facts.dtype,
-            "context_tokens": facts.context_tokens,
-            "chat_template": facts.chat_template,
+            **facts,
             "notes": notes,
             **zero,
             **reports,

@@ -80,6 +80,13 @@ class Sampler(Engine, Protocol):
         """
         ...
 
+    def virtual_set(self, embeddings_WC: Any | None, layers: Sequence[tuple[Any, Any]]) -> None:
+        """Take an adapter's W own tokens, in front of every prompt: as embeddings (W, C), or as
+        keys and values (1, G, W, D) by layer. Behind `refresh`, whose weights embeddings go
+        through. An engine that has no place for them raises RefusedError.
+        """
+        ...
+
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
         """log p of every answer token of (prompt, answer) pairs, nats, computed by the engine.
 

@@ -29,6 +29,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from modelhub.ml.adapter import ModelInput, model_input_load, virtual_cache
+from modelhub.ml.alibi import has_alibi
 from modelhub.ml.chat import answer_decode
 from modelhub.ml.configs import GenerateConfig, RefusedError
 from modelhub.ml.engines import Answer, Drawn, Sample
@@ -174,7 +175,8 @@ class TransformersEngine:
         self._virtual = virtual_cache(model)
         self._virtual_tokens = 0 if self._virtual is None else self._virtual.get_seq_length()
         self._model = model.get_base_model() if hasattr(model, "peft_config") else model
-        self._model.set_attn_implementation(_ATTENTION)
+        if not has_alibi(self._model):  # which takes no attention function from outside
+            self._model.set_attn_implementation(_ATTENTION)
         settings = self._model.config
         window = getattr(settings, "sliding_window", None)
         if window is not None and window < context_tokens:
@@ -196,6 +198,22 @@ class TransformersEngine:
             raise ValueError(f"the engine's model and the new weights differ: {other[0]}")
         for name, tensor in weights.items():
             own[name].copy_(tensor)
+
+    @torch.no_grad()
+    def virtual_set(
+        self, embeddings_WC: Tensor | None, layers: Sequence[tuple[Tensor, Tensor]]
+    ) -> None:
+        self._virtual = DynamicCache()
+        dtype, device = self._model.dtype, self._device
+        if embeddings_WC is not None:
+            self._model(
+                inputs_embeds=embeddings_WC[None].to(device, dtype),
+                past_key_values=self._virtual,
+                use_cache=True,
+            )
+        for number, (keys, values) in enumerate(layers):
+            self._virtual.update(keys.to(device, dtype), values.to(device, dtype), number)
+        self._virtual_tokens = self._virtual.get_seq_length()
 
     @torch.inference_mode()
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:

@@ -120,6 +120,9 @@ class VllmEngine:
         self._llm.collective_rpc("lm_head_refresh")
         self._llm.reset_prefix_cache()
 
+    def virtual_set(self, embeddings_WC: Any | None, layers: Sequence[tuple[Any, Any]]) -> None:
+        raise RefusedError("vLLM serves no prefix or P-tuning adapter: take engine transformers")
+
     def logprobs(self, sequences: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
         self._llm.reset_prefix_cache()
         outputs = self._llm.generate(

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 transformers = pytest.importorskip("transformers", reason="the ml extra is not installed")
 
-from alignment.ml import dpo, evaluate, sft
+from alignment.ml import dpo, evaluate, quantise, sft
 from alignment.ml.configs import PpoConfig
 from alignment.ml.online import grpo
 from alignment.ml.ppo.sampling import Drawing, prompts_lay
@@ -152,6 +152,12 @@ def test_the_playground_writes_what_transformers_writes(base):
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=2
     )
     assert [one.id for one in written] == out[0, ids.shape[1] :].tolist()
+
+
+def test_it_is_not_quantised_but_refused(tmp_path, base):
+    run = run_make(tmp_path / "run", "quantise", {"base": base}, {})
+    with pytest.raises(RefusedError, match="most of its weights in experts"):
+        quantise.main(RunDir(run))
 
 
 def test_vllm_does_not_take_its_weights_while_it_is_trained(tmp_path, base):

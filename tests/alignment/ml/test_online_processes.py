@@ -28,7 +28,10 @@ METHODS = {
         "alignment.ml.ppo.__main__",
         {**PPO, **WHITE, "kl_coef": 0.1, "ema_decay": 0.5, "evaluate_every_steps": 1},
     ),
-    "rloo": ("alignment.ml.online.rloo", {**ONLINE, "normalize_advantages": True, "lora_rank": 4}),
+    "rloo": (
+        "alignment.ml.online.rloo",
+        {**ONLINE, "normalize_advantages": True, "adapter": "lora", "lora_rank": 4},
+    ),
     "grpo": (
         "alignment.ml.online.grpo",
         {**ONLINE, "kl_coef": 0.1, "scale_rewards": "batch", "evaluate_every_steps": 2},

@@ -111,6 +111,46 @@ def test_an_adapter_is_a_version_of_its_own_that_is_read_with_its_base(base, dem
     assert read == {"adapter": version.artifact, "adapter_base": base.artifact}
 
 
+def test_a_reward_model_s_adapter_is_a_reward_model_that_is_read_with_its_base(base, eve):
+    rankings = finished_run("rankings", Artifact.Kind.RANKINGS)
+    asked = Launch(
+        method="reward",
+        settings={"adapter": "lora", "publish": "adapter"},
+        inputs={"base": f"version/{base.uid}", "rankings": f"run/{rankings.uid}/rankings"},
+        model_name="judge",
+    )
+    run = run_launch(launch=asked, requested_by=eve)
+    finish(run, adapter=builders.make_artifact(Artifact.Kind.ADAPTER))
+    version = run.versions.get()
+    assert (version.role, version.parent) == (ModelVersion.Role.REWARD, base)
+    prompts = finished_run("prompts", Artifact.Kind.PROMPTS)
+    asked = Launch(
+        method="grpo",
+        settings={"adapter": "prefix", "publish": "adapter"},
+        inputs={
+            "base": f"version/{base.uid}",
+            "reward": f"version/{version.uid}",
+            "prompts": f"run/{prompts.uid}/prompts",
+        },
+        model_name="helper",
+    )
+    run = run_launch(launch=asked, requested_by=eve)
+    read = {one.role: one.artifact for one in run.inputs.select_related("artifact")}
+    assert (read["reward"], read["reward_base"]) == (version.artifact, base.artifact)
+    finish(run, adapter=builders.make_artifact(Artifact.Kind.ADAPTER))
+    policy = run.versions.get()
+    assert (policy.role, policy.parent) == (ModelVersion.Role.ADAPTER, base)
+    merging = {"method": "merge_adapter", "settings": {}, "model_name": "merged"}
+    inputs = {"adapter": f"version/{version.uid}"}
+    run = run_launch(launch=Launch(inputs=inputs, **merging), requested_by=eve)
+    finish(run, model=builders.make_artifact())
+    assert run.versions.get().role == ModelVersion.Role.REWARD
+    whole = builders.make_version("whole", role=ModelVersion.Role.REWARD)
+    with pytest.raises(ApplicationError, match="whole v1 is a model of its own; wanted an adapter"):
+        inputs = {"adapter": f"version/{whole.uid}"}
+        run_launch(launch=Launch(inputs=inputs, **merging), requested_by=eve)
+
+
 def test_a_run_that_a_round_started_registers_nothing_here(base, demonstrations, eve):
     run = run_launch(launch=sft(base, demonstrations), requested_by=eve)
     Run.objects.filter(pk=run.pk).update(intent={})

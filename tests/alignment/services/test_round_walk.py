@@ -430,7 +430,10 @@ def test_a_recipe_that_does_not_fit_the_prompts_starts_nothing(
 def test_a_round_may_make_an_adapter_which_is_sampled_and_compared_on_its_base(
     campaign: Campaign, people: list[Membership]
 ) -> None:
-    recipe = recipe_with(sft={"adapter": "lora", "publish": "adapter"})
+    recipe = recipe_with(
+        sft={"adapter": "lora", "publish": "adapter"},
+        reward={"adapter": "lora", "publish": "adapter"},
+    )
     round = hands.round_walk(hands.make_round(campaign, recipe=recipe), people, until="promoted")
     adapter = round.policy_out
     assert adapter is not None and adapter.role == "adapter"
@@ -445,5 +448,12 @@ def test_a_round_may_make_an_adapter_which_is_sampled_and_compared_on_its_base(
     assert (compared["after"], compared["after_base"]) == (adapter.artifact.sha256, base)
     assert compared["before"] == base and "before_base" not in compared
     assert (asked["model"], asked["model_base"]) == (adapter.artifact.sha256, base)
+    judge = round.reward_version
+    assert judge is not None and (judge.role, judge.artifact.kind) == ("reward", "adapter")
+    for role in ("rejection", "evaluation"):
+        assert (inputs(role)["reward"], inputs(role)["reward_base"]) == (
+            judge.artifact.sha256,
+            base,
+        )
     with pytest.raises(ApplicationError, match=r"is an adapter: merge it .* point champion at"):
         hands.make_round(campaign, key="another")

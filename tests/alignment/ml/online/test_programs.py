@@ -83,7 +83,16 @@ def step_run(tmp_path, method, inputs, **config):
     [
         ("rloo", {"lr": 5e-3}),
         ("grpo", {"lr": 2e-3, "iterations": 2, "minibatches": 2}),
-        ("grpo", {"lr": 2e-2, "lora_rank": 8, "loss": "dr_grpo", "scale_rewards": "batch"}),
+        (
+            "grpo",
+            {
+                "lr": 2e-2,
+                "adapter": "lora",
+                "lora_rank": 8,
+                "loss": "dr_grpo",
+                "scale_rewards": "batch",
+            },
+        ),
     ],
     ids=["rloo", "grpo", "an adapter by grpo"],
 )
@@ -407,7 +416,7 @@ def test_presets_are_settings_that_can_be_run():
     ("method", "config"),
     [
         ("rloo", {"minibatches": 2}),
-        ("grpo", {"lora_rank": 4, "sampler_dtype": "bfloat16"}),
+        ("grpo", {"adapter": "lora", "lora_rank": 4, "sampler_dtype": "bfloat16"}),
         # Clipped to their signs, scores are alike often: others are drawn.
         ("grpo", {"reward_clip": 1e-3, "redraws": 2, "evaluate_every_steps": 2}),
     ],

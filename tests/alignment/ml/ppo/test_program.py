@@ -85,7 +85,11 @@ def test_it_learns_what_is_rewarded_on_prompts_it_never_saw(tmp_path, base, capi
         prompts_per_step=8,
         samples=4,
         kl_coef=0.0,
-        **({"lr": 2e-3} if kind == "every weight" else {"lora_rank": 8, "lr": 2e-2}),
+        **(
+            {"lr": 2e-3}
+            if kind == "every weight"
+            else {"adapter": "lora", "lora_rank": 8, "lr": 2e-2}
+        ),
     )
     main(RunDir(run))
     result = result_of(run)
@@ -120,7 +124,7 @@ def test_it_starts_at_the_reference_and_its_critic_at_the_reward_model(tmp_path,
 
 
 def test_an_adapter_is_its_own_reference_when_it_is_off(tmp_path, base, reward):
-    run = ppo_run(tmp_path, {"base": base, "reward": reward}, lora_rank=4, lr=1e-2)
+    run = ppo_run(tmp_path, {"base": base, "reward": reward}, adapter="lora", lora_rank=4, lr=1e-2)
     main(RunDir(run))
     assert figures_of(run)[1]["objective/kl"] == 0.0
     assert abs(figures_of(run)[2]["objective/kl"]) > 1e-3
@@ -362,7 +366,7 @@ def test_a_setting_out_of_range_is_named(values, field):
     "config",
     [
         {"kl_controller": "adaptive", "kl_horizon": 50.0, "ema_decay": 0.9},
-        {"lora_rank": 4, "sampler_dtype": "bfloat16"},
+        {"adapter": "lora", "lora_rank": 4, "sampler_dtype": "bfloat16"},
         {"evaluate_every_steps": 2, "ema_decay": 0.9},
     ],
     ids=["every weight", "adapter", "the best step"],

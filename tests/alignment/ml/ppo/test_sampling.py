@@ -92,7 +92,7 @@ def test_weights_that_do_not_move_raise_no_alarm(base, prompts):
 
 
 def test_an_adapter_reaches_the_engine_merged(base, prompts):
-    config = PpoConfig(engine="transformers", max_tokens=8, lora_rank=4)
+    config = PpoConfig(engine="transformers", max_tokens=8, adapter="lora", lora_rank=4)
     actor = actor_load(base, config)
     nudge(actor, 0.1)
     weights = {name: tensor.clone() for name, tensor in plain_weights(actor).items()}

@@ -213,7 +213,7 @@ def test_a_classifier_of_several_labels_is_no_ensemble(ensemble, tmp_path):
 
 
 def test_an_adapter_and_its_head_learn_and_are_merged(tmp_path, base):
-    result = trained(tmp_path, base, lora_rank=8, lr=5e-3)
+    result = trained(tmp_path, base, adapter="lora", lora_rank=8, lr=5e-3)
     assert result["held_out"]["accuracy"] > 0.9
     before = model_load(base, dtype="float32").state_dict()
     model = model_load(tmp_path / "outputs" / "model", dtype="float32", role="reward")
@@ -401,7 +401,11 @@ def test_a_run_that_diverges_stops_within_twenty_steps(tmp_path, base, config, r
 
 @pytest.mark.parametrize(
     "config",
-    [{"heads": 3}, {"lora_rank": 4}, {"reward_token": True, "soft_labels": False}],
+    [
+        {"heads": 3},
+        {"adapter": "lora", "lora_rank": 4},
+        {"reward_token": True, "soft_labels": False},
+    ],
     ids=["heads", "adapter", "reward token"],
 )
 def test_stopped_and_started_again_it_ends_the_same(tmp_path, base, monkeypatch, config):
@@ -437,7 +441,7 @@ def test_stopped_and_started_again_it_ends_the_same(tmp_path, base, monkeypatch,
         ({"heads": 0}, "reward.heads: wanted 1 to 16"),
         ({"degree_margin": "huge"}, "reward.degree_margin: wanted none, small or large"),
         ({"pairwise": True, "soft_labels": True}, "reward.soft_labels: wanted false with pairwise"),
-        ({"lora_rank": 4, "frozen_layers": 1}, "reward.frozen_layers: wanted 0 with an adapter"),
+        ({"adapter": "lora", "frozen_layers": 1}, "reward.frozen_layers: wanted 0 with an adapter"),
         ({"optimizer": "sgd"}, "reward.optimizer: wanted adamw, adamw_8bit, paged_adamw or"),
         ({"loss_rise_limit": 0.5}, "reward.loss_rise_limit: wanted more than 1, or 0"),
     ],
