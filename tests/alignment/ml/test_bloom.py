@@ -16,11 +16,12 @@ from modelhub.ml.checkpoint import model_load, model_save
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.model_directory import model_directory_check
-from modelhub.ml.playground import Writer, prompt_lay
+from modelhub.ml.playground import prompt_lay
 from modelhub.ml.pretraining.architectures import Special, model_config
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.trials import PlaygroundConfig
+from modelhub.ml.writer import Writer
 from tests.alignment.ml.programs import lines_of, metrics_of, prompts_write, run_make
 from tests.alignment.ml.shared_prefix.models import assert_close, random_groups, separate_logprobs
 from tests.alignment.ml.test_sft import demonstration, sft_run

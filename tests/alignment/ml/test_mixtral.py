@@ -16,11 +16,12 @@ from modelhub.ml.adapter import ModelInput
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import manifest_write
-from modelhub.ml.playground import Writer, prompt_lay
+from modelhub.ml.playground import prompt_lay
 from modelhub.ml.pretraining.architectures import Special, model_config
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.trials import PlaygroundConfig
+from modelhub.ml.writer import Writer
 from tests.alignment.ml.online.runs import online_run_make
 from tests.alignment.ml.programs import (
     candidate,
