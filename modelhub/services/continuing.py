@@ -129,8 +129,8 @@ def _blends(old: PretrainConfig, *, begin: int, first: int, shares: list[float])
     planned = {"planned_samples": old.planned_samples or run_samples(old)} if old.epoch_caps else {}
     before: dict[int, dict[str, Any]] = {}
     behind: dict[int, dict[str, Any]] = {}
-    for label, asked in old.later_shares.items():
-        at = int(label)
+    for step, asked in old.later_shares.items():
+        at = int(step)
         given = dict(asked) if isinstance(asked, dict) else {"shares": asked}
         given.setdefault("first_sample", at * old.blocks_per_step)
         if given["first_sample"] < first:
