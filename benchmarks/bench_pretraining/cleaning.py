@@ -395,6 +395,7 @@ def main() -> None:
             theirs = datatroves(folder / "datatrove", rows, tokenizer)
             tell(f"datatrove: {_rounded(theirs.clock_s)}; processor: {_rounded(theirs.cpu_s)}")
             rounds.append((own, theirs))
+            tell(f"so far: {json.dumps(result_of(rounds))}")
             shutil.rmtree(folder)
     about = {
         "documents": count,
