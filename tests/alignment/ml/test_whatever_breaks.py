@@ -24,7 +24,7 @@ from config.settings import RUN_PROGRAMS
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
-from tests.alignment.ml.programs import messages, metrics_of, result_of, run_make
+from tests.alignment.ml.programs import messages, metrics_of, run_make
 from tests.alignment.ml.test_data import ranking
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write
@@ -195,8 +195,3 @@ def test_the_same_rows_and_seed_are_the_same_bits_in_another_process(tmp_path, b
     one, other = runs
     assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     assert metrics_of(one) == metrics_of(other)
-    clock = {"tokens_per_s", "seconds", "seconds_training"}
-    results = [
-        {name: value for name, value in result_of(run).items() if name not in clock} for run in runs
-    ]
-    assert results[0] == results[1]
