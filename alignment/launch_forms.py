@@ -20,7 +20,7 @@ from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.models import Endpoint, Run, SavedMixture, uid_new
-from modelhub.selectors.mixtures import mixture_settings
+from modelhub.selectors.mixtures import mixture_settings, mixture_tokenizer
 from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
@@ -226,6 +226,7 @@ def launch_initial(
     if mixture is not None:
         settings |= mixture_settings(mixture=mixture)
         initial[f"{INPUT}tokens"] = mixture_references(mixture)
+        initial[f"{INPUT}tokenizer"] = mixture_tokenizer(mixture=mixture)
     return initial | {SETTING + name: value for name, value in settings.items()}
 
 

@@ -5,6 +5,7 @@ Markdown. A JSON value is a YAML value, so the metadata is written as JSON, a li
 """
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _DATA = (
 )
 _TASKS = {"reward": "text-classification"}
 LICENSE_FACT = "license"
+STORED_FACT = "weights_from"  # the type of a quantised file that the weights were imported from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,9 @@ def card_read(
     *, version: ModelVersion, lineage: LineageNode, evaluations: Sequence[Run] = ()
 ) -> Card:
     """The card of a version. Asks no database."""
-    known = {name: value for name, value in version.facts.items() if name != LICENSE_FACT}
+    stored = str(version.facts.get(STORED_FACT, ""))
+    own = (LICENSE_FACT, STORED_FACT)
+    known = {name: value for name, value in version.facts.items() if name not in own}
     return Card(
         version=version,
         license=str(version.facts.get(LICENSE_FACT, "")),
@@ -50,6 +54,7 @@ def card_read(
             ("architecture", version.architecture),
             ("parameters", f"{version.parameters:,}"),
             ("dtype", version.dtype),
+            *([("weights from", stored_words(stored))] if stored else []),
             ("context", f"{version.context_tokens:,} tokens"),
             ("size", f"{version.artifact.size_bytes:,} bytes"),
         ],
@@ -63,6 +68,12 @@ def card_read(
             if node.artifact.kind in _DATA
         ],
     )
+
+
+def stored_words(stored: str) -> str:
+    """A type of quantised weights with its bits: "Q4_1" → "Q4_1, 4 bits a weight"."""
+    bits = re.search(r"\d+", stored)
+    return f"{stored}, {bits[0]} bits a weight" if bits else stored
 
 
 def card_markdown(card: Card) -> str:

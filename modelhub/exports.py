@@ -50,6 +50,12 @@ def run_import(*, folder: Path) -> Run:
     Every byte of the outputs is hashed against what the program wrote. Taken back twice it is once.
     Raises ApplicationError for a folder of no run, without a result, changed, or given up.
     """
+    for name, reason in (
+        (NAME, "run_export wrote no such folder"),
+        ("result.json", "the program has not finished there, or its folder is not back whole"),
+    ):
+        if not (folder / name).is_file():
+            raise ApplicationError(f"{folder} has no {name}: {reason}.")
     try:
         named = json.loads((folder / NAME).read_text())
         run = Run.objects.filter(uid=str(named["run"])).first()

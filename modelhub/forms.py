@@ -86,7 +86,8 @@ class ImportModelForm(forms.Form):
                 *source.choices,  # type: ignore[attr-defined]
             ]
             source.initial = PACKAGED
-            which.choices = [(name, name) for name in packaged]  # type: ignore[attr-defined]
+            titles = {name: _packaged_title(name, path.stem) for name, path in packaged.items()}
+            which.choices = list(titles.items())  # type: ignore[attr-defined]
         else:
             del self.fields["packaged"]
 
@@ -118,6 +119,12 @@ class ImportModelForm(forms.Form):
         except ConfigError as error:
             raise forms.ValidationError(str(error)) from error
         return given
+
+
+def _packaged_title(name: str, stem: str) -> str:
+    """A packaged model with what its file's name says of its weights: "…-Instruct (Q4_1)"."""
+    stored = stem.removeprefix(name).strip(".-_")
+    return f"{name} ({stored})" if stored else name
 
 
 def _name_of(what: str) -> str:

@@ -26,7 +26,7 @@ def json_rows(
 
 def count_text(value: int) -> str:
     """A large count in words: 134515008 → "134.5 M", 950 → "950"."""
-    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+    for size, letter in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "k")):
         if abs(value) >= size:
             return f"{value / size:.1f} {letter}"
     return str(value)

@@ -280,6 +280,7 @@ class Run(Identified):
         CANCELLED = "cancelled", _("cancelled")
 
     ENDED = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+    ELSEWHERE = "another machine"  # the owner of a run that is exported (modelhub/exports.py)
 
     program = models.CharField(max_length=40)
     config = models.JSONField()
@@ -339,6 +340,11 @@ class Run(Identified):
     @property
     def is_ended(self) -> bool:
         return self.status in self.ENDED
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it was handed out: no worker runs it, its folder is taken to another machine."""
+        return self.status == self.Status.RUNNING and self.owner == self.ELSEWHERE
 
 
 class RunInput(models.Model):

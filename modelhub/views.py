@@ -18,7 +18,14 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from modelhub import storage, tasks
 from modelhub.cards import Card, card_markdown, card_read
 from modelhub.errors import ApplicationError
-from modelhub.forms import AliasForm, CardForm, ImportModelForm, PlannerForm, PushForm
+from modelhub.forms import (
+    AliasForm,
+    CardForm,
+    ImportModelForm,
+    PlannerForm,
+    PushForm,
+    ServerForm,
+)
 from modelhub.lineage_chart import lineage_chart
 from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Model, ModelVersion, Run
@@ -32,13 +39,13 @@ from modelhub.selectors.garbage import garbage_plan
 from modelhub.selectors.uses import version_is_unread, version_uses
 from modelhub.selectors.variants import version_variants
 from modelhub.serializers import user_of
-from modelhub.server_views import serving_context
 from modelhub.services.artifacts import version_lineage_verify
 from modelhub.services.garbage import garbage_collect
 from modelhub.services.idempotency import idempotent
 from modelhub.services.imports import model_import_request
 from modelhub.services.runs import run_cancel, run_retry
 from modelhub.services.versions import alias_move, version_card_write
+from modelhub.serving import serving_context
 
 RUNS_PER_PAGE = 50
 MAX_COMPARED = 8
@@ -93,8 +100,9 @@ def model_import(request: HttpRequest) -> HttpResponse:
 def planner(request: HttpRequest) -> HttpResponse:
     """What a pretraining run would take, told anew whenever a field changes."""
     form = PlannerForm(request.GET if "model" in request.GET else PlannerForm.defaults())
-    context = {"form": form, "plan": form.plan if form.is_valid() else None}
     template, is_htmx = "modelhub/planner.html", bool(request.headers.get("HX-Request"))
+    plan = form.plan if form.is_valid() else None
+    context = {"form": form, "plan": plan, "is_htmx": is_htmx}
     return render(request, f"{template}#told" if is_htmx else template, context)
 
 
@@ -355,6 +363,7 @@ def version_page(
     *,
     card_form: CardForm | None = None,
     push_form: PushForm | None = None,
+    server_form: ServerForm | None = None,
     differences: list[lineage.Difference] | None = None,
     verified: bool = False,
     status: int = 200,
@@ -384,7 +393,7 @@ def version_page(
         "variants": version_variants(version=version),
         "differences": differences,
         "verified": verified,
-        **serving_context(version),
+        **serving_context(version, server_form),
     }
     return render(request, "modelhub/version_detail.html", context, status=status)
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ HUB_PATTERNS = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
+_WHOLE_TYPES = ("F64", "F32", "F16", "BF16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 
 
@@ -43,9 +45,11 @@ def main(run: RunDir) -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars are of no use in a log file
     print(f"importing {config.source} {config.location}", flush=True)
     run.progress(0, 3, "steps")
+    stored = ""
     if config.source == "directory":
         directory_copy(Path(config.location), folder)
     elif config.source == "gguf":
+        stored = gguf_weight_type(Path(config.location))
         gguf_convert(Path(config.location), folder, scratch=_scratch(run))
     else:
         scratch = _scratch(run)
@@ -69,8 +73,27 @@ def main(run: RunDir) -> None:
             "dtype": facts.dtype,
             "context_tokens": facts.context_tokens,
             "chat_template": facts.chat_template,
+            **({"weights_from": stored} if stored else {}),
         },
     )
+
+
+def gguf_weight_type(path: Path) -> str:
+    """What most of a GGUF file's numbers are kept as, such as "Q4_1"; empty where they are whole.
+
+    They are de-quantised here, and are no more exact for it. Raises RefusedError as gguf_check.
+    """
+    gguf_check(path)
+    from gguf import GGUFReader
+
+    counts: Counter[str] = Counter()
+    try:
+        for tensor in GGUFReader(path).tensors:
+            counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    except Exception as error:  # what its bytes can make a parser raise has no end
+        raise RefusedError(f"{path.name}: cannot be read as GGUF: {error}") from error
+    name = max(counts, key=lambda one: counts[one], default="")
+    return "" if name in _WHOLE_TYPES else name
 
 
 def directory_copy(source: Path, folder: Path) -> None:

@@ -363,16 +363,35 @@ def mixture_ask(*, mixture: SavedMixture) -> MixtureAsk:
 def mixture_settings(*, mixture: SavedMixture) -> dict[str, Any]:
     """The settings of a pretraining run that reads the mixture as it was planned."""
     first, *later = mixture.blends
+    usual = PretrainConfig.warmup_steps
     caps = [one.epoch_cap for one in mixture.sources.all()]
     return {
         "mixture": str(mixture),
         "block_tokens": mixture.block_tokens,
         "blocks_per_step": mixture.blocks_per_step,
         "steps": mixture.steps,
+        # A warm-up as long as the run would never reach its rate: a tenth, as short runs have.
+        "warmup_steps": usual if usual * 2 <= mixture.steps else mixture.steps // 10,
         "shares": first["shares"],
         "epoch_caps": caps if any(caps) else [],
         "later_shares": {str(blend["first_step"]): blend["shares"] for blend in later},
     }
+
+
+def mixture_tokenizer(*, mixture: SavedMixture) -> str:
+    """The tokenizer that its token sets are made with, as a launch names it; empty where they have
+    none in common or nobody knows. Two queries."""
+    runs = mixture.sources.values("output__run")
+    made_with = RunInput.objects.filter(run__in=runs, role="tokenizer")
+    found = set(made_with.values_list("artifact", flat=True))
+    if len(found) != 1:
+        return ""
+    artifact = Artifact.objects.prefetch_related("made_by__run", "versions").get(pk=found.pop())
+    for version in artifact.versions.all():
+        return f"version/{version.uid}"
+    for made in artifact.made_by.all():
+        return f"run/{made.run.uid}/{made.role}"
+    return ""
 
 
 def mixture_runs(*, mixture: SavedMixture) -> QuerySet[Run]:

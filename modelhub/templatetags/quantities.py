@@ -1,6 +1,7 @@
 """How the hub's pages write numbers, times and facts."""
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +32,15 @@ def titled(artifact: Artifact) -> str:
 
 
 @register.filter
+def stored_type(name: str) -> str:
+    """A type of quantised weights with its bits: "Q4_1" → "Q4_1, 4 bits a weight"."""
+    bits = re.search(r"\d+", name)
+    if bits is None:
+        return name
+    return gettext("%(type)s, %(bits)s bits a weight") % {"type": name, "bits": bits[0]}
+
+
+@register.filter
 def gibibytes(value: float) -> str:
     """Bytes as GiB: 1610612736 → "1.5"."""
     return f"{value / 2**30:,.1f}"
@@ -39,6 +49,8 @@ def gibibytes(value: float) -> str:
 @register.filter
 def long_time(seconds: float) -> str:
     """A long time in one unit: 90 → "1.5 min", 200000 → "2.3 days"."""
+    if seconds < 1:
+        return gettext("under 1 s")
     if seconds < 60:
         return gettext("%(seconds)s s") % {"seconds": round(seconds)}
     if seconds < 3600:

@@ -42,7 +42,7 @@ def worked_off(folder):
 def test_it_goes_out_and_comes_back_with_outputs_curve_and_result(handed_out, tmp_path, capsys):
     folder = tmp_path / "carried"
     call_command("run_export", handed_out.uid, str(folder))
-    assert "python -m tests.modelhub.counting carried" in capsys.readouterr().out
+    assert ".venv/bin/python -m tests.modelhub.counting carried" in capsys.readouterr().out
     worked_off(folder)
     call_command("run_import", str(folder))
     handed_out.refresh_from_db()
@@ -110,7 +110,9 @@ def test_what_cannot_be_exported_or_imported_says_why(counting, handed_out, tmp_
     with pytest.raises(ApplicationError, match="is not empty"):
         run_export(run=handed_out, folder=tmp_path / "full")
     folder = run_export(run=handed_out, folder=tmp_path / "carried")
-    with pytest.raises(CommandError, match="is no finished run"):
+    with pytest.raises(CommandError, match=r"has no result\.json: the program"):
         call_command("run_import", str(folder))
+    with pytest.raises(CommandError, match=r"has no export\.json: run_export wrote no such"):
+        call_command("run_import", str(tmp_path / "full"))
     with pytest.raises(CommandError, match="There is no run"):
         call_command("run_export", "0" * 32, str(tmp_path / "none"))

@@ -13,6 +13,7 @@ pytest.importorskip("numpy", reason="NumPy is not installed")
 from modelhub.errors import ApplicationError
 from modelhub.mixture_forms import ask_query, ask_read
 from modelhub.models import Run, SavedMixture
+from modelhub.selectors.mixtures import mixture_settings, mixture_tokenizer
 from tests.modelhub.mixtures import make_rate, make_tokens
 
 pytestmark = pytest.mark.django_db
@@ -181,6 +182,10 @@ def test_a_launch_takes_the_mixture_its_sets_in_their_order(staff: Client) -> No
         f"run/{poems}/tokens",
     ]
     assert "base@1" in response.content.decode()
+    # What the sets were made with is known, and a warm-up is shorter than the run.
+    assert form["input-tokenizer"].value() == f"run/{made.uid}/tokenizer"
+    steps, warmup = form["setting-steps"].value(), form["setting-warmup_steps"].value()
+    assert warmup == (100 if steps >= 200 else steps // 10)
     body = {
         name: form[name].value()
         for name in form.fields
@@ -189,7 +194,6 @@ def test_a_launch_takes_the_mixture_its_sets_in_their_order(staff: Client) -> No
     body |= {name: form[name].field.prepare_value(value) for name, value in body.items()}
     body |= {
         "model_name": "mixed",
-        "input-tokenizer": f"run/{made.uid}/tokenizer",
         "input-tokens": list(form["input-tokens"].value()),
     }
     swapped = {**body, "key": "other", "input-tokens": body["input-tokens"][::-1]}
@@ -205,3 +209,21 @@ def test_a_launch_takes_the_mixture_its_sets_in_their_order(staff: Client) -> No
     assert [one.artifact.made_by.get().run.uid for one in read] == [novels, poems]
     page = staff.get(reverse("mixture_detail", args=[saved.uid])).content.decode()
     assert run.uid in page
+
+
+def test_sets_of_two_tokenizers_bring_none_and_a_long_run_keeps_its_usual_warm_up(db) -> None:
+    pairs = [make_tokens("poems", 20_000), make_tokens("novels", 20_000, tokenizer="other")]
+    mixture = SavedMixture.objects.create(
+        name="m",
+        number=1,
+        tokens=10**9,
+        block_tokens=256,
+        blocks_per_step=16,
+        blends=[{"shares": []}],
+    )
+    for place, output in enumerate(pairs):
+        mixture.sources.create(place=place, name=str(place), output=output)
+    assert mixture_tokenizer(mixture=mixture) == ""
+    assert mixture_settings(mixture=mixture)["warmup_steps"] == 100
+    mixture.tokens = 50 * 256 * 16
+    assert mixture_settings(mixture=mixture)["warmup_steps"] == 5

@@ -195,3 +195,22 @@ def test_others_than_staff_do_not_find_it(version, route, client) -> None:
     assert ask(reverse(route, args=[uid])).status_code == 404
     server.refresh_from_db()
     assert server.status == "ready" and server.stop_asked_at is None
+
+
+def test_a_refused_start_keeps_what_was_written(staff, version) -> None:
+    start = reverse("server_start", args=[version.uid])
+    reply = staff.post(start, {"context_tokens": 10**8})
+    page = reply.content.decode()
+    assert reply.status_code == 422
+    assert f'value="{10**8}"' in page and "the version&#x27;s context is 1 to" in page
+    assert staff.post(start, {"context_tokens": "many"}).status_code == 422
+    assert not Server.objects.exists()
+
+
+def test_the_memory_is_told_of_the_context_that_is_asked_for(staff, version) -> None:
+    url = reverse("version_serving", args=[version.uid])
+    told = staff.get(url, {"context_tokens": 16}).content.decode()
+    assert "of memory for 16 tokens" in told and "<form" not in told
+    most = staff.get(url, {"context_tokens": 10**8}).content.decode()
+    assert f"for {version.context_tokens} tokens" in most
+    assert "of memory" not in staff.get(url, {"context_tokens": "many"}).content.decode()

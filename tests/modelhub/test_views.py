@@ -377,7 +377,7 @@ ASKED = {
 
 def test_the_planner_tells_memory_and_time_before_anything_is_asked(staff):
     page = page_of(staff, "planner")
-    assert "6.7 G" in page and "tokens to a weight" in page and "Launched as" in page
+    assert "6.7 B" in page and "tokens to a weight" in page and "Launched as" in page
 
 
 def test_a_plan_is_told_by_itself_where_a_field_changed(staff):
@@ -400,10 +400,53 @@ def test_a_plan_is_told_by_itself_where_a_field_changed(staff):
         ("pipeline_parallel", "4", "1, or all 256 devices and no tensor_parallel"),
         ("devices", "0", "greater than or equal to 1"),
         ("model", "llama/8b", "not one of the available choices"),
-        ("tokens_billions", "nan", "number"),
+        ("tokens_billions", "nan", "Enter a number."),
     ],
 )
 def test_a_figure_that_makes_no_plan_is_named(staff, field, value, said):
     page = staff.get(reverse("planner"), {**ASKED, field: value}).content.decode()
     assert said in page
     assert "tokens to a weight" not in page
+    assert page.count(said) == 1  # at its field, and not once more beside the form
+    headers = {"HX-Request": "true"}
+    told = staff.get(reverse("planner"), {**ASKED, field: value}, headers=headers).content.decode()
+    assert said in told
+
+
+def test_a_plan_of_too_few_tokens_tells_no_loss_and_no_time_of_nothing(staff):
+    asked = {**ASKED, "tokens_billions": "0.000001", "vocabulary": "64"}
+    told = staff.get(reverse("planner"), asked).content.decode()
+    assert "under 1 s" in told and ">0 s<" not in told
+    # ln 64 = 4.16 nats: the law's figure of a 7B on 1,000 tokens is far above it.
+    assert "guessing among all of them alike has 4.16" in told
+    assert "guessing" not in staff.get(reverse("planner"), ASKED).content.decode()
+
+
+def test_a_version_of_a_quantised_file_says_so_on_its_page_its_card_and_in_the_list(staff):
+    version = builders.make_version("smol")
+    version.facts = {"weights_from": "Q4_1"}
+    version.save()
+    page = page_of(staff, "version_detail", version.uid)
+    assert "come from a quantised file (Q4_1, 4 bits a weight)" in page
+    readme = page_of(staff, "version_readme", version.uid)
+    assert "| weights from | Q4_1, 4 bits a weight |" in readme
+    assert "from Q4_1" in page_of(staff, "model_detail", version.model.uid)
+    whole = builders.make_version("whole")
+    assert "quantised file" not in page_of(staff, "version_detail", whole.uid)
+
+
+def test_a_run_that_was_handed_out_does_not_say_that_it_runs(staff):
+    run = Run.objects.create(program="sft", config={}, status="running", owner=Run.ELSEWHERE)
+    page = page_of(staff, "run_detail", run.uid)
+    assert "handed out" in page and f".venv/bin/python manage.py run_export {run.uid}" in page
+    assert "<progress" not in page and ">running<" not in page
+    listed = page_of(staff, "run_list")
+    assert "handed out" in listed and ">running<" not in listed
+
+
+def test_a_runs_page_begins_with_the_figures_it_is_for(staff):
+    result = {"held_out": {"accuracy": 0.75, "pairs": 40}, "dtype": "bfloat16"}
+    run = Run.objects.create(program="reward", config={}, status="succeeded", result=result)
+    page = page_of(staff, "run_detail", run.uid)
+    places = [page.index(one) for one in (">0.75<", "run-curves", "Settings", "run-measured")]
+    assert places == sorted(places)

@@ -27,13 +27,13 @@ class Command(BaseCommand):
         except ApplicationError as error:
             raise CommandError(error.message) from error
         module = settings.RUN_PROGRAMS[run.program]
-        command = f"python -m {module} {folder.name}"
+        command = f".venv/bin/python -m {module} {folder.name}"
         if run.launcher != "python":
             command = (
-                f"python -m modelhub.ml.launch {run.launcher} {run.processes} {run.strategy}"
-                f" {module} {folder.name}"
+                f".venv/bin/python -m modelhub.ml.launch {run.launcher} {run.processes}"
+                f" {run.strategy} {module} {folder.name}"
             )
         self.stdout.write(f"Take {folder} to the other machine, and there, in Rondo's folder:")
         self.stdout.write(f"    {command}")
         self.stdout.write("When it has its result.json, bring the folder back:")
-        self.stdout.write(f"    manage.py run_import {folder}")
+        self.stdout.write(f"    .venv/bin/python manage.py run_import {folder}")

@@ -105,8 +105,14 @@ class Plan:
     tokens_per_parameter: float
     chinchilla_tokens: float  # that the size would want
     loss_estimate: float  # nats per token, of English web text
+    loss_uniform: float  # of a guess among all tokens alike
     memory: tuple[Memory, ...]  # every stage, without and with checkpointing
     fits: tuple[Memory, ...]  # those within a device's memory
+
+    @property
+    def loss_is_told(self) -> bool:
+        """Whether the law reaches so few tokens: a model that learnt nothing does no worse."""
+        return self.loss_estimate < self.loss_uniform
 
     @property
     def chinchilla_share(self) -> float:
@@ -142,6 +148,7 @@ def plan(ask: Ask) -> Plan:
         tokens_per_parameter=chinchilla_ratio(ask.tokens, weights.total),
         chinchilla_tokens=CHINCHILLA_TOKENS * weights.total,
         loss_estimate=chinchilla_loss(weights.total, ask.tokens),
+        loss_uniform=math.log(ask.vocabulary),
         memory=memory,
         fits=tuple(one for one in memory if one.total <= ask.device_memory_gib * GIB),
     )

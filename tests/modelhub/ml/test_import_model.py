@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from modelhub.ml.checkpoint import CheckpointError, model_load, model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.import_model import directory_copy, gguf_check, main
+from modelhub.ml.import_model import directory_copy, gguf_check, gguf_weight_type, main
 from modelhub.ml.manifest import manifest_build, manifest_verify, manifest_write
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.safetensors_file import ModelDirectoryError
@@ -343,3 +343,25 @@ def test_the_packaged_model_is_found_without_importing_its_package():
 def test_a_package_that_is_not_installed_is_named():
     with pytest.raises(RefusedError, match="install the package"):
         packaged_gguf("Nothing")
+
+
+@pytest.mark.parametrize(("kind", "told"), [("Q4_0", "Q4_0"), ("Q8_0", "Q8_0"), ("F16", "")])
+def test_a_quantised_files_type_is_told_by_most_of_its_numbers(tmp_path, kind, told):
+    gguf = pytest.importorskip("gguf")
+    path = tmp_path / "tiny.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    large, small = torch.ones(32, 64).numpy(), torch.ones(32).numpy()
+    number = gguf.GGMLQuantizationType[kind]
+    writer.add_tensor("large", gguf.quants.quantize(large, number), raw_dtype=number)
+    writer.add_tensor("norm", small)  # in float32, as norms are everywhere
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert gguf_weight_type(path) == told
+
+
+def test_the_packaged_models_numbers_have_four_bits():
+    if not packaged_models():
+        pytest.skip("no packaged model is installed")
+    assert gguf_weight_type(packaged_gguf()) == "Q4_1"
