@@ -139,3 +139,53 @@ def test_hostile_text_is_shown_and_does_nothing(
         assert page.evaluate("window.__x") is None, path
         assert page.locator("main img").count() == 0, path
     expect(page.locator("#run-log pre")).to_contain_text("<script>")
+
+
+TABS = {
+    "/hub/": "Models",
+    "/hub/playground/": "Playground",
+    "/hub/corpora/": "Corpora",
+    "/hub/mixtures/": "Mixtures",
+    "/hub/runs/": "Runs",
+    "/launch/": "Launch",
+    "/hub/planner/": "Planner",
+}
+# Where a table ends outside of the window, unless something it lies in scrolls sideways.
+CUT = """
+[...document.querySelectorAll("main table, main dl, main pre, main form")].filter((one) => {
+  if (one.getBoundingClientRect().right <= innerWidth + 1) return false;
+  for (let box = one; box.matches(":not(main)"); box = box.parentElement)
+    if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
+  return true;
+}).map((one) => one.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_on_a_phone_nothing_is_cut_and_the_tab_that_is_open_is_seen(
+    open_page: Open, live_server, eve, settings: Any, tmp_path: Path, language
+):
+    settings.RUNS_DIR, settings.SERVERS_DIR = tmp_path / "runs", tmp_path / "servers"
+    paths = make_hub("A note.")
+    rows = [{"step": n, **{f"figure_{k}": n + k for k in range(9)}} for n in range(30)]
+    Run.objects.filter(program="reward").update(result={"accuracy": 0.75, "rows": rows})
+    languages = {"Accept-Language": language}
+    page = open_page(eve, "/hub/", wide=False, patience_ms=30_000, extra_http_headers=languages)
+    for path in [*paths, *TABS, "/launch/ppo/", "/launch/pretrain/", "/docs/launching/"]:
+        page.goto(live_server.url + path)
+        page.wait_for_load_state("networkidle")
+        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert page.evaluate(wide) <= 0, path
+        assert page.evaluate(CUT) == [], path
+        if path in TABS:
+            here = page.locator(".tabs [aria-current]")
+            expect(here).to_be_in_viewport(ratio=0.9)
+            box = here.bounding_box()
+            assert box and box["x"] >= 0 and box["x"] + box["width"] <= 390, path
+            if language == "en":
+                assert (here.inner_text(), page.locator("h1").inner_text()) == (TABS[path],) * 2
+                assert page.title().startswith(TABS[path]) or path == "/launch/", page.title()
+    page.goto(f"{live_server.url}{paths[10]}")
+    page.locator("details.rows summary").click()
+    table = page.locator(".table-wrap", has=page.get_by_role("columnheader", name="figure 8"))
+    expect(table).to_have_attribute("data-more", "end")  # faded where there is more of it
