@@ -64,6 +64,16 @@ def test_the_list_says_what_there_is(staff: Client, corpus: RunOutput) -> None:
     assert "CC0-1.0" in page and "zh" in page
 
 
+def test_cleaned_corpora_are_told_apart_by_what_was_done(
+    staff: Client, corpus: RunOutput, tmp_path: Path
+) -> None:
+    make_cleaned(tmp_path, corpus, families=["gopher", "c4"])
+    make_cleaned(tmp_path, corpus, families=[], languages=["zh"], rule_set="strict@2")
+    page = " ".join(shown(staff, "corpus_list").split())
+    kept = re.findall(r"by [^<]* kept", page)
+    assert kept == ["by strict@2 · zh · 1 of 3 kept", "by gopher, c4 · 1 of 3 kept"]
+
+
 def test_documents_are_searched_and_escaped(staff: Client, corpus: RunOutput) -> None:
     page = shown(staff, "corpus_detail", corpus)
     assert "&lt;script&gt;alert(1)" in page and "<script>alert(1)" not in page

@@ -64,6 +64,19 @@ def test_a_task_is_ranked_by_keyboard_alone_and_the_next_one_follows(
     assert submission.ranking.unacceptable == []
 
 
+def test_the_ends_of_the_lanes_say_which_is_best_before_anything_is_placed(
+    open_page, project, alice
+) -> None:
+    builders.make_ranking_task(project, FOUR)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    for lane, word in (("1", "best"), ("2", ""), ("4", "worst")):
+        name = page.locator(f'.lane[data-lane="{lane}"] .lane-name')
+        expect(name).to_have_text(word)
+        assert name.is_visible() is bool(word)
+    expect(page.get_by_label("Lane 4, worst")).to_be_visible()
+
+
 def test_reordering_leaves_a_tie_and_passes_a_neighbour(open_page, project, alice) -> None:
     builders.make_ranking_task(project, FOUR)
     page = open_page(alice, annotate_path(project))

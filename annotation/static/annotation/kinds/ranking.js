@@ -164,11 +164,11 @@
         section.dataset.lane = lane;
         section.dataset.kind = kind;
         const name =
-          kind === "tray" ? gettext("To place") : kind === "unacceptable" ? gettext("Not acceptable") : lane === 1 ? gettext("best") : "";
+          kind === "tray" ? gettext("To place") : kind === "unacceptable" ? gettext("Not acceptable") : lane === 1 ? gettext("best") : lane === board.size ? gettext("worst") : "";
         $(".lane-number", section).textContent = kind === "rank" ? lane : kind === "unacceptable" ? "✕" : "";
         $(".lane-name", section).textContent = name;
         const label = kind === "rank" ? fill(gettext("Lane %(lane)s"), { lane }) : name;
-        section.setAttribute("aria-label", lane === 1 ? `${label}, ${name}` : label);
+        section.setAttribute("aria-label", kind === "rank" && name ? `${label}, ${name}` : label);
         section.hidden = lane > board.lastLane;
         this.stage.append(section);
         if (section.hidden) continue;
