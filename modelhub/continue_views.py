@@ -1,5 +1,7 @@
 """The page on which a stopped pretraining run is gone on from with something else."""
 
+import math
+
 from django import forms
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -9,16 +11,18 @@ from django.views.decorators.http import require_http_methods
 
 from modelhub import storage, tasks
 from modelhub.errors import ApplicationError
-from modelhub.models import Run
+from modelhub.models import Run, uid_new
 from modelhub.policy import hub_page
 from modelhub.selectors.runs import run_get, run_goes_on
 from modelhub.serializers import user_of
 from modelhub.services.continuing import run_continue
+from modelhub.services.idempotency import idempotent
 
 
 class ContinueForm(forms.Form):
     """What is to be different from a checkpoint on; an empty field leaves it as it was."""
 
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
     from_step = forms.TypedChoiceField(coerce=int, label=_("From the checkpoint of step"))
     skip_samples = forms.CharField(
         max_length=2000,
@@ -54,16 +58,20 @@ class ContinueForm(forms.Form):
         return str(self.cleaned_data["skip_samples"]).replace(",", " ").split()
 
     def clean_shares(self) -> list[float]:
+        words = str(self.cleaned_data["shares"]).replace(",", " ").split()
         try:
-            words = str(self.cleaned_data["shares"]).replace(",", " ").split()
-            return [float(word) for word in words]
-        except ValueError as error:
-            raise forms.ValidationError(gettext("Numbers, with spaces between them.")) from error
+            shares = [float(word) for word in words]
+        except ValueError:
+            shares = [math.nan]
+        if not all(map(math.isfinite, shares)):
+            raise forms.ValidationError(gettext("Numbers, with spaces between them."))
+        return shares
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @hub_page
 def run_continue_page(request: HttpRequest, run_uid: str) -> HttpResponse:
+    """The form. Sent twice, it starts one run."""
     run = run_get(uid=run_uid)
     if run is None or not run_goes_on(run=run):
         raise Http404("Not found.")
@@ -72,14 +80,21 @@ def run_continue_page(request: HttpRequest, run_uid: str) -> HttpResponse:
     }
     form = ContinueForm(request.POST or None, run=run, initial=asked)
     if request.method == "POST" and form.is_valid():
+        user = user_of(request)
+        given = {name: value for name, value in form.cleaned_data.items() if name != "key"}
+
+        def act() -> str:
+            return run_continue(run=run, requested_by=user, **given).uid
+
         try:
-            made = run_continue(run=run, requested_by=user_of(request), **form.cleaned_data)
+            key = f"continue:{form.cleaned_data['key']}"
+            uid = idempotent(user=user, key=key, body={"run": run.uid, **given}, act=act)
         except ApplicationError as error:
             field = error.extra.get("field")
             form.add_error(field if field in form.fields else None, error.message)
         else:
             tasks.ring_queued_runs.delay_on_commit()
-            return redirect("run_detail", made.uid)
+            return redirect("run_detail", uid)
     context = {"run": run, "form": form}
     return render(
         request, "modelhub/run_continue.html", context, status=422 if form.errors else 200

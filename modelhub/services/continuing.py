@@ -4,6 +4,7 @@ The run that is left stays as it was. The new one has a link to the checkpoint, 
 was read before it is the same: what may be changed here changes no earlier sample.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -75,7 +76,10 @@ def run_continue(
             _shares_check(run, shares)
             values["mixture"] = ""  # it is another one now
         first = sample_number(place + (begin - step) * old.blocks_per_step, new.skipped_ranges)
+        first = _behind_skipped(old, new, first=first, is_other=bool(shares))
         values |= _blends(old, begin=begin, first=first, shares=list(shares))
+    elif old.epoch_caps and run_samples(new) < run_samples(old):
+        values |= _plans_kept(old)
     made = run_create(
         program=run.program,
         config=_loaded(values),
@@ -147,10 +151,42 @@ def _blends(old: PretrainConfig, *, begin: int, first: int, shares: list[float])
     return {**planned, "later_shares": {str(at): found[at] for at in sorted(found)}}
 
 
+def _plans_kept(old: PretrainConfig) -> dict[str, Any]:
+    """Settings in which caps hold over the old length: a shorter run reads the same samples."""
+    planned = run_samples(old)
+    later = {
+        step: {"planned_samples": planned}
+        | (asked if isinstance(asked, dict) else {"shares": asked})
+        for step, asked in old.later_shares.items()
+    }
+    return {"planned_samples": old.planned_samples or planned, "later_shares": later}
+
+
+def _behind_skipped(old: PretrainConfig, new: PretrainConfig, *, first: int, is_other: bool) -> int:
+    """The first sample of a blend, behind all that is left out: those numbers are of the old one.
+
+    Raises ApplicationError where other shares were asked for before them.
+    """
+    ranges = [one for one in new.skipped_ranges if one[1] >= first and one[0] < run_samples(old)]
+    if not ranges:
+        return first
+    if is_other:
+        raise ApplicationError(
+            gettext(
+                "%(first)s-%(last)s: these numbers are of the shares so far; let the other shares "
+                "begin behind them."
+            )
+            % {"first": ranges[-1][0], "last": ranges[-1][1]},
+            {"field": "shares_step"},
+        )
+    return ranges[-1][1] + 1
+
+
 def _shares_check(run: Run, shares: Sequence[float]) -> None:
     roles = run.inputs.values_list("role", flat=True)
     sources = [role for role in roles if role.partition("_")[0] in ("tokens", "replay")]
-    if len(shares) != len(sources) or min(shares) < 0 or sum(shares) <= 0:
+    fits = len(shares) == len(sources) and all(0 <= share < math.inf for share in shares)
+    if not fits or sum(shares) <= 0:
         raise ApplicationError(
             gettext("%(number)s shares are wanted, one for each source, none below 0.")
             % {"number": len(sources)},

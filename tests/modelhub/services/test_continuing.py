@@ -115,6 +115,35 @@ def test_samples_of_a_spike_are_left_out_from_the_checkpoint_before_on(boss, sto
     assert storage.checkpoint_steps(made) == [10]
 
 
+def test_a_shorter_run_keeps_the_plans_that_its_caps_were_worked_out_for(boss, stopped):
+    capped = {"epoch_caps": [3.0, 0.0], "spike_rewinds": 0, "shares": [0.5, 0.5]}
+    run = stopped(later_shares={"5": [0.6, 0.4]}, **capped)
+    made = run_continue(run=run, requested_by=boss, steps=60)
+    assert made.config["planned_samples"] == 400
+    assert made.config["later_shares"] == {"5": {"shares": [0.6, 0.4], "planned_samples": 400}}
+
+
+def test_what_is_left_out_is_what_the_spike_told_though_caps_are_planned_anew(boss, stopped):
+    run = stopped(epoch_caps=[3.0, 0.0], spike_rewinds=0, shares=[0.5, 0.5])
+    made = run_continue(run=run, requested_by=boss, from_step=10, skip_samples=["60-71"])
+    # Samples 40 to 71 have the numbers that they had; the plan over the new length comes behind.
+    assert made.config["later_shares"] == {"10": {"shares": [0.5, 0.5], "first_sample": 72}}
+    assert made.config["planned_samples"] == 400
+    with pytest.raises(ApplicationError, match="60-71: these numbers are of the shares so far"):
+        run_continue(
+            run=run, requested_by=boss, from_step=10, skip_samples=["60-71"], shares=[0.2, 0.8]
+        )
+    later = run_continue(
+        run=run,
+        requested_by=boss,
+        from_step=10,
+        skip_samples=["60-71"],
+        shares=[0.2, 0.8],
+        shares_step=15,
+    )
+    assert later.config["later_shares"]["15"]["first_sample"] == 72
+
+
 @pytest.mark.parametrize(
     ("asked", "field", "said"),
     [
@@ -122,6 +151,8 @@ def test_samples_of_a_spike_are_left_out_from_the_checkpoint_before_on(boss, sto
         ({"steps": 20}, "steps", "ask for more steps"),
         ({"shares": [1.0]}, "shares", "2 shares are wanted"),
         ({"shares": [1.0, -1.0]}, "shares", "none below 0"),
+        ({"shares": [1.0, float("nan")]}, "shares", "none below 0"),
+        ({"shares": [1.0, float("inf")]}, "shares", "none below 0"),
         ({"shares": [0.5, 0.5], "shares_step": 19}, "shares_step", "from 20 to 99"),
         ({"shares": [0.5, 0.5], "shares_step": 100}, "shares_step", "from 20 to 99"),
         ({"skip_samples": ["79-90"]}, "skip_samples", "has read all samples before 80"),
@@ -200,15 +231,20 @@ def test_the_page_shows_a_spike_with_its_documents_and_leads_back_behind_it(boss
     asked = client.get(link.replace("&amp;", "&"))
     assert "80-1191" in asked.content.decode()
     body = {"from_step": "20", "skip_samples": "80-1191", "shares": "", "shares_step": ""}
+    body["key"] = asked.context["form"]["key"].value()
     made = client.post(address, body | {"steps": ""})
     assert made.status_code == 302
+    assert client.post(address, body | {"steps": ""})["Location"] == made["Location"]
+    assert Run.objects.count() == 2  # pressed twice, it is one
+    body["key"] = "another"
     new = Run.objects.latest("pk")
     assert new.config["skip_samples"] == ["80-1191"]
     assert new.config["later_shares"] == {}
     refused = client.post(address, body | {"skip_samples": "79-80", "shares": "1 2"})
     assert refused.status_code == 422
     assert "has read all samples before 80" in refused.content.decode()
-    assert "Numbers, with" in client.post(address, body | {"shares": "a"}).content.decode()
+    for shares in ("a", "nan 1"):
+        assert "Numbers, with" in client.post(address, body | {"shares": shares}).content.decode()
     # While it works spikes are shown, and nothing is to be pressed.
     Run.objects.filter(pk=run.pk).update(status=Run.Status.RUNNING)
     page = client.get(reverse("run_detail", args=[run.uid])).content.decode()
