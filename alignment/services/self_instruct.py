@@ -19,8 +19,10 @@ PROMPTS_NAME = "prompts.jsonl"
 
 def seeds_store(*, project: Project) -> Artifact:
     """Write down a project's prompts to train on, for a model to write more of their kind; of
-    held-out ones nothing may come into training. Raises ApplicationError if there is none."""
+    held-out ones nothing may come into training. What people are asked of documents is no question
+    to be multiplied. Raises ApplicationError if there is none."""
     prompts = Prompt.objects.filter(project=project, split=Split.TRAIN).order_by("pk")
+    prompts = prompts.exclude(source=Prompt.OF_CORPUS)
     with tempfile.TemporaryDirectory() as folder:
         records = (
             PromptRecord(prompt_id=one.uid, messages=one.messages) for one in prompts.iterator()

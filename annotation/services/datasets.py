@@ -4,7 +4,8 @@ A snapshot is of one kind of task. Its artifact holds the rows (annotation.recor
 sorted by id: `rankings.jsonl` for whatever compares answers, `ratings.jsonl`,
 `demonstrations.jsonl`) and `snapshot.json` (kind, query, counts). Both are functions of the query
 and the submissions alone, so the same judgements give the same artifact, in whatever database they
-lie. What was said of tasks whose answer is known measures people and is in no snapshot.
+lie. What was said of tasks whose answer is known measures people and is in no snapshot; nor is what
+was said of a corpus's documents, which are no answers: the hub keeps it (`services.documents`).
 
 Rows that come from elsewhere (`preference_dataset_import`) are a dataset of their own, whose query
 says so. They are no submissions: they count in no progress, agreement or later freeze, and train a
@@ -33,6 +34,7 @@ from annotation.models import (
     Membership,
     PreferenceDataset,
     Project,
+    Prompt,
     Split,
     Submission,
 )
@@ -388,6 +390,7 @@ def _records(
             task__mirror_of__isnull=True,  # the first judgement stands for both
             **{f"{told.rows_of}__isnull": False},
         )
+        .exclude(task__prompt__source=Prompt.OF_CORPUS)
         .select_related(
             "annotator", "assignment__guideline", "task__prompt", "task__batch", *told.fetched
         )

@@ -149,8 +149,8 @@ def _prompt(project: Project, corpus: RunOutput, place: int, document: Document)
         "4: you cannot say. 1: better left out. Say what is wrong with it by the flags."
     )
     where = gettext("Document %(id)s of %(source)s, place %(place)s of corpus %(corpus)s.") % {
-        "id": document.id[:200],
-        "source": document.source[:80],
+        "id": _storable(document.id[:200]),
+        "source": _storable(document.source[:80]),
         "place": place,
         "corpus": corpus.artifact.sha256[:12],
     }
@@ -167,5 +167,10 @@ def _prompt(project: Project, corpus: RunOutput, place: int, document: Document)
 
 
 def _shown(document: Document) -> str:
-    text = document.text
+    text = _storable(document.text)
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} …"
+
+
+def _storable(text: str) -> str:
+    """PostgreSQL's text holds no NUL, and a page of the web may."""
+    return text.replace("\x00", "\ufffd")

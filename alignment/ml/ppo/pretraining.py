@@ -14,9 +14,10 @@ from modelhub.ml.corpora.documents import documents_at, documents_count
 from modelhub.ml.records import RecordError, lines_read
 
 TEXTS_NAME = "texts.jsonl"
-# Of a corpus, in memory as tokens: about 40 bytes each. More are not held; these come round again.
-EXAMPLES_AT_MOST = 50_000
-_DOCUMENTS_AT_ONCE = 200
+# Of a corpus, in memory in every process, about 45 bytes each: not a gigabyte. More are not held;
+# these come round again.
+TOKENS_AT_MOST = 20_000_000
+_DOCUMENTS_FIRST = 100
 
 
 def pretraining_load(
@@ -34,11 +35,12 @@ def pretraining_load(
     if (folder / TEXTS_NAME).exists():
         examples = list(_pieces(_texts(folder / TEXTS_NAME), tokenizer, max_tokens))
     elif any(folder.glob("documents-*.parquet")):
-        examples = []
+        examples, tokens = [], 0
         texts = _documents(folder, seed=config.seed)
         for piece in _pieces(texts, tokenizer, max_tokens):
             examples.append(piece)
-            if len(examples) == EXAMPLES_AT_MOST:
+            tokens += piece.group.tokens
+            if tokens >= TOKENS_AT_MOST:
                 print(f"pretraining: {len(examples)} pieces of the corpus are taken", flush=True)
                 break
     elif (folder / DEMONSTRATIONS_NAME).exists() or (folder / RANKINGS_NAME).exists():
@@ -75,12 +77,18 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _documents(folder: Path, *, seed: int) -> Iterator[str]:
-    """A corpus's texts in an order of the seed's, so that the first of them stand for all."""
+    """A corpus's texts in an order of the seed's, so that the first of them stand for all.
+
+    Any of them may lie in any part of the files, so every reading passes over all of them: as many
+    again are read as were wanted so far, which makes few readings and holds no more than that.
+    """
     count = documents_count(folder)
     order = random.Random(f"{seed}:ptx documents").sample(range(count), count)  # noqa: S311
-    for start in range(0, count, _DOCUMENTS_AT_ONCE):
-        for document in documents_at(folder, order[start : start + _DOCUMENTS_AT_ONCE]):
+    start, end = 0, _DOCUMENTS_FIRST
+    while start < count:
+        for document in documents_at(folder, order[start:end]):
             yield document.text
+        start, end = end, 2 * end
 
 
 def _pieces(texts: Iterator[str], tokenizer: Any, max_tokens: int) -> Iterator[Lesson]:

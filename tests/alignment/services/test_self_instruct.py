@@ -52,6 +52,10 @@ def test_seeds_are_the_prompts_to_train_on_alone(project, manager):
     folder = artifact_folder(run.inputs.get(role="seeds").artifact)
     (seed,) = records_read(folder / "prompts.jsonl", PromptRecord)
     assert seed.messages[0]["content"] == "How do tides work?"
+    # What people are asked of a corpus's documents is nothing to write more of.
+    project.prompts.update(source=Prompt.OF_CORPUS)
+    with pytest.raises(ApplicationError, match="no prompt to train on"):
+        launched(project, manager)
     with pytest.raises(ApplicationError, match="no prompt to train on"):
         empty = make_project("Empty")
         make_member(empty, "manager", Membership.Role.MANAGER)

@@ -14,6 +14,7 @@ from django.urls import reverse
 from annotation.models import Membership, Project, Prompt, SampledDocument, Submission, Task
 from annotation.selectors.documents import documents_sent_counts
 from annotation.services.assignments import assignment_next
+from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.documents import SHOWN_CHARACTERS, DocumentsSent, documents_send
 from annotation.services.ratings import rating_submit
 from annotation.services.reviews import review_submit
@@ -23,8 +24,9 @@ from modelhub.errors import ApplicationError
 from modelhub.ml.corpora.rules import RULES
 from modelhub.models import RunOutput
 from modelhub.selectors.document_judgements import judgements_tally, rule_calibration
+from modelhub.selectors.document_samples import ANYWHERE
 from modelhub.services.corpora import document_judge
-from tests.builders import make_member, make_project
+from tests.builders import make_member, make_project, make_task
 from tests.modelhub.corpora import make_corpus
 
 pytestmark = pytest.mark.django_db
@@ -165,6 +167,28 @@ def test_what_is_taken_back_or_rejected_is_taken_back_in_the_hub(
     assert said_of(corpus) == []
     review_submit(submission=second, reviewer=rev, verdict="accept")
     assert said_of(corpus) == [(0, True, "alice")]
+
+
+def test_what_was_said_of_documents_is_in_no_dataset(project: Project, corpus: RunOutput) -> None:
+    """A policy would learn to answer the question about a document with the document."""
+    send(project, corpus)
+    alice = make_member(project, "alice")
+    rate(alice, 0, 7)
+    with pytest.raises(ApplicationError, match="no accepted rating to freeze"):
+        preference_dataset_freeze(project=project, kind="rating")
+    answered = make_task(project, Task.Kind.RATING)
+    while given := assignment_next(membership=alice):
+        uids = [one.candidate.uid for one in given.task.task_candidates.all()]
+        rating_submit(assignment=given, ratings={uid: {"overall": 7, "flags": []} for uid in uids})
+    counts = preference_dataset_freeze(project=project, kind="rating").counts
+    assert answered.submissions.count() == counts["total"] == counts["used"] == 1
+
+
+def test_a_document_with_a_nul_is_shown_without(project: Project, tmp_path: Path) -> None:
+    """Which PostgreSQL would refuse, and all documents with it."""
+    send(project, make_corpus(tmp_path, ["one\x00two words."]), near=ANYWHERE)
+    candidate = SampledDocument.objects.get().candidate
+    assert candidate.text == "one\ufffdtwo words."
 
 
 def test_what_a_person_said_later_on_the_corpus_page_stands(

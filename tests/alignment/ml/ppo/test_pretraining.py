@@ -133,9 +133,30 @@ def test_a_corpus_is_cut_into_pieces_in_an_order_of_the_seed(tmp_path, tokenizer
 
 
 def test_of_a_large_corpus_no_more_is_held_than_memory_allows(tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(pretraining, "EXAMPLES_AT_MOST", 3)
-    folder = corpus_write(tmp_path / "corpus", [f"document {number}" for number in range(30)])
-    assert len(pretraining_load(folder, tokenizer, CONFIG, max_tokens=50)) == 3
+    texts = [f"document {number}" for number in range(10, 40)]  # of eleven tokens each
+    folder = corpus_write(tmp_path / "corpus", texts)
+    whole = pretraining_load(folder, tokenizer, CONFIG, max_tokens=50)
+    monkeypatch.setattr(pretraining, "TOKENS_AT_MOST", 25)
+    assert pretraining_load(folder, tokenizer, CONFIG, max_tokens=50) == whole[:3]
+    # Pieces may be long: it is tokens that take memory.
+    assert len(pretraining_load(folder, tokenizer, CONFIG, max_tokens=4)) == 7
+
+
+def test_a_corpus_is_passed_over_few_times_and_each_document_read_once(
+    tmp_path, tokenizer, monkeypatch
+):
+    texts = [f"document {number:04}" for number in range(1000)]
+    folder = corpus_write(tmp_path / "corpus", texts)
+    read, readings = pretraining.documents_at, []
+
+    def documents_at(folder, places):
+        readings.append(places)
+        return read(folder, places)
+
+    monkeypatch.setattr(pretraining, "documents_at", documents_at)
+    assert len(pretraining_load(folder, tokenizer, CONFIG, max_tokens=50)) == 1000
+    assert [len(places) for places in readings] == [100, 100, 200, 400, 200]
+    assert sorted(place for places in readings for place in places) == list(range(1000))
 
 
 @pytest.mark.parametrize(
