@@ -112,6 +112,14 @@ def test_all_that_is_refused_is_told_at_once(staff, references):
         assert f'<a href="#id_{name}">' in answer.content.decode()
 
 
+def test_the_summary_leads_to_boxes_to_tick_too(staff, references):
+    sent = filled(staff, references)
+    del sent[INPUT + "demonstrations"]
+    page = staff.post(reverse("method_launch", args=["sft"]), sent).content.decode()
+    assert f'<a href="#id_{INPUT}demonstrations">' in page
+    assert page.count(f'id="id_{INPUT}demonstrations"') == 1
+
+
 def test_a_setting_of_few_values_is_chosen(staff):
     form = staff.get(reverse("method_launch", args=["sft"])).context["form"]
     turns, adapter = form[SETTING + "loss_turns"], form[SETTING + "adapter"]
