@@ -34,9 +34,9 @@ def memory_read(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
     total = fields["MemTotal"]
     found = [Memory(used=total - fields["MemAvailable"], limit=total, where="the machine")]
     for folder in _group_folders(proc, groups):
-        for limit_name, used_name, dropped in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        for limit_name, used_name, stem in (
+            ("memory.max", "memory.current", ""),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_"),
         ):
             # Absent in the root, "max" where there is no limit.
             with contextlib.suppress(OSError, ValueError):
@@ -45,7 +45,8 @@ def memory_read(*, proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgro
                 stat = dict(
                     line.split() for line in (folder / "memory.stat").read_text().splitlines()
                 )
-                used -= int(stat.get(dropped, 0))
+                # Active are pages read twice, such as a token set's that is read in place.
+                used -= sum(int(stat.get(f"{stem}{one}_file", 0)) for one in ("inactive", "active"))
                 if 0 < limit <= total:
                     found.append(Memory(used=used, limit=limit, where="its control group"))
     return max(found, key=lambda one: one.share)

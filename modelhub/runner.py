@@ -197,12 +197,14 @@ class _Attempt:
         A run that has less than a tenth of the memory is not what fills it, and goes on.
         """
         limit, share = settings.RUN_MEMORY_BYTES, settings.RUN_MEMORY_SHARE
+        if not share:
+            return
         if limit:
             own = processes_memory(self._pids())
             memory = Memory(used=own, limit=limit, where="its RONDO_RUN_MEMORY_BYTES")
         else:
             memory = memory_read()
-        if not share or memory.share < share:
+        if memory.share < share:
             return
         own = processes_memory(self._pids())
         if own < memory.limit * _LEAST_MEMORY_SHARE:

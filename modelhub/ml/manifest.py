@@ -76,16 +76,18 @@ def manifest_sha256(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json_canonical(named).encode()).hexdigest()
 
 
-def manifest_write(folder: Path, origin: Mapping[str, Any] | None = None) -> str:
+def manifest_write(
+    folder: Path, origin: Mapping[str, Any] | None = None, *, with_tensors: bool = True
+) -> str:
     """Write the folder's manifest.json and return the artifact's name.
 
     `origin` says how the files were made: {"program", "config", "inputs": {role: sha256},
     "sources": {module: sha256}}. "tensors" has the hash of every tensor of safetensors files:
-    {file: {name: {"sha256", "dtype", "shape", "bytes"}}}.
+    {file: {name: {"sha256", "dtype", "shape", "bytes"}}}; it costs a second reading of them.
     """
     manifest = manifest_build(folder)
     names = [name for name in manifest["files"] if name.endswith(SUFFIX)]
-    if names:
+    if names and with_tensors:
         manifest["tensors"] = {name: tensors_hash(folder / name) for name in names}
     if origin is not None:
         manifest["origin"] = dict(origin)

@@ -200,7 +200,7 @@ class RunDir:
         temporary = final.with_name(f".tmp-{step:08d}-{os.getpid()}")
         temporary.mkdir()
         write(temporary)
-        manifest_write(temporary)
+        manifest_write(temporary, with_tensors=False)  # training waits for it, and soon it is gone
         folder_sync(temporary)
         if final.exists():
             shutil.rmtree(final)

@@ -32,6 +32,8 @@ def tensors_hash(path: Path) -> dict[str, dict[str, Any]]:
             header.pop("__metadata__", None)
             for name, one in header.items():
                 start, end = one["data_offsets"]
+                if not 0 <= start <= end:
+                    raise ValueError(f"{name} begins before the file, or ends before it begins")
                 file.seek(8 + size + start)
                 found[name] = {
                     "sha256": _range_sha256(file, end - start),

@@ -99,7 +99,8 @@ def test_memory_is_of_the_tightest_group_and_without_what_the_kernel_can_drop(tm
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "memory.max").write_text(limit)
         (folder / "memory.current").write_text(str(used))
-        (folder / "memory.stat").write_text(f"anon 1\ninactive_file {dropped}\n")
+        files = f"inactive_file {dropped // 3}\nactive_file {dropped - dropped // 3}\n"
+        (folder / "memory.stat").write_text(f"anon 1\n{files}")
 
     machine = memory_read(proc=proc, groups=groups)
     assert (machine.used, machine.limit, machine.where) == (2000 << 10, 8000 << 10, "the machine")

@@ -15,6 +15,7 @@ from modelhub.ml.manifest import (
     manifest_verify,
     manifest_write,
 )
+from modelhub.ml.rundir import RunDir
 from modelhub.ml.tensors import tensors_hash
 
 
@@ -69,6 +70,7 @@ def test_torch_writes_what_is_hashed(tmp_path: Path) -> None:
         struct.pack("<Q", 2) + b"[]",
         struct.pack("<Q", 5) + b"{nope",
         struct.pack("<Q", 60) + b'{"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}',
+        struct.pack("<Q", 64) + b'{"a": {"dtype": "F32", "shape": [9], "data_offsets": [-99, 36]}}',
     ],
 )
 def test_of_a_file_that_is_none_nothing_is_hashed(tmp_path: Path, content: bytes) -> None:
@@ -88,6 +90,16 @@ def test_the_name_is_the_files_alone(tmp_path: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(files))
     manifest_verify(folder, name)
     assert manifest_tensors(folder) == manifest["tensors"]["model.safetensors"]
+
+
+def test_a_checkpoints_tensors_are_not_read_once_more(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    run = RunDir(tmp_path)
+    path = run.checkpoint_publish(
+        1, lambda folder: safetensors_write(folder / "weights.safetensors", {"a": [1.0]})
+    )
+    assert list(json.loads((path / "manifest.json").read_text())) == ["files"]
+    assert run.checkpoint_latest() == (1, path)
 
 
 def test_damage_names_the_tensor(tmp_path: Path) -> None:
