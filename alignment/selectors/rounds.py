@@ -69,8 +69,10 @@ def prompts_select(*, campaign: Campaign, recipe: Recipe, draw: int = 0) -> list
 
 
 def prompt_counts(*, project: Project) -> list[tuple[str, int]]:
-    """How many prompts lie on each side: (its name, count), in the order train … held-out."""
-    counted = dict(project.prompts.values_list("split").annotate(Count("pk")).order_by())
+    """How many prompts that a round may take lie on each side: (its name, count), in the order
+    train … held-out."""
+    prompts = project.prompts.exclude(source__in=Prompt.NEVER_SAMPLED)
+    counted = dict(prompts.values_list("split").annotate(Count("pk")).order_by())
     return [(str(split.label), counted.get(split.value, 0)) for split in Split]
 
 

@@ -1,9 +1,12 @@
 """Which prompts a round is about, and what it starts from."""
 
+import pytest
+
 from alignment.models import Campaign
 from alignment.recipe import Recipe
 from alignment.selectors.rounds import (
     campaign_policy,
+    prompt_counts,
     prompt_tags,
     prompts_select,
     round_annotation_progress,
@@ -32,6 +35,16 @@ def test_prompts_are_chosen_by_any_of_the_tags(campaign: Campaign) -> None:
     assert prompts_select(campaign=campaign, recipe=recipe) == [poem, code]
     assert len(prompts_select(campaign=campaign, recipe=Recipe())) == 7
     assert prompt_tags(project=campaign.project) == [("code", 1), ("poem", 1), ("short", 1)]
+
+
+@pytest.mark.parametrize("source", Prompt.NEVER_SAMPLED)
+def test_what_no_round_takes_is_not_counted_as_its_prompts(campaign: Campaign, source: str) -> None:
+    taken = len(prompts_select(campaign=campaign, recipe=Recipe()))
+    asked = tagged(campaign.project, Split.TRAIN)
+    assert sum(count for _, count in prompt_counts(project=campaign.project)) == taken + 1
+    Prompt.objects.filter(pk=asked.pk).update(source=source)
+    assert len(prompts_select(campaign=campaign, recipe=Recipe())) == taken
+    assert sum(count for _, count in prompt_counts(project=campaign.project)) == taken
 
 
 def test_a_limit_keeps_the_splits_shares_and_draws_the_same_for_the_same_seed(
