@@ -46,7 +46,8 @@ def main(run: RunDir) -> None:
     choosing_prompts, held_out = prompts_part(evaluated, config)
     examples: list[Lesson] = []
     if config.ptx_coef:
-        limit = min(config.max_context_tokens, model_directory_check(base).context_tokens)
+        context_tokens = model_directory_check(base).context_tokens - config.own_tokens
+        limit = min(config.max_context_tokens, context_tokens)
         folder = run.input("pretraining")
         examples = pretraining_load(folder, tokenizer, config, max_tokens=limit)
     asked = [*prompts, *evaluated]

@@ -171,6 +171,23 @@ def test_virtual_tokens_take_their_place_in_the_context(tmp_path, base):
         prompts_load(described, tokenizer_load(base), described.config(GrpoConfig))
 
 
+def test_texts_learnt_beside_leave_their_place_to_them(tmp_path, base, reward):
+    """A text that fills the context by itself is cut where the adapter's own tokens need room."""
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "texts.jsonl").write_text(json.dumps({"text": "word " * 200}) + "\n")
+    run = ppo_run(
+        tmp_path,
+        {"base": base, "reward": reward, "pretraining": tmp_path / "texts"},
+        prompts=4,
+        adapter="prefix",
+        publish="adapter",
+        ptx_coef=1.0,
+        **SETTINGS["prefix"],
+    )
+    ppo.main(RunDir(run))
+    assert figures_of(run)[1]["loss/ptx_avg"] > 0
+
+
 def test_the_engine_that_draws_is_one_that_has_a_place_for_them(tmp_path, base):
     folder = prompts_write(tmp_path / "prompts", ["p00"])
     laid = prompts_lay(folder / "prompts.jsonl", tokenizer_load(base), room_tokens=100)
