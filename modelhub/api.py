@@ -196,9 +196,19 @@ class RunContinueApi(HubApi):
     @extend_schema(request=InputSerializer, responses={202: RunDetailApi.OutputSerializer})
     def post(self, request: Request, run_uid: str) -> Response:
         asked = input_read(self.InputSerializer, request)
-        made = run_continue(run=run_of(run_uid), requested_by=user_of(request), **asked)
+        run, user = run_of(run_uid), user_of(request)
+
+        def act() -> str:
+            return run_continue(run=run, requested_by=user, **asked).uid
+
+        key = request.headers.get("Idempotency-Key")
+        if key is None:
+            made = act()
+        else:
+            body = [run_uid, repr(sorted(asked.items()))]  # shares may be no numbers still
+            made = idempotent(user=user, key=f"continue:{key}", body=body, act=act)
         tasks.ring_queued_runs.delay_on_commit()
-        return Response(run_reply(made), status=202)
+        return Response(run_reply(run_of(made)), status=202)
 
 
 class ModelListApi(HubApi):

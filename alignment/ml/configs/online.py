@@ -35,7 +35,7 @@ class OnlineSettings(AdapterSettings):
     # auto takes vllm where it is installed and can: on one process alone.
     engine: str = one_of(OWN_ENGINES, "auto")
     # Of the engine's weights, which are rounded stochastically to bfloat16.
-    sampler_dtype: str = one_of(DTYPES, "float32")
+    sampler_dtype: str = one_of(("float32", "bfloat16"), "float32")
     # Nats a token by which engine and trainer may differ; 0: by dtype
     canary_tolerance: float = 0.0
 

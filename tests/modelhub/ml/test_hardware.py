@@ -1,12 +1,14 @@
 """The dtype that "auto" stands for: by the processor's flags, and kept for a run that resumes."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from alignment.methods import METHODS
 from modelhub.ml import hardware, rundir
-from modelhub.ml.configs import GenerateConfig
+from modelhub.ml.configs import CHOICES, GenerateConfig
 from modelhub.ml.rundir import RunDir
 from tests.modelhub.ml.runs import run_write
 
@@ -97,3 +99,13 @@ def test_every_later_process_of_a_run_takes_what_was_kept(machine, monkeypatch, 
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     assert RunDir(folder).config(GenerateConfig).dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=lambda method: method.name)
+def test_only_the_setting_that_a_run_resolves_offers_auto_among_dtypes(method):
+    offering = [
+        field.name
+        for field in dataclasses.fields(method.config)
+        if {"auto", "float32"} <= set(field.metadata.get(CHOICES, ()))
+    ]
+    assert offering in ([], ["dtype"])

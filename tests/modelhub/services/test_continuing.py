@@ -202,6 +202,10 @@ def test_the_api_goes_on_and_names_what_is_refused(boss, stopped, client):
     config = made.json()["config"]
     assert config["later_shares"] == {"30": {"shares": [0.2, 0.8], "first_sample": 120}}
     assert config["steps"] == 120
+    keyed = {"content_type": "application/json", "headers": {"Idempotency-Key": "once"}}
+    assert client.post(address, {"shares": ["NaN", 1]}, **keyed).status_code == 400
+    twice = [client.post(address, {"steps": 120}, **keyed).json()["uid"] for _ in range(2)]
+    assert twice[0] == twice[1]
     client.force_login(User.objects.create_user("somebody"))
     assert sent(steps=130).status_code == 404
 
