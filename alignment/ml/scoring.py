@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from alignment.ml.shared_prefix import Row, answer_scores, attach, hidden_states
 from alignment.ml.shared_prefix.support import base_model
 from modelhub.ml.adapter import ModelInput, model_input_load
-from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.ml.rundir import NotFinite, RunDir
 
@@ -93,7 +92,8 @@ def divergences(after: Scorer, before: Scorer, row: Row) -> list[list[Divergence
     is never negative, and it varies less from answer to answer than the log-ratio; on answers of
     `after` both have the same mean, by the chain rule.
 
-    Raises RefusedError if the policies have different vocabularies, NotFinite for NaN.
+    Tokens that one policy has and the other has not, as an end of session that fine-tuning added,
+    are left out of both: what answers are made of, both have. Raises NotFinite for NaN.
     """
     source_S, target_S = (place.to(after.device) for place in row.answer_places())
     hidden, heads = [], []
@@ -101,8 +101,7 @@ def divergences(after: Scorer, before: Scorer, row: Row) -> list[list[Divergence
         with scorer.precision():
             hidden.append(hidden_states(scorer.model, row))
         heads.append(base_model(scorer.model).get_output_embeddings())
-    if heads[0].weight.shape[0] != heads[1].weight.shape[0]:
-        raise RefusedError("the policies have vocabularies of different sizes: no KL is defined")
+    shared = min(head.weight.shape[0] for head in heads)
     parts: list[torch.Tensor] = []
     for source, target in zip(
         source_S.split(_CHUNK_TOKENS), target_S.split(_CHUNK_TOKENS), strict=True
@@ -110,7 +109,7 @@ def divergences(after: Scorer, before: Scorer, row: Row) -> list[list[Divergence
         logs = []
         for scorer, head, hidden_TC in zip((after, before), heads, hidden, strict=True):
             with scorer.precision():
-                logits_SV = head(hidden_TC[source])
+                logits_SV = head(hidden_TC[source])[:, :shared]
             logs.append(F.log_softmax(logits_SV.float(), dim=-1))
         after_SV, before_SV = logs
         kl_S = (after_SV.exp() * (after_SV - before_SV)).sum(-1)

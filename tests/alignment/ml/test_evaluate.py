@@ -1,14 +1,17 @@
 """Evaluation: its arithmetic by hand, its KL against the definition, and what it refuses."""
 
 import math
+from dataclasses import astuple
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 
 from alignment.ml import evaluate
+from alignment.ml.configs import SftConfig
 from alignment.ml.scoring import Scorer, divergences
 from alignment.ml.shared_prefix import Group, pack
+from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
@@ -125,6 +128,30 @@ def test_kl_is_the_definitions_over_the_whole_vocabulary(before, after):
             assert divergence.logprob_after == pytest.approx(chosen[0], rel=1e-5)
             assert divergence.logprob_before == pytest.approx(chosen[1], rel=1e-5)
             assert divergence.kl == pytest.approx(kl, rel=1e-4)
+
+
+def test_a_token_that_fine_tuning_added_is_left_out_of_both(tmp_path, before, after):
+    """As if the new policy had never heard of it, however likely it is."""
+    tokenizer, model = tokenizer_load(after), model_load(after, dtype="float32")
+    known = len(tokenizer)
+    session_end_add(tokenizer, SftConfig(end_of_session="<|end_of_session|>"))
+    token_rows_start(model, tokenizer, known=known)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[known] = model.get_output_embeddings().weight[5]
+    model_save(model, tokenizer, tmp_path, dtype="float32")
+    prompt_T = prompt_render(tokenizer, messages("Say it"))
+    group = Group(prompt_T, [answer_encode(tokenizer, text, "stop") for text in ("a b", "c")])
+    (row,) = pack([group], 1000)
+    old, plain, wider = (
+        Scorer(one, role="causal", dtype="float32") for one in (before, after, tmp_path)
+    )
+    assert wider.model.get_output_embeddings().weight.shape[0] == known + 1
+    with torch.inference_mode():
+        (expected,), (found,) = divergences(plain, old, row), divergences(wider, old, row)
+        ((same, _),) = divergences(wider, plain, row)
+    for one, other in zip(found, expected, strict=True):
+        assert astuple(one) == pytest.approx(astuple(other), rel=1e-5)
+    assert same.kl == pytest.approx(0, abs=1e-6)
 
 
 def test_both_estimates_of_kl_meet_on_answers_of_the_policy_itself(before, after):
