@@ -76,6 +76,8 @@ def ray_launch(processes: int, strategy: str, module: str, folder: str) -> int:
     except ModuleNotFoundError as error:
         raise RefusedError("the launcher ray needs the extra: pip install 'rondo[ray]'") from error
 
+    # Ray tells its makers of every cluster unless it is asked not to.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(
         address=os.environ.get("RAY_ADDRESS"),
         include_dashboard=False,
