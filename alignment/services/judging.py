@@ -19,7 +19,7 @@ from alignment.records import (
     RevisionLabelRecord,
     TaskRecord,
 )
-from annotation.models import WORK, Membership, Project, Submission, Task, TaskCandidate
+from annotation.models import WORK, Membership, Project, Prompt, Submission, Task, TaskCandidate
 from annotation.services.machine_labels import (
     machine_annotator_ensure,
     machine_edit_submit,
@@ -151,7 +151,10 @@ def _tasks(project: Project, which: str, kinds: Sequence[str]) -> Iterator[TaskR
         status__in=(Submission.Status.ACCEPTED, Submission.Status.SURPLUS),
     )
     wanted = {OPEN: Q(closed_at=None, slots_free__gt=0), JUDGED: Q(Exists(by_people))}[which]
-    tasks = Task.objects.filter(WORK, wanted, project=project, kind__in=kinds)
+    # What a corpus's documents are worth is people's to say: a model's word goes nowhere from here.
+    tasks = Task.objects.filter(WORK, wanted, project=project, kind__in=kinds).exclude(
+        prompt__source=Prompt.OF_CORPUS
+    )
     rows = (
         TaskCandidate.objects.filter(task__in=tasks)
         .select_related("candidate", "task__prompt")

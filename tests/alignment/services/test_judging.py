@@ -5,7 +5,7 @@ import pytest
 from alignment.records import LabelRecord, RatingLabelRecord, RevisionLabelRecord, TaskRecord
 from alignment.services.judging import judge_finish, rate_finish, revise_finish
 from alignment.services.launches import Launch, run_launch
-from annotation.models import Membership, Submission, Task
+from annotation.models import Membership, Prompt, Submission, Task
 from annotation.records import RankingRecord
 from annotation.selectors.agreements import people_agreement
 from annotation.selectors.judged import judgements_newest, tasks_shared
@@ -157,6 +157,14 @@ def test_tasks_of_a_project_one_does_not_manage_are_not_there(manager):
         launched(project, make_user("stranger", is_staff=True))
     with pytest.raises(ApplicationError, match="there is no"):
         launched(project, manager, "all")
+
+
+def test_what_a_corpuss_documents_are_worth_is_not_asked_of_a_model(manager):
+    project = make_project()
+    task, document = (make_task(project, Task.Kind.RATING, ("A text.",)) for _ in range(2))
+    Prompt.objects.filter(pk=document.prompt_id).update(source=Prompt.OF_CORPUS)
+    run = launched(project, manager, method="rate")
+    assert [one.task for one in tasks_of(run)] == [task.uid]
 
 
 def test_ratings_land_beside_peoples_and_their_agreement_is_told(manager, tmp_path):
