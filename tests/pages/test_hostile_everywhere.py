@@ -25,6 +25,8 @@ MACHINES = re.compile(
     "uid$|hash|sha256|key$|^(state|status|kind|program|password|codename|uri|path)$"
 )
 PLAIN = {"modelhub.Model.name", "auth.User.username"}  # addresses and whom one signs in as
+# What a browser shows by means of its own, with styles of its own about a picture.
+FILES = {"words", "healthz", "dataset_export", "run_metrics", "version_readme", "docs_image"}
 HARMLESS = """() => {
   const acting = (a) => /^on/i.test(a.name) || /^\\s*(java|vb)script:/i.test(a.value);
   return [
@@ -85,7 +87,7 @@ def pages_of(world: World) -> Iterator[str]:
     for name, verb in table_read():
         if verb != "GET" or name not in patterns or name.startswith("api_"):
             continue
-        if name not in {"words", "healthz", "dataset_export", "run_metrics", "version_readme"}:
+        if name not in FILES:
             kwargs = {one: values[one] for one in parameters(patterns[name])}
             yield reverse(name, kwargs=kwargs)
     for changelist, acts in admin_pages(world).values():

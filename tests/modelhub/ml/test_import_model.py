@@ -210,6 +210,7 @@ def test_the_packaged_model_comes_in_as_safetensors_and_answers(smollm2):
         "parameters": 134_515_008,
         "dtype": "bfloat16",
         "context_tokens": 8192,
+        "weights_from": "Q4_1",
     }
     folder = smollm2 / "outputs/model"
     assert (folder / "model.safetensors").stat().st_size == pytest.approx(269e6, rel=0.01)

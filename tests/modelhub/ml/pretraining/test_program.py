@@ -397,6 +397,7 @@ def test_skipped_samples_are_passed_over_from_their_step_on():
 
     class Config:
         blocks_per_step = 4
+        skipped_ranges = ()
 
     def numbers(step, skips):
         return [one.number for one in step_samples(Numbers(), step, Config, skips)]
