@@ -391,8 +391,7 @@ def test_the_same_run_twice_is_the_same_bit_for_bit(tmp_path, tokenizer, tokens)
 
 def test_skipped_samples_are_passed_over_from_their_step_on():
     class Numbers:
-        def draw(self, first, count):
-            numbers = np.arange(first, first + count)
+        def at(self, numbers):
             return type("Drawn", (), dict.fromkeys(("source_S", "epoch_S", "block_S"), numbers))
 
     class Config:
@@ -406,6 +405,9 @@ def test_skipped_samples_are_passed_over_from_their_step_on():
     assert numbers(3, [Skip(4, 8)]) == [12, 13, 14, 15]
     assert numbers(4, [Skip(4, 8)]) == [24, 25, 26, 27]
     assert numbers(5, [Skip(4, 8), Skip(5, 4)]) == [32, 33, 34, 35]
+    Config.skipped_ranges = ((13, 14), (17, 17))  # asked for: 12, 15, 16 and 18 are read at step 3
+    assert numbers(3, []) == [12, 15, 16, 18]
+    assert numbers(4, [Skip(4, 8)]) == [27, 28, 29, 30]
 
 
 def test_a_process_that_hangs_ends_itself_and_tells_where(tmp_path):
