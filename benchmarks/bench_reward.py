@@ -354,20 +354,19 @@ def ours_only(case: Case, smollm2: Path | None, seconds: float) -> dict[str, Any
     return {**line, "steps": len(found), "threads": torch.get_num_threads()}
 
 
-def case_run(case: Case, smollm2: Path | None) -> dict[str, Any]:
+def case_measure(case: Case, smollm2: Path | None) -> dict[str, Any]:
+    """Times and differences of a case, memory aside."""
     tell(f"  K = {case.k}, {case.model}: {case.pairs} pairs a step")
     micro_batch = trl_fastest(case, smollm2)
     budget_tokens = ours_fastest(case, smollm2)
     score_difference, gradient_difference = differences(case, smollm2)
     ours, theirs = timings(case, smollm2, micro_batch=micro_batch, budget_tokens=budget_tokens)
-    line = {
+    return {
         "k": case.k,
         "model": case.model,
         "ours_s": round(median(ours), 4),
         "trl_s": round(median(theirs), 4),
         "ratio": round(median(theirs) / median(ours), 2),
-        "ours_peak_mb": round(peak_in_fresh_process(case, smollm2, 0, budget_tokens), 1),
-        "trl_peak_mb": round(peak_in_fresh_process(case, smollm2, micro_batch, budget_tokens), 1),
         "max_score_diff": float(f"{score_difference:.2e}"),
         "max_grad_diff": float(f"{gradient_difference:.2e}"),
         "trl_micro_batch": micro_batch,
@@ -375,6 +374,16 @@ def case_run(case: Case, smollm2: Path | None) -> dict[str, Any]:
         "steps": len(ours),
         "threads": torch.get_num_threads(),
         "clock": "cpu" if clock is time.process_time else "wall",
+    }
+
+
+def case_run(case: Case, smollm2: Path | None) -> dict[str, Any]:
+    """A case with its memory, as a JSON line too."""
+    line = case_measure(case, smollm2)
+    micro_batch, budget_tokens = line["trl_micro_batch"], line["ours_row_tokens"]
+    line |= {
+        "ours_peak_mb": round(peak_in_fresh_process(case, smollm2, 0, budget_tokens), 1),
+        "trl_peak_mb": round(peak_in_fresh_process(case, smollm2, micro_batch, budget_tokens), 1),
     }
     print(json.dumps(line), flush=True)
     return line
