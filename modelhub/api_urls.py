@@ -2,10 +2,15 @@
 
 from django.urls import URLPattern, URLResolver, path
 
-from modelhub import api, corpus_api
+from modelhub import api, comparison_api, corpus_api
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("models/", api.ModelListApi.as_view(), name="api_model_list"),
+    path(
+        "versions/compare/",
+        comparison_api.VersionCompareApi.as_view(),
+        name="api_version_compare",
+    ),
     path("versions/<str:version_uid>/", api.VersionDetailApi.as_view(), name="api_version_detail"),
     path("imports/", api.ModelImportApi.as_view(), name="api_model_import"),
     path("corpora/", corpus_api.CorpusListApi.as_view(), name="api_corpus_list"),

@@ -3,6 +3,7 @@
 from django.urls import URLPattern, URLResolver, path
 
 from modelhub import (
+    comparison_views,
     continue_views,
     corpus_views,
     mixture_views,
@@ -19,6 +20,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("planner/", views.planner, name="planner"),
     path("garbage/", views.garbage, name="garbage"),
     path("models/<str:model_uid>/", views.model_detail, name="model_detail"),
+    path("versions/compare/", comparison_views.version_compare, name="version_compare"),
     path("versions/<str:version_uid>/", views.version_detail, name="version_detail"),
     path("versions/<str:version_uid>/weights/", views.version_weights, name="version_weights"),
     path("versions/<str:version_uid>/verify/", views.version_verify, name="version_verify"),

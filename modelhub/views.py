@@ -159,8 +159,8 @@ def version_verify(request: HttpRequest, version_uid: str) -> HttpResponse:
 def version_weights(request: HttpRequest, version_uid: str) -> HttpResponse:
     """The version's weights beside another's, tensor by tensor; beside its parent's at first."""
     version = version_of(version_uid)
-    others = list(weights.versions_beside(version=version))
     wanted = request.GET.get("beside") or (version.parent.uid if version.parent else "")
+    others = list(weights.versions_beside(version=version, asked_uid=wanted))
     beside = next((one for one in others if one.uid == wanted), others[0] if others else None)
     comparison, refusal = None, ""
     if beside is not None:

@@ -85,6 +85,11 @@ def versions_that_write() -> QuerySet[ModelVersion]:
     return found.prefetch_related("aliases").order_by("-pk")
 
 
+def version_writes(version: ModelVersion) -> bool:
+    """Whether a version can be tried. No query."""
+    return version.role in WRITES and version.architecture not in UNREAD
+
+
 def trials_list() -> QuerySet[Run]:
     """The trials, newest first, with who asked for them. One query when read."""
     found = Run.objects.filter(program=PlaygroundConfig.PROGRAM).defer("result")

@@ -163,7 +163,7 @@ def runs_compare(*, uids: Sequence[str]) -> Comparison:
         )
     }
     runs = [by_uid[uid] for uid in dict.fromkeys(uids) if uid in by_uid]
-    settings = [dict(json_rows(_settings(run))) for run in runs]
+    settings = [dict(json_rows(run_settings(run))) for run in runs]
     results = [dict(json_rows(run.result or {}, figures_alone=True)) for run in runs]
     return Comparison(
         runs=runs,
@@ -172,7 +172,11 @@ def runs_compare(*, uids: Sequence[str]) -> Comparison:
     )
 
 
-def _settings(run: Run) -> dict[str, Any]:
+def run_settings(run: Run) -> dict[str, Any]:
+    """All that a run was told: program, launcher, what it reads by role, configuration.
+
+    No query where its inputs were fetched with what NAMED_ARTIFACT names.
+    """
     reads = {}
     for given in run.inputs.all():
         title = artifact_title(given.artifact)

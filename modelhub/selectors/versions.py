@@ -42,6 +42,12 @@ def version_get(*, uid: str) -> ModelVersion | None:
     )
 
 
+def versions_newest(*, limit: int) -> list[ModelVersion]:
+    """The versions registered last, by model and number, with their models. One query."""
+    newest = ModelVersion.objects.select_related("model").order_by("-pk")[:limit]
+    return sorted(newest, key=lambda one: (one.model.name, -one.number))
+
+
 def version_named(*, name: str) -> ModelVersion | None:
     """The version called "model@number" or "model@alias". One query, or two for an alias."""
     model, _, which = name.partition("@")

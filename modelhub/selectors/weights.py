@@ -80,9 +80,11 @@ def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> Weight
     )
 
 
-def versions_beside(*, version: ModelVersion) -> QuerySet[ModelVersion]:
-    """The versions one may hold against it: its parent, its children, its model's. One query."""
+def versions_beside(*, version: ModelVersion, asked_uid: str = "") -> QuerySet[ModelVersion]:
+    """The versions offered beside it: its parent, its children, its model's, and one that is asked
+    for by its uid. One query."""
     near = Q(model=version.model_id) | Q(parent=version.pk) | Q(pk=version.parent_id)
+    near |= Q(uid=asked_uid)
     others = ModelVersion.objects.filter(near).exclude(pk=version.pk).select_related("model")
     return others.select_related("artifact").order_by("model__name", "-number")
 

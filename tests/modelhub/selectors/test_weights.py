@@ -66,3 +66,14 @@ def test_the_page_holds_a_version_against_its_parent(tmp_path: Path, eve: User, 
     alone = version_of(tmp_path, "alone", {"w": [1.0]})
     page = client.get(reverse("version_weights", args=[alone.uid])).content.decode()
     assert "Nothing to hold it against" in page
+
+
+def test_a_version_of_another_line_is_beside_it_where_it_is_asked_for(
+    tmp_path: Path, eve: User, signed_in
+) -> None:
+    base, other = version_of(tmp_path, "base", BASE), version_of(tmp_path, "other", TUNED)
+    address = reverse("version_weights", args=[base.uid])
+    assert "Nothing to hold it against" in signed_in(eve).get(address).content.decode()
+    page = signed_in(eve).get(address, {"beside": other.uid})
+    assert page.context["beside"] == other
+    assert page.context["comparison"].changed == 2
