@@ -5,10 +5,8 @@ An 8-bit optimizer keeps Adam's two moments in a byte each, by blocks with a sca
 to the host's memory when the GPU's is full. Both need an NVIDIA GPU and the package bitsandbytes;
 asked for elsewhere they are refused before anything is computed, never replaced in silence.
 
-Muon (Jordan et al. 2024; Liu et al. 2025, arXiv:2502.16982) moves a matrix by its momentum made
-orthogonal, so that every direction is learnt at one speed. It is for the matrices between embedding
-and head; the others are AdamW's. Both are torch's own steps under one optimizer, so that a
-checkpoint holds one state.
+Muon (modelhub/ml/muon.py) is for the matrices between embedding and head; the others are AdamW's.
+Both are steps under one optimizer, so that a checkpoint holds one state.
 """
 
 from collections.abc import Sequence
@@ -18,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim._muon import muon
 from torch.optim.adamw import adamw
 
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.muon import muon_step
 
 # name in a configuration → class in bitsandbytes.optim
 _BITSANDBYTES = {
@@ -116,22 +114,16 @@ class MuonAdamW(torch.optim.Optimizer):
         if isinstance(trained[0], DTensor):
             raise RefusedError("muon needs whole matrices on every process: take ddp, or adamw")
         for weight in trained:
-            if "momentum" not in self.state[weight]:
-                self.state[weight]["momentum"] = torch.zeros_like(weight)
-        muon(
-            trained,
-            [weight.grad for weight in trained],
-            [self.state[weight]["momentum"] for weight in trained],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            momentum=0.95,
-            nesterov=True,
-            ns_coefficients=(3.4445, -4.7750, 2.0315),
-            eps=1e-7,
-            ns_steps=5,
-            adjust_lr_fn="match_rms_adamw",
-            has_complex=False,
-        )
+            state = self.state[weight]
+            if "momentum" not in state:
+                state["momentum"] = torch.zeros_like(weight)
+            muon_step(
+                weight,
+                weight.grad,
+                state["momentum"],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+            )
 
     def _adamw_step(self, group: dict[str, Any], trained: list[Tensor]) -> None:
         # torch steps weights together that are shared in one way.
