@@ -155,7 +155,8 @@ def told(name: str, dtype: str, result: dict[str, Any], text: str, *, began: flo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--blocks", type=int, default=16, help="of 256 tokens, in a step")
+    parser.add_argument("--blocks", type=int, default=8, help="of 256 tokens, in a step")
+    parser.add_argument("--optimizer", choices=("adamw", "muon"), default="muon")
     parser.add_argument("--then", choices=[name for name in NOVELS if name != "三国演义"])
     parser.add_argument("--then-steps", type=int, default=100)
     parser.add_argument("--folder", type=Path, default=None)
@@ -177,6 +178,7 @@ def main() -> None:
         "dtype": dtype_faster(),
         "steps": asked.steps,
         "blocks_per_step": asked.blocks,
+        "optimizer": asked.optimizer,
         "validation_blocks": 64,
         "evaluate_every_steps": 25,
         "checkpoint_every_steps": 10,
