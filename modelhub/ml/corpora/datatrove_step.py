@@ -1,4 +1,10 @@
-"""The same signals and rules as a step of a datatrove pipeline, for Slurm and Ray (extra `scale`).
+"""Our passes as steps of datatrove's pipelines, for its executors (extra `scale`).
+
+`StageStep` is one stage of an import or a cleaning (stages.py): a pipeline by itself, whose tasks
+meet in the run directory. many_machines.py lines the stages up.
+
+`SignalStep` measures documents that another pipeline reads, and with thresholds drops what the
+rules say, as a cleaning does; duplicates need all documents, so they are no step of that kind:
 
     from datatrove.executor import SlurmPipelineExecutor
     from datatrove.pipeline.readers import ParquetReader
@@ -10,10 +16,11 @@
     ).run()
 
 Each document gets its signals as metadata; those that a rule drops go on to nobody, and are counted
-under the rule's name. Verdicts are those of `clean_corpus` on the same documents.
+under the rule's name.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +30,28 @@ from datatrove.pipeline.base import PipelineStep
 from modelhub.ml.corpora.import_corpus import chunks_cut
 from modelhub.ml.corpora.rules import CHINESE, FAMILIES, RULES, threshold_for, thresholds_of
 from modelhub.ml.corpora.signals import COUNTS, texts_measure
+from modelhub.ml.corpora.stages import stage_run
+
+
+class StageStep(PipelineStep):
+    """A task of one stage, on a run directory. Reads and yields no document: files are between."""
+
+    type = "Stage"
+
+    def __init__(self, run: str, stage: str, tasks: int) -> None:
+        """`run`: the same folder on every machine. `tasks`: of each stage of many."""
+        self.name = stage
+        super().__init__()
+        self.run_path, self.stage, self.tasks = run, stage, tasks
+
+    def run(
+        self, data: Iterable[Document] | None = None, rank: int = 0, world_size: int = 1
+    ) -> Iterator[Document]:
+        with self.track_time("task"):
+            counts = stage_run(Path(self.run_path), self.stage, rank, self.tasks)
+        for name, count in counts.items():
+            self.stat_update(name, value=count, unit="task")
+        yield from data or ()
 
 
 class SignalStep(PipelineStep):

@@ -49,8 +49,13 @@ def documents_read(folder: Path) -> Iterator[Document]:
     Raises CorpusError naming the shard that is missing a column or cannot be read.
     """
     for shard in corpus_shards(folder):
-        for group in _groups(shard, COLUMNS):
-            yield from (Document(**row) for row in group.to_pylist())
+        yield from shard_documents(shard)
+
+
+def shard_documents(shard: Path) -> Iterator[Document]:
+    """Yield the documents of one shard; see `documents_read`."""
+    for group in _groups(shard, COLUMNS):
+        yield from (Document(**row) for row in group.to_pylist())
 
 
 def signals_read(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -59,16 +64,25 @@ def signals_read(folder: Path, columns: Sequence[str] | None = None) -> Iterator
     Raises CorpusError for a corpus without signals.
     """
     for shard in corpus_shards(folder):
-        yield from _groups(signals_shard(shard), columns)
+        yield from shard_signals(shard, columns)
+
+
+def shard_signals(shard: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the signals of one shard's documents; see `signals_read`."""
+    yield from _groups(signals_shard(shard), columns)
 
 
 def rows_read(folder: Path) -> Iterator[tuple[Document, dict[str, Any]]]:
     """Yield each document with its signals."""
     for shard in corpus_shards(folder):
-        both = zip(_groups(shard, COLUMNS), _groups(signals_shard(shard), None), strict=True)
-        for documents, signals in both:
-            rows = zip(documents.to_pylist(), signals.to_pylist(), strict=True)
-            yield from ((Document(**row), measured) for row, measured in rows)
+        yield from shard_rows(shard)
+
+
+def shard_rows(shard: Path) -> Iterator[tuple[Document, dict[str, Any]]]:
+    """Yield each document of one shard with its signals."""
+    for documents, signals in zip(_groups(shard, COLUMNS), shard_signals(shard), strict=True):
+        rows = zip(documents.to_pylist(), signals.to_pylist(), strict=True)
+        yield from ((Document(**row), measured) for row, measured in rows)
 
 
 def documents_at(folder: Path, places: Sequence[int]) -> list[Document]:
@@ -109,7 +123,12 @@ def _rows_at(
 
 def documents_count(folder: Path) -> int:
     """How many documents a corpus has, from the ends of its files alone."""
-    return sum(_open(shard).metadata.num_rows for shard in corpus_shards(folder))
+    return sum(map(shard_count, corpus_shards(folder)))
+
+
+def shard_count(shard: Path) -> int:
+    """How many documents a shard has, from the end of its file alone."""
+    return int(_open(shard).metadata.num_rows)
 
 
 def corpus_shards(folder: Path) -> list[Path]:
@@ -133,7 +152,8 @@ class CorpusWriter:
     """Writes shards. Use as a context: leaving it closes the last ones.
 
     With `signals_schema` every document is given with its signals. A corpus may be empty: it has
-    one shard without rows.
+    one shard without rows. Of a corpus that several write, each a `part` by its number, the shards
+    stand in the order of the parts; an empty part has none.
     """
 
     def __init__(
@@ -142,8 +162,10 @@ class CorpusWriter:
         signals_schema: pa.Schema | None = None,
         *,
         shard_characters: int = SHARD_CHARACTERS,
+        part: int | None = None,
     ) -> None:
         self._folder = folder
+        self._part = part
         self._signals_schema = signals_schema
         self._shard_characters = shard_characters
         self._documents: list[Document] = []
@@ -157,7 +179,7 @@ class CorpusWriter:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and (self._documents or not self._shards):
+        if kind is None and (self._documents or not (self._shards or self._part is not None)):
             self._group_write()
         self._shard_close()
 
@@ -190,7 +212,8 @@ class CorpusWriter:
     def _shard_open(self) -> None:
         import pyarrow.parquet as pq
 
-        shard = self._folder / f"documents-{self._shards:05d}.parquet"
+        part = "" if self._part is None else f"{self._part:05d}-"
+        shard = self._folder / f"documents-{part}{self._shards:05d}.parquet"
         self._open = [pq.ParquetWriter(shard, documents_schema(), compression="zstd")]
         if self._signals_schema is not None:
             self._open.append(

@@ -19,6 +19,7 @@ from modelhub.ml.corpora.chunk_words import chunk_split
 from modelhub.ml.corpora.grams import grams_hash, hashes_of
 
 _COMPARED_PAIRS = 1 << 16  # at a time: their signatures are in memory
+_NO_WORD = np.uint32(0xFFFFFFFF)  # every hash of a text without a word
 
 
 def exact_hash(text: str) -> bytes:
@@ -56,6 +57,18 @@ def signatures_make(
     return np.array(matrix.to_rows(), np.uint32).reshape(len(hashes), count)
 
 
+def exact_duplicates(hashes_N2: np.ndarray) -> np.ndarray:
+    """The first text of those with the same `exact_hash`, shape (N,): of one alone, itself.
+
+    hashes_N2: the hashes as two 64-bit numbers each.
+    """
+    order_N = np.lexsort((hashes_N2[:, 1], hashes_N2[:, 0]))
+    sorted_N2 = hashes_N2[order_N]
+    firsts_N = np.empty(len(hashes_N2), np.int64)
+    firsts_N[order_N] = order_N[_starts(_is_repeat(sorted_N2))]
+    return firsts_N
+
+
 def near_duplicates(
     signatures_NH: np.ndarray, *, bands: int, rows: int, similarity_min: float
 ) -> np.ndarray:
@@ -64,38 +77,72 @@ def near_duplicates(
     In a band, every text is compared with the first of those it agrees with, and with the one
     before it. Groups are what such pairs, of `similarity_min` or more, connect.
     """
-    count = len(signatures_NH)
-    firsts_N = np.arange(count)
-    is_empty_N = (signatures_NH == np.uint32(0xFFFFFFFF)).all(axis=1) if count else firsts_N > 0
+    firsts_N = np.arange(len(signatures_NH))
     for band in range(bands):
-        keys_N = grams_hash_columns(signatures_NH[:, band * rows : (band + 1) * rows])
-        order_N = np.argsort(keys_N, kind="stable")
-        sorted_N = keys_N[order_N]
-        is_same = np.empty(count, bool)
-        is_same[:1] = False
-        is_same[1:] = sorted_N[1:] == sorted_N[:-1]
-        members = np.flatnonzero(is_same)
-        if not len(members):
-            continue
-        starts = np.maximum.accumulate(np.where(is_same, 0, np.arange(count)))
-        pairs = np.concatenate(
-            [
-                np.stack([order_N[starts[members]], order_N[members]], 1),
-                np.stack([order_N[members - 1], order_N[members]], 1),
-            ]
-        )
-        pairs = pairs[~is_empty_N[pairs].any(axis=1)]
-        pairs = np.unique(pairs, axis=0)
+        pairs = band_pairs(band_keys(signatures_NH, band, rows))
         roots = _roots(firsts_N, pairs)
         pairs = pairs[roots[:, 0] != roots[:, 1]]  # not those that another band has joined
-        for start in range(0, len(pairs), _COMPARED_PAIRS):
-            some = pairs[start : start + _COMPARED_PAIRS]
-            alike = (signatures_NH[some[:, 0]] == signatures_NH[some[:, 1]]).mean(axis=1)
-            for left, right in some[alike >= similarity_min].tolist():
-                _join(firsts_N, left, right)
-    for place in range(count):
-        firsts_N[place] = firsts_N[firsts_N[place]]  # what is before it is settled
+        groups_join(firsts_N, pairs_alike(signatures_NH, pairs, similarity_min))
+    return groups_settle(firsts_N)
+
+
+def band_keys(signatures_NH: np.ndarray, band: int, rows: int) -> np.ndarray:
+    """One 64-bit number a text, shape (N,): the same where all hashes of a band agree."""
+    return grams_hash_columns(signatures_NH[:, band * rows : (band + 1) * rows])
+
+
+def band_pairs(keys_N: np.ndarray) -> np.ndarray:
+    """Texts to compare, of those with the same key in a band, the earlier first, shape (P, 2)."""
+    order_N = np.argsort(keys_N, kind="stable")
+    is_same = _is_repeat(keys_N[order_N])
+    members = np.flatnonzero(is_same)
+    if not len(members):
+        return np.empty((0, 2), np.int64)
+    pairs = [
+        np.stack([order_N[_starts(is_same)[members]], order_N[members]], 1),
+        np.stack([order_N[members - 1], order_N[members]], 1),
+    ]
+    return np.unique(np.concatenate(pairs), axis=0)
+
+
+def pairs_alike(
+    signatures_NH: np.ndarray, pairs_P2: np.ndarray, similarity_min: float
+) -> np.ndarray:
+    """The pairs of which so large a share of hashes agrees. An empty text is like none."""
+    found = [np.empty((0, 2), np.int64)]
+    for start in range(0, len(pairs_P2), _COMPARED_PAIRS):
+        some = pairs_P2[start : start + _COMPARED_PAIRS]
+        left, right = signatures_NH[some[:, 0]], signatures_NH[some[:, 1]]
+        is_empty = (left == _NO_WORD).all(axis=1) | (right == _NO_WORD).all(axis=1)
+        found.append(some[((left == right).mean(axis=1) >= similarity_min) & ~is_empty])
+    return np.concatenate(found)
+
+
+def groups_join(firsts_N: np.ndarray, pairs_P2: np.ndarray) -> None:
+    """Connect the groups of each pair; the earlier first is the first of both."""
+    for left, right in pairs_P2.tolist():
+        first, second = sorted((_root(firsts_N, left), _root(firsts_N, right)))
+        firsts_N[second] = first
+
+
+def groups_settle(firsts_N: np.ndarray) -> np.ndarray:
+    """The first of each one's group, after the last joining."""
+    while not np.array_equal(above_N := firsts_N[firsts_N], firsts_N):
+        firsts_N = above_N
     return firsts_N
+
+
+def _is_repeat(sorted_N: np.ndarray) -> np.ndarray:
+    """Whether each is what stands before it; shape (N,) or (N, columns)."""
+    is_same_N = np.zeros(len(sorted_N), bool)
+    same = sorted_N[1:] == sorted_N[:-1]
+    is_same_N[1:] = same.all(axis=1) if same.ndim > 1 else same
+    return is_same_N
+
+
+def _starts(is_same_N: np.ndarray) -> np.ndarray:
+    """Where the run of equal ones that each is in begins."""
+    return np.maximum.accumulate(np.where(is_same_N, 0, np.arange(len(is_same_N))))
 
 
 def grams_hash_columns(columns_NR: np.ndarray) -> np.ndarray:
@@ -119,9 +166,3 @@ def _root(firsts_N: np.ndarray, place: int) -> int:
     while firsts_N[place] != place:
         firsts_N[place] = place = int(firsts_N[firsts_N[place]])
     return place
-
-
-def _join(firsts_N: np.ndarray, left: int, right: int) -> None:
-    """Connect two groups; the earlier first is the first of both."""
-    left, right = sorted((_root(firsts_N, left), _root(firsts_N, right)))
-    firsts_N[right] = left

@@ -93,6 +93,23 @@ class CorpusCounts:
         of_language = self._languages.setdefault(document.language, collections.Counter())
         of_language.update(documents=1, characters=signals["characters"], words=signals["words"])
 
+    def told(self) -> dict[str, Any]:
+        """All of it as JSON, for `add_told` of another."""
+        return {
+            "totals": [self.documents, self.bytes, self.characters, self.words],
+            "languages": list(self._languages.items()),
+        }
+
+    def add_told(self, told: Mapping[str, Any]) -> None:
+        """Add what another has counted of documents behind these."""
+        documents, size, characters, words = told["totals"]
+        self.documents += documents
+        self.bytes += size
+        self.characters += characters
+        self.words += words
+        for language, counts in told["languages"]:
+            self._languages.setdefault(language, collections.Counter()).update(counts)
+
     def result(self) -> dict[str, Any]:
         by_size = sorted(self._languages.items(), key=lambda one: -one[1]["characters"])
         return {

@@ -1,19 +1,23 @@
 """Corpora for tests, every signal measured."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from modelhub.ml.corpora.documents import CorpusWriter, Document
 from modelhub.ml.corpora.signals import documents_measure, signals_schema
 
 
-def corpus_write(folder: Path, texts: list[str], *, source: str = "test") -> Path:
+def corpus_write(folder: Path, texts: list[str], *, source: str = "test", shards: int = 1) -> Path:
     """A corpus of texts, as an import makes it: ids d0, d1, …"""
     folder.mkdir(parents=True)
     documents = [Document(id=f"d{i}", text=text, source=source) for i, text in enumerate(texts)]
-    with CorpusWriter(folder, signals_schema()) as writer:
-        for document, signals in documents_measure(documents):
-            writer.add(document, signals)
+    borders = [len(texts) * one // shards for one in range(shards + 1)]
+    for number, (start, end) in enumerate(pairwise(borders)):
+        part = number if shards > 1 else None
+        with CorpusWriter(folder, signals_schema(), part=part) as writer:
+            for document, signals in documents_measure(documents[start:end]):
+                writer.add(document, signals)
     return folder
 
 

@@ -1,0 +1,351 @@
+"""Cleaning a corpus as stages (stages.py): what each leaves for the next."""
+
+import functools
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelhub.ml.corpora import duplicates
+from modelhub.ml.corpora.cleaning import (
+    CONTAMINATED,
+    EMPTIED,
+    KEPT,
+    REPEATED_SHOWN,
+    Verdicts,
+    Written,
+    contamination_because,
+    contamination_reports,
+    duplicates_drop,
+    funnel,
+    hits_telling,
+    index_write,
+    kept_write,
+    origin,
+    report_write,
+    result_make,
+    rules_drop,
+    set_phrases,
+    signals_check,
+    texts_examine,
+)
+from modelhub.ml.corpora.configs import CleanCorpusConfig
+from modelhub.ml.corpora.contamination import Hit
+from modelhub.ml.corpora.documents import (
+    CorpusError,
+    Document,
+    corpus_shards,
+    shard_count,
+    shard_documents,
+    shard_rows,
+    shard_signals,
+)
+from modelhub.ml.corpora.import_corpus import document_chunks
+from modelhub.ml.corpora.rules import thresholds_of
+from modelhub.ml.corpora.stage_files import (
+    Counts,
+    Part,
+    Plan,
+    files_begin,
+    json_replace,
+    mine,
+    part_writer,
+)
+from modelhub.ml.records import json_canonical
+from modelhub.ml.rundir import RunDir
+
+SHARE_DOCUMENTS = 50_000_000  # texts whose hashes a task of `compare` sorts, or about so many
+
+
+def prepare(run_path: Path, _rank: int, _tasks: int) -> Counts:
+    run = RunDir(run_path)
+    config = run.config(CleanCorpusConfig)
+    files = files_begin(run)
+    folder = run.input("corpus")
+    known = [run.input(role) for role in run.input_roles() if role.startswith("known_")]
+    signals_check(folder)
+    index = index_write(run, config, files)
+    parts = [(shard, shard_count(shard), -1) for one in known for shard in corpus_shards(one)]
+    start = 0
+    for shard in corpus_shards(folder):
+        parts.append((shard, shard_count(shard), start))
+        start += parts[-1][1]
+    if not start:
+        raise CorpusError("the corpus has no documents")
+    run.output("corpus")
+    total = sum(count for _, count, _ in parts)
+    Plan.write(
+        run.path,
+        parts,
+        shares=-(-total // SHARE_DOCUMENTS),
+        has_index=index is not None,
+    )
+    return {"documents": start, "shards": len(parts)}
+
+
+def examine(run: Path, rank: int, tasks: int) -> Counts:
+    plan = Plan(run)
+    counts: Counter[str] = Counter()
+    for part in mine(plan.parts, rank, tasks):
+        if not plan.examined(part).exists():
+            counts += _part_examine(plan, part)
+    return counts
+
+
+def _part_examine(plan: Plan, part: Part) -> Counter[str]:
+    """steps.npy, exact.npy, keys.npy, signatures.npy, hits.jsonl and alone.json of a shard."""
+    config = plan.load(CleanCorpusConfig)
+    thresholds = thresholds_of(config.families, config.thresholds)
+    verdicts = Verdicts.of(part.documents, config, thresholds)
+    is_own = part.start >= 0
+    if is_own:
+        rules_drop(verdicts, shard_signals(part.shard), config, thresholds)
+    rows = verdicts.kept()
+    texts = _kept(shard_documents(part.shard), verdicts.step_N == KEPT)
+    found = [
+        one
+        for chunk in document_chunks(texts)
+        for one in texts_examine(
+            [document.text for document in chunk],
+            config=config,
+            index=plan.index if is_own else None,
+        )
+    ]
+    exact = b"".join(one.exact for one in found)
+    hashes = config.near_bands * config.near_rows
+    signatures_NH = np.array([one.signature for one in found], np.uint32).reshape(-1, hashes)
+    bands = range(config.near_bands)
+    keys = [duplicates.band_keys(signatures_NH, band, config.near_rows) for band in bands]
+    lines = [
+        {"row": row, "hits": [[hit.gram, hit.start, hit.end] for hit in one.hits]}
+        for row, one in zip(rows.tolist(), found, strict=True)
+        if one.hits
+    ]
+    folder = plan.examined(part)
+    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    np.save(temporary / "steps.npy", verdicts.step_N)
+    np.save(temporary / "exact.npy", np.frombuffer(exact, np.uint64).reshape(-1, 2))
+    np.save(temporary / "keys.npy", np.stack(keys))
+    np.save(temporary / "signatures.npy", signatures_NH)
+    with (temporary / "hits.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json_canonical(line) + "\n" for line in lines)
+    json_replace(temporary / "alone.json", verdicts.alone)
+    if not folder.exists():  # another attempt was quicker
+        temporary.rename(folder)
+    dropped = np.bincount(verdicts.step_N[verdicts.step_N != KEPT], minlength=len(verdicts.steps))
+    named = zip(verdicts.steps, dropped.tolist(), strict=True)
+    return Counter({"examined": len(rows)} | {name: count for name, count in named if count})
+
+
+class _Signatures:
+    """All parts' signatures as one array, read where they are asked for."""
+
+    def __init__(self, paths: Sequence[Path], starts: np.ndarray) -> None:
+        """starts: number of each part's first text, and the count of all."""
+        self._paths, self._starts = paths, starts
+        self._open = functools.lru_cache(maxsize=256)(lambda path: np.load(path, mmap_mode="r"))
+
+    def __getitem__(self, numbers: np.ndarray) -> np.ndarray:
+        parts = np.searchsorted(self._starts, numbers, "right") - 1
+        found: np.ndarray | None = None
+        for part in np.unique(parts).tolist():
+            at = np.flatnonzero(parts == part)
+            rows = self._open(self._paths[part])[numbers[at] - self._starts[part]]
+            if found is None:
+                found = np.empty((len(numbers), rows.shape[1]), rows.dtype)
+            found[at] = rows
+        return np.empty((0, 0), np.uint32) if found is None else found
+
+
+def compare(run: Path, rank: int, tasks: int) -> Counts:
+    """exact-S.npy, and near-B-S.npy of each band: pairs of (earlier, later) by number."""
+    plan = Plan(run)
+    config = plan.load(CleanCorpusConfig)
+    kinds = [-1] if config.exact_duplicates else []
+    kinds += range(config.near_bands) if config.near_duplicates else []
+    units = [(kind, share) for kind in kinds for share in range(plan.shares)]
+    folders = [plan.examined(part) for part in plan.parts]
+    starts = np.cumsum([0, *(len(np.load(one / "exact.npy", mmap_mode="r")) for one in folders)])
+    signatures = _Signatures([one / "signatures.npy" for one in folders], starts)
+    counts: Counter[str] = Counter()
+    (plan.files / "compared").mkdir(exist_ok=True)
+    for band, share in mine(units, rank, tasks):
+        path = plan.files / "compared" / f"{band}-{share}.npy"
+        if path.exists():
+            continue
+        numbers, values = _of_share(folders, starts, band, share, plan.shares)
+        if band < 0:
+            firsts = duplicates.exact_duplicates(values)
+            again = np.flatnonzero(firsts != np.arange(len(firsts)))
+            pairs = np.stack([numbers[firsts[again]], numbers[again]], 1)
+        else:
+            near = numbers[duplicates.band_pairs(values)]
+            pairs = duplicates.pairs_alike(signatures, near, config.near_similarity_min)
+        counts["exact pairs" if band < 0 else "near pairs"] += len(pairs)
+        temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
+        np.save(temporary, pairs)
+        temporary.replace(path)
+    return counts
+
+
+def _of_share(
+    folders: Sequence[Path], starts: np.ndarray, band: int, share: int, shares: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(numbers of the texts in a share, their hashes or the keys of a band). Equal ones share."""
+    numbers, values = [], []
+    for folder, start in zip(folders, starts.tolist(), strict=False):
+        if band < 0:
+            value = np.load(folder / "exact.npy")
+            mine = np.flatnonzero(value[:, 0] % np.uint64(shares) == share)
+        else:
+            value = np.load(folder / "keys.npy", mmap_mode="r")[band]
+            mine = np.flatnonzero(value % np.uint64(shares) == share)
+        numbers.append(start + mine)
+        values.append(value[mine])
+    return np.concatenate(numbers), np.concatenate(values)
+
+
+def decide(run: Path, _rank: int, _tasks: int) -> Counts:
+    """decided.json, steps.npy and firsts.npy: what becomes of each document."""
+    plan = Plan(run)
+    config = plan.load(CleanCorpusConfig)
+    thresholds = thresholds_of(config.families, config.thresholds)
+    verdicts = Verdicts.of(plan.count, config, thresholds)
+    known, hits = 0, []
+    for part in plan.parts:
+        folder = plan.examined(part)
+        if part.start < 0:
+            known += part.documents
+            continue
+        verdicts.step_N[part.start : part.start + part.documents] = np.load(folder / "steps.npy")
+        verdicts.alone.update(json.loads((folder / "alone.json").read_text()))
+        hits += [(part.start + row, one) for row, one in _hits_read(folder)]
+    places = np.concatenate([-1 - np.arange(known), verdicts.kept()])
+    groups = duplicates_drop(
+        verdicts,
+        places,
+        _joined(plan, len(places), [-1]) if config.exact_duplicates else None,
+        _joined(plan, len(places), range(config.near_bands)) if config.near_duplicates else None,
+    )
+    phrases = set_phrases((one for _, one in hits), config.contamination_documents_max)
+    for place in hits_telling(hits, phrases):
+        verdicts.alone[CONTAMINATED] += 1
+        if config.contamination_drop:
+            verdicts.drop(place, CONTAMINATED)  # by what, the stage says that has the text
+    np.save(plan.files / "steps.npy", verdicts.step_N)
+    np.save(plan.files / "firsts.npy", verdicts.first_N)
+    most = groups.most_common(REPEATED_SHOWN)
+    facts = {"alone": verdicts.alone, "most_repeated": most, "phrases": sorted(phrases)}
+    json_replace(plan.files / "decided.json", facts)
+    return {"kept": len(verdicts.kept()), "dropped": plan.count - len(verdicts.kept())}
+
+
+def _joined(plan: Plan, count: int, bands: Sequence[int]) -> np.ndarray:
+    """Of each text examined the first of its group, itself where it is alone."""
+    firsts = np.arange(count)
+    for band in bands:
+        for share in range(plan.shares):
+            pairs = np.load(plan.files / "compared" / f"{band}-{share}.npy")
+            duplicates.groups_join(firsts, pairs)
+    return duplicates.groups_settle(firsts)
+
+
+def write(run: Path, rank: int, tasks: int) -> Counts:
+    plan = Plan(run)
+    counts: Counter[str] = Counter()
+    (plan.files / "written").mkdir(exist_ok=True)
+    for part in mine(plan.own, rank, tasks):
+        if not _written(plan, part).exists():
+            counts += _part_write(plan, part)
+    return counts
+
+
+def _written(plan: Plan, part: Part) -> Path:
+    return plan.files / "written" / f"{part.number:05d}.json"
+
+
+def _part_write(plan: Plan, part: Part) -> Counter[str]:
+    config = plan.load(CleanCorpusConfig)
+    decided = json.loads((plan.files / "decided.json").read_text())
+    steps = np.load(plan.files / "steps.npy", mmap_mode="r")
+    is_kept_N = np.array(steps[part.start : part.start + part.documents] == KEPT)
+    telling = hits_telling(_hits_read(plan.examined(part)), set(decided["phrases"]))
+    reports: list[dict[str, Any]] = []
+
+    def rows() -> Iterator[tuple[Document, dict[str, Any]]]:
+        for row, (document, signals) in enumerate(shard_rows(part.shard)):
+            if row in telling and plan.index is not None:
+                place = part.start + row
+                reports.extend(contamination_reports(plan.index, place, document, telling[row]))
+            if is_kept_N[row]:
+                yield document, signals
+
+    written = Written()
+    places = (part.start + np.flatnonzero(is_kept_N)).tolist()
+    with part_writer(plan.run, part.number) as writer:
+        for _ in kept_write(rows(), places, writer, written, config, workers=1):
+            pass
+    told = {
+        "counts": written.counts.told(),
+        "scrubbed": written.scrubbed,
+        "emptied": written.emptied,
+        "contamination": reports,
+    }
+    json_replace(_written(plan, part), told)
+    return Counter({"written": written.counts.documents, **written.scrubbed})
+
+
+def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
+    plan = Plan(run_path)
+    run = RunDir(run_path)
+    config = run.config(CleanCorpusConfig)
+    thresholds = thresholds_of(config.families, config.thresholds)
+    decided = json.loads((plan.files / "decided.json").read_text())
+    verdicts = Verdicts.of(plan.count, config, thresholds)
+    verdicts.step_N = np.load(plan.files / "steps.npy")
+    verdicts.first_N = np.load(plan.files / "firsts.npy")
+    verdicts.alone = Counter(decided["alone"])
+    written, found = Written(), []
+    contaminated = verdicts.steps.index(CONTAMINATED)
+    for part in plan.own:
+        told = json.loads(_written(plan, part).read_text())
+        written.counts.add_told(told["counts"])
+        written.scrubbed.update(told["scrubbed"])
+        found += told["contamination"]
+        for place in told["emptied"]:
+            verdicts.alone[EMPTIED] += 1
+            verdicts.drop(place, EMPTIED)
+    for report in reversed(found):  # of several items of a document the first is its reason
+        if verdicts.step_N[report["place"]] == contaminated:
+            verdicts.because[report["place"]] = contamination_because([report])
+    if not written.counts.documents:
+        raise CorpusError(
+            f"nothing is left of {plan.count} documents: {funnel(verdicts, plan.count)}"
+        )
+    report_write(run.output("report"), verdicts, found)
+    most = decided["most_repeated"]
+    result = origin(plan.own[0].shard.parent) | result_make(
+        config, thresholds, verdicts, plan.count, written, most, found, plan.index
+    )
+    outputs = {"corpus": "corpus", "report": "evaluation"}
+    run.succeed(outputs=outputs, result=result, program="modelhub.ml.corpora.clean_corpus")
+    shutil.rmtree(plan.files)
+    return {"documents": written.counts.documents}
+
+
+def _kept(items: Iterator[Document], is_kept_N: np.ndarray) -> Iterator[Document]:
+    return (one for one, is_kept in zip(items, is_kept_N.tolist(), strict=True) if is_kept)
+
+
+def _hits_read(folder: Path) -> list[tuple[int, list[Hit]]]:
+    """(row of its shard, hits) of each document that shares words with an item."""
+    with (folder / "hits.jsonl").open(encoding="utf-8") as file:
+        lines = map(json.loads, file)
+        return [(line["row"], [Hit(*hit) for hit in line["hits"]]) for line in lines]

@@ -1,0 +1,80 @@
+"""Bringing a corpus in as stages (stages.py): a stretch of the files by each task."""
+
+import json
+import shutil
+from pathlib import Path
+
+from modelhub.ml.corpora.configs import ImportCorpusConfig
+from modelhub.ml.corpora.import_corpus import CorpusCounts, document_chunks
+from modelhub.ml.corpora.locations import location_sources
+from modelhub.ml.corpora.readers import SourceError, source_documents
+from modelhub.ml.corpora.signals import documents_measure
+from modelhub.ml.corpora.stage_files import (
+    Counts,
+    Plan,
+    files_begin,
+    json_replace,
+    mine,
+    part_writer,
+)
+from modelhub.ml.rundir import RunDir
+
+
+def prepare(run_path: Path, _rank: int, tasks: int) -> Counts:
+    """As many stretches of the files as there are tasks: each has shards of its own."""
+    run = RunDir(run_path)
+    config = run.config(ImportCorpusConfig)
+    files_begin(run)
+    sources = location_sources(config.locations)
+    run.output("corpus")
+    Plan.write(run.path, [], sources=len(sources), stretches=min(tasks, len(sources)))
+    return {"files": len(sources)}
+
+
+def measure(run: Path, rank: int, tasks: int) -> Counts:
+    """The documents of a stretch of the files, every signal measured."""
+    plan = Plan(run)
+    config = plan.load(ImportCorpusConfig)
+    sources = location_sources(config.locations)
+    measured = 0
+    for stretch in mine(range(plan.stretches), rank, tasks):
+        told = _told(plan, stretch)
+        if told.exists():
+            continue
+        start, end = (len(sources) * one // plan.stretches for one in (stretch, stretch + 1))
+        documents = (
+            one for source in sources[start:end] for one in source_documents(source, config)
+        )
+        counts = CorpusCounts()
+        with part_writer(run, stretch) as writer:
+            for chunk in document_chunks(documents):
+                for document, signals in documents_measure(chunk):
+                    writer.add(document, signals)
+                    counts.add(document, signals)
+        json_replace(told, counts.told())
+        measured += counts.documents
+    return {"documents": measured}
+
+
+def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
+    plan = Plan(run_path)
+    run = RunDir(run_path)
+    config = run.config(ImportCorpusConfig)
+    counts = CorpusCounts()
+    for stretch in range(plan.stretches):
+        counts.add_told(json.loads(_told(plan, stretch).read_text()))
+    if not counts.documents:
+        raise SourceError(f"{', '.join(config.locations)}: holds no document")
+    run.progress(plan.sources, plan.sources, "files")
+    run.succeed(
+        outputs={"corpus": "corpus"},
+        result={"source": config.source, "licence": config.licence, "files": plan.sources}
+        | counts.result(),
+        program="modelhub.ml.corpora.import_corpus",
+    )
+    shutil.rmtree(plan.files)
+    return {"documents": counts.documents}
+
+
+def _told(plan: Plan, stretch: int) -> Path:
+    return plan.files / f"measured-{stretch:05d}.json"

@@ -1,0 +1,108 @@
+"""What the stages of a program leave for one another, below RUN_DIR/stages/files."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelhub.ml.configs import ConfigT, config_load
+from modelhub.ml.corpora.documents import CorpusWriter
+from modelhub.ml.corpora.signals import signals_schema
+from modelhub.ml.records import json_canonical
+from modelhub.ml.rundir import RunDir
+
+FOLDER = "stages"  # of a run directory
+
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One shard of a corpus: what a task works on."""
+
+    shard: Path
+    documents: int
+    start: int  # place of its first document in the corpus; of a known corpus -1
+    number: int
+
+
+class Plan:
+    """What `prepare` has written down: the parts, and where each stage leaves what it finds."""
+
+    def __init__(self, run: Path) -> None:
+        """Raises FileNotFoundError where `prepare` has not been."""
+        self.run = run
+        self.files = run / FOLDER / "files"
+        facts = json.loads((self.files / "plan.json").read_text())
+        self.config: dict[str, Any] = facts["config"]
+        self.shares: int = facts.get("shares", 0)
+        self.stretches: int = facts.get("stretches", 0)
+        self.sources: int = facts.get("sources", 0)
+        self.parts = [
+            Part(
+                shard=Path(one["shard"]),
+                documents=one["documents"],
+                start=one["start"],
+                number=number,
+            )
+            for number, one in enumerate(facts["parts"])
+        ]
+        self.index = self.files / "index" if facts.get("has_index") else None
+
+    @staticmethod
+    def write(run: Path, parts: Sequence[tuple[Path, int, int]], **facts: Any) -> None:
+        """parts: (shard, documents, start) of each."""
+        told = [
+            {"shard": str(shard), "documents": count, "start": start}
+            for shard, count, start in parts
+        ]
+        config = json.loads((run / "config.json").read_text())["config"]
+        json_replace(
+            run / FOLDER / "files" / "plan.json", {"parts": told, "config": config} | facts
+        )
+
+    def load(self, cls: type[ConfigT]) -> ConfigT:
+        return config_load(cls, self.config)
+
+    @property
+    def own(self) -> list[Part]:
+        """The parts of the corpus that is cleaned."""
+        return [part for part in self.parts if part.start >= 0]
+
+    @property
+    def count(self) -> int:
+        return sum(part.documents for part in self.own)
+
+    def examined(self, part: Part) -> Path:
+        return self.files / "examined" / f"{part.number:05d}"
+
+
+def files_begin(run: RunDir) -> Path:
+    """The folder, without what an earlier attempt has left."""
+    files = run.path / FOLDER / "files"
+    shutil.rmtree(files, ignore_errors=True)
+    files.mkdir(parents=True)
+    return files
+
+
+def part_writer(run: Path, part: int) -> CorpusWriter:
+    """Writes a part's shards, in the place of those that a killed attempt has left."""
+    folder = run / "outputs" / "corpus"
+    for old in folder.glob(f"*-{part:05d}-*.parquet"):
+        old.unlink()
+    return CorpusWriter(folder, signals_schema(), part=part)
+
+
+def json_replace(path: Path, value: Any) -> None:
+    """Write JSON, whole or not at all."""
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(json_canonical(value))
+    temporary.replace(path)
+
+
+def mine(units: Sequence[Any], rank: int, tasks: int) -> Sequence[Any]:
+    """A task's share of what there is to do."""
+    return units[rank::tasks]
