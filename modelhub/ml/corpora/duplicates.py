@@ -10,6 +10,7 @@ Shapes: N texts, H hashes.
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import rensa
@@ -20,6 +21,12 @@ from modelhub.ml.corpora.grams import grams_hash, hashes_of
 
 _COMPARED_PAIRS = 1 << 16  # at a time: their signatures are in memory
 _NO_WORD = np.uint32(0xFFFFFFFF)  # every hash of a text without a word
+
+
+class Rows(Protocol):
+    """What gives rows of an array by their numbers, wherever they lie."""
+
+    def __getitem__(self, numbers: np.ndarray, /) -> np.ndarray: ...
 
 
 def exact_hash(text: str) -> bytes:
@@ -105,9 +112,7 @@ def band_pairs(keys_N: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate(pairs), axis=0)
 
 
-def pairs_alike(
-    signatures_NH: np.ndarray, pairs_P2: np.ndarray, similarity_min: float
-) -> np.ndarray:
+def pairs_alike(signatures_NH: Rows, pairs_P2: np.ndarray, similarity_min: float) -> np.ndarray:
     """The pairs of which so large a share of hashes agrees. An empty text is like none."""
     found = [np.empty((0, 2), np.int64)]
     for start in range(0, len(pairs_P2), _COMPARED_PAIRS):
