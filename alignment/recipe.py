@@ -143,6 +143,9 @@ class Recipe:
         self.rejection_config()
         self.sft_config()
         self.ppo_config()
+        ending = self.sft_config().end_of_session
+        if self.improving == "rejection+ppo" and self.reward_config().end_of_session != ending:
+            raise ConfigError("recipe.reward: end_of_session must be that of sft, before PPO")
         if self.improving == "rejection+ppo" and self.sft_config().publish == "adapter":
             raise ConfigError("recipe.sft: publish must be merged, for PPO goes on from a model")
         if self.improving == "rejection+ppo" and self.ppo_config().publish == "adapter":
@@ -163,7 +166,11 @@ class Recipe:
         return self._generate_config(self.evaluation_samples, (self.evaluation_temperature,), seed)
 
     def reward_config(self) -> RewardConfig:
-        return _config_build(RewardConfig, {"seed": self.seed, **self.reward})
+        """Where PPO follows fine-tuning, the reward model has the token that this adds: it reads
+        what the policy writes by the policy's own tokens."""
+        ending = self.sft_config().end_of_session if self.improving == "rejection+ppo" else ""
+        values = {"seed": self.seed, "end_of_session": ending, **self.reward}
+        return _config_build(RewardConfig, values)
 
     def rejection_config(self) -> RejectionConfig:
         return _config_build(RejectionConfig, {"keep": self.keep, **self.rejection})

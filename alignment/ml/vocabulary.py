@@ -4,16 +4,17 @@ from typing import Any
 
 import torch
 
-from alignment.ml.configs import SftConfig
+from alignment.ml.configs import RewardConfig, SftConfig
 from modelhub.ml.chat import special_token_add
 from modelhub.ml.configs import RefusedError
 
 
-def session_end_add(tokenizer: Any, config: SftConfig) -> None:
+def session_end_add(tokenizer: Any, config: SftConfig | RewardConfig) -> None:
     """Add the token that ends a session to the vocabulary, unless it is there or none is asked for.
 
-    Raises RefusedError for a word that is no token of its own, and with an adapter, which would not
-    learn the new token's row.
+    Raises RefusedError for a word that is no token of its own; in fine-tuning with an adapter,
+    which would not learn the new token's row; and where an adapter is published by itself, which
+    has no row for it.
     """
     token = config.end_of_session
     if not token or token in tokenizer.get_vocab():
@@ -23,10 +24,15 @@ def session_end_add(tokenizer: Any, config: SftConfig) -> None:
             f"end_of_session {token!r} is not a token of the model's vocabulary, and one that is "
             "added looks like <|end_of_session|>"
         )
-    if config.adapter:
+    if config.adapter and isinstance(config, SftConfig):
         raise RefusedError(
             f"end_of_session {token!r} is new to the vocabulary, and an adapter does not learn its "
             "row: train every weight, name a token that the model has, or leave it empty"
+        )
+    if config.publish == "adapter":
+        raise RefusedError(
+            f"end_of_session {token!r} is new to the vocabulary, and an adapter that is published "
+            "by itself has no row for it: publish the merged model"
         )
     special_token_add(tokenizer, token)
     print(f"{token} is added to the vocabulary", flush=True)

@@ -7,7 +7,6 @@ from anywhere. Each arrow is one conditional update, so of any number
 of simultaneous walkers one walks it, and each is recorded with who, when and why.
 """
 
-from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,15 +19,15 @@ from alignment.models import Campaign, Round, RoundRun, StageEvent
 from alignment.recipe import Recipe, recipe_dump
 from alignment.selectors.rounds import (
     campaign_policy,
-    prompts_select,
     round_annotation_progress,
     round_batches_to_ingest,
     round_open,
     round_ranking_batches,
 )
 from alignment.services.campaigns import POLICY_ROLES
+from alignment.services.planning import prompts_check, session_end_check
 from alignment.services.stages import STAGE_WORK, Arrow, Frozen, Stage, StageError, rankings_freeze
-from annotation.models import Split, Task
+from annotation.models import Task
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.configs import RefusedError
@@ -38,7 +37,6 @@ from modelhub.services.versions import alias_move
 
 State = Round.State
 _LAUNCH_KEY_CHARS = 64
-HELD_OUT_PROMPTS = 2  # a difference between policies needs a spread between prompts
 # From these nothing leads on.
 _FINAL = (State.PROMOTED, State.REJECTED, State.CANCELLED)
 # What reading a round's files or its stage's rows may find, as a reason to show a person.
@@ -52,8 +50,8 @@ def round_start(
     """Plan the campaign's next round, from its champion.
 
     The same `launch_key` (a form carries one) gives the same round, however often it is sent.
-    Raises ConflictError while another round is open, ApplicationError if the recipe and the
-    project's prompts do not fit.
+    Raises ConflictError while another round is open, ApplicationError if the recipe does not fit
+    the project's prompts or the policy.
     """
     if not 1 <= len(launch_key) <= _LAUNCH_KEY_CHARS or not launch_key.isprintable():
         raise ApplicationError(
@@ -86,7 +84,8 @@ def round_start(
             gettext("The champion, %(policy_in)s, is a %(role)s model, not a policy.")
             % {"policy_in": policy_in, "role": policy_in.role}
         )
-    _prompts_check(campaign, recipe)
+    prompts_check(campaign=campaign, recipe=recipe)
+    session_end_check(policy_in=policy_in, recipe=recipe)
     for failed in campaign.rounds.filter(state=State.FAILED):
         _tasks_close(failed)  # it is given up: people's time goes to the new round
     newest = campaign.rounds.order_by("-number").first()
@@ -98,46 +97,6 @@ def round_start(
         policy_in=policy_in,
         started_by=actor,
     )
-
-
-def _prompts_check(campaign: Campaign, recipe: Recipe) -> None:
-    """Raise ApplicationError if the recipe cannot come to an end on the project's prompts."""
-    prompts = prompts_select(campaign=campaign, recipe=recipe, draw=1)
-    found = Counter(prompt.split for prompt in prompts)
-    for split, least, why in (
-        (Split.TRAIN, 1, "to train on"),
-        (Split.HELD_OUT, HELD_OUT_PROMPTS, "to compare the policies on"),
-    ):
-        if found[split] < least:
-            raise ApplicationError(
-                gettext(
-                    "Of the %(number)s selected prompts %(found)s are %(label)s; at least "
-                    "%(least)s is wanted %(why)s. Import more prompts or select more of them."
-                )
-                % {
-                    "number": len(prompts),
-                    "found": found[split],
-                    "label": Split(split).label,
-                    "least": least,
-                    "why": why,
-                },
-                {"field": "prompt_tags" if recipe.prompt_tags else "prompt_limit"},
-            )
-    wanted = len(prompts) * recipe.overlap
-    if wanted < recipe.minimum_rankings:
-        raise ApplicationError(
-            gettext(
-                "%(number)s prompts ranked by %(overlap)s each give %(wanted)s rankings; the "
-                "recipe asks for at least %(minimum_rankings)s."
-            )
-            % {
-                "number": len(prompts),
-                "overlap": recipe.overlap,
-                "wanted": wanted,
-                "minimum_rankings": recipe.minimum_rankings,
-            },
-            {"field": "minimum_rankings"},
-        )
 
 
 def round_advance(*, round: Round) -> bool:

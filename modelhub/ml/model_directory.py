@@ -356,6 +356,17 @@ def _weights_read(folder: Path, sizes: Mapping[str, int]) -> dict[str, TensorEnt
     return tensors
 
 
+def tokenizer_tokens(folder: Path) -> set[str]:
+    """Every token of a model's vocabulary. Raises ModelDirectoryError for a folder without one."""
+    path = folder / _TOKENIZER
+    if not path.is_file():
+        raise ModelDirectoryError(_TOKENIZER, "missing")
+    tokenizer = _json_read(path, _MAX_TOKENIZER_BYTES)
+    vocabulary = tokenizer["model"]["vocab"]
+    known = vocabulary if isinstance(vocabulary, dict) else (one[0] for one in vocabulary)
+    return {*known, *(one["content"] for one in tokenizer.get("added_tokens") or [])}
+
+
 def _tokenizer_read(folder: Path, sizes: Mapping[str, int]) -> str:
     """Check the tokenizer's files. Returns its chat template, empty where there is none."""
     tokenizer = _json_read(folder / _TOKENIZER, _MAX_TOKENIZER_BYTES)

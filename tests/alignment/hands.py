@@ -3,6 +3,7 @@
 What a program would write is written here at once: real files, real artifacts, real rows.
 """
 
+import json
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -67,11 +68,17 @@ SMALL = Recipe(
 )
 
 
-def make_base(name: str = "small") -> ModelVersion:
-    """A base model with files of its own, so that it can be verified."""
+def make_base(name: str = "small", *, tokens: Iterable[str] = ()) -> ModelVersion:
+    """A base model with files of its own, so that it can be verified.
+
+    tokens: that its tokenizer has besides "a".
+    """
     model = Model.objects.create(name=name)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "weights.txt").write_text(name)
+        added = [{"id": place, "content": token} for place, token in enumerate(tokens, 1)]
+        tokenizer = {"model": {"type": "BPE", "vocab": {"a": 0}}, "added_tokens": added}
+        Path(folder, "tokenizer.json").write_text(json.dumps(tokenizer))
         artifact = artifact_store(folder=Path(folder), kind=Artifact.Kind.MODEL)
     return ModelVersion.objects.create(
         model=model, number=1, role=ModelVersion.Role.BASE, artifact=artifact, **MODEL_FACTS

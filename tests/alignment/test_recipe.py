@@ -87,6 +87,10 @@ def test_a_recipe_comes_back_from_json_as_it_went(
         ({"ppo": {"engine": "vllm"}}, "recipe.ppo: engine is a setting of the recipe itself"),
         ({"ppo": {"lam": 2.0}}, "recipe.ppo.lam: wanted 0 to 1"),
         (
+            {"improving": "rejection+ppo", "reward": {"end_of_session": "<|bye|>"}},
+            "recipe.reward: end_of_session must be that of sft",
+        ),
+        (
             {"improving": "rejection+ppo", "sft": {"adapter": "lora", "publish": "adapter"}},
             "recipe.sft: publish must be merged",
         ),

@@ -50,6 +50,9 @@ class RewardConfig(AdapterSettings):
     leave_out_unsafe_won: bool = False  # pairs in which an unsafe answer beat a safe one
     # What is trained
     reward_token: bool = False  # read scores at a <|reward|> token added to the vocabulary
+    # The token that fine-tuning adds behind a session, for a policy that it will have made: added
+    # to the vocabulary here too, so that PPO can have its answers read by their own tokens.
+    end_of_session: str = ""
     heads: int = 1  # more are an ensemble on one backbone, each on a bootstrap of the prompts
     # Of the heads' scores; uncertain is mean - w · variance.
     combine: str = one_of(COMBINATIONS, "mean")

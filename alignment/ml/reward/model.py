@@ -15,7 +15,7 @@ from alignment.ml.dropout import dropout_end
 from alignment.ml.ensemble import shifts_common
 from alignment.ml.shared_prefix import attach
 from alignment.ml.shared_prefix.support import base_model
-from alignment.ml.vocabulary import token_rows_start
+from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.adapter import ModelInput, model_input_load
 from modelhub.ml.adapter_directory import adapter_directory_check
 from modelhub.ml.chat import (
@@ -31,8 +31,12 @@ from modelhub.ml.model_directory import model_directory_check
 
 
 def reward_tokenizer_make(folder: Path, config: RewardConfig) -> Any:
-    """The base's tokenizer, with a reward token if one is asked for."""
+    """The base's tokenizer, with a session's end and a reward token if they are asked for.
+
+    In this order, which gives the session's end the number that fine-tuning gives it.
+    """
     tokenizer = tokenizer_load(folder)
+    session_end_add(tokenizer, config)
     if config.reward_token:
         reward_token_add(tokenizer)
     return tokenizer
@@ -43,7 +47,8 @@ def reward_model_make(given: Path | ModelInput, config: RewardConfig, tokenizer:
 
     A head that is already there (the base is a reward model) is kept. A new one starts from 0, so
     that all answers score the same; several start from small numbers, or they would stay the same.
-    tokenizer: wanted with a reward token, whose embedding starts as the mean of all others.
+    tokenizer: wanted where it has tokens that the base has not; their embeddings start as the mean
+    of all others.
     With an adapter a PEFT model around it, whose adapter and head alone are trained. Raises
     RefusedError for a base that shared rows cannot serve, one of another number of heads, one with
     fewer layers than are to be frozen, or an adapter that is not a reward model's LoRA.
@@ -61,7 +66,7 @@ def reward_model_make(given: Path | ModelInput, config: RewardConfig, tokenizer:
         model.config.reward_heads = config.heads
         model.config.reward_combine = config.combine
         model.config.reward_uncertainty_weight = config.uncertainty_weight
-    if config.reward_token:
+    if config.reward_token or config.end_of_session:
         token_rows_start(model, tokenizer, known=len(tokenizer_load(folder)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.adapter != "qlora":  # whose 4-bit weights are there already
