@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelhub.ml.configs import CHOICES, ConfigError, ProgramConfig, config_load
+from modelhub.ml.configs import CHOICES, OPEN, ConfigError, ProgramConfig, config_load
 
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
 
@@ -34,6 +34,7 @@ class ConfigField:
     default: Any  # REQUIRED where there is none
     about: str  # its comment
     choices: tuple[Any, ...] = ()  # the values it takes, or of a list its items; empty: any
+    is_open: bool = False  # the choices are suggestions: the program may know more
     section: str = ""  # heading of the settings it stands among
 
     @property
@@ -70,6 +71,7 @@ def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
                 default=default,
                 about=said[field.name].about,
                 choices=field.metadata.get(CHOICES, ()),
+                is_open=field.metadata.get(OPEN, False),
                 section=said[field.name].section,
             )
         )
@@ -82,7 +84,7 @@ def config_schema(cls: type[ProgramConfig]) -> dict[str, Any]:
     for field in config_fields(cls):
         one: dict[str, Any] = {"type": _JSON_TYPES[field.type]}
         if field.choices:
-            one["enum"] = list(field.choices)
+            one["examples" if field.is_open else "enum"] = list(field.choices)
         if field.is_list:
             one = {"type": "array", "items": one}
         if field.may_be_none:

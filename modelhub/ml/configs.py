@@ -27,7 +27,8 @@ EXIT_REFUSED = 2
 EXIT_OUT_OF_MEMORY = 3
 EXIT_DISK_FULL = 5
 
-CHOICES, _OPEN = "choices", "open"  # in a field's metadata: the values it takes
+# In a field's metadata: the values it takes, and whether it takes others.
+CHOICES, OPEN = "choices", "open"
 ENGINES = ("auto", "vllm", "transformers", "openai")
 DTYPES = ("bfloat16", "float16", "float32")
 SAMPLING_DTYPES = ("auto", *DTYPES)
@@ -118,7 +119,7 @@ def one_of(options: Iterable[Any], default: Any, *, is_open: bool = False) -> An
 
     is_open: others are the program's to refuse, which knows them when it runs.
     """
-    metadata = {CHOICES: tuple(options), _OPEN: is_open}
+    metadata = {CHOICES: tuple(options), OPEN: is_open}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -126,7 +127,7 @@ def choices_check(config: Any) -> None:
     """Raise ConfigError naming the first field that has none of the values it declares."""
     for field in dataclasses.fields(config):
         options = field.metadata.get(CHOICES)
-        if options is None or field.metadata[_OPEN]:
+        if options is None or field.metadata[OPEN]:
             continue
         value = getattr(config, field.name)
         asked = value if isinstance(value, tuple) else (value,)

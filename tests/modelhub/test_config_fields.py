@@ -26,6 +26,7 @@ class SteepConfig:
     # Weather
     wind: str = one_of(("calm", "gale"), "calm")  # at the top
     seasons: tuple[str, ...] = one_of(("spring", "autumn"), ("autumn",))
+    guide: str = one_of(("Anna", ""), "", is_open=True)
 
     def __post_init__(self) -> None:
         choices_check(self)
@@ -43,7 +44,7 @@ class WinterConfig(SteepConfig):
 
 
 def test_names_types_defaults_and_words_are_the_classs_own():
-    peaks, lr, names, seed, others, rope, wind, seasons = config_fields(SteepConfig)
+    peaks, lr, names, seed, others, rope, wind, seasons, guide = config_fields(SteepConfig)
     assert (peaks.name, peaks.type, peaks.is_required) == ("peaks", int, True)
     assert peaks.about == "How many, in all. Nobody has climbed more than 14."
     assert (lr.type, lr.default, lr.about) == (float, 1e-5, "at the top")
@@ -53,6 +54,7 @@ def test_names_types_defaults_and_words_are_the_classs_own():
     assert rope.about == "of nylon"
     assert (wind.choices, wind.about, wind.type) == (("calm", "gale"), "at the top", str)
     assert (seasons.choices, seasons.is_list) == (("spring", "autumn"), True)
+    assert guide.is_open and not wind.is_open
 
 
 def test_a_comment_above_a_field_that_has_its_own_is_a_heading():
@@ -120,6 +122,12 @@ def test_the_schema_says_the_same_as_json():
     assert schema["properties"]["seed"]["type"] == ["integer", "null"]
     assert schema["properties"]["wind"]["enum"] == ["calm", "gale"]
     assert schema["properties"]["seasons"]["items"]["enum"] == ["spring", "autumn"]
+
+
+def test_the_schema_suggests_what_an_open_setting_takes_and_allows_others():
+    guide = config_schema(SteepConfig)["properties"]["guide"]
+    assert guide == {"type": "string", "examples": ["Anna", ""], "default": ""}
+    assert SteepConfig(peaks=1, guide="Tenzing").guide == "Tenzing"
 
 
 def test_a_refusal_names_its_setting():
