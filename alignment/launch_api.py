@@ -27,6 +27,10 @@ class MethodListApi(HubApi):
             title = serializers.CharField()
             versions = serializers.ListField(child=serializers.CharField())
             kinds = serializers.ListField(child=serializers.CharField())
+            of_project = serializers.ListField(
+                child=serializers.CharField(),
+                help_text="rows of a project, named as project/UID/ROWS",
+            )
             is_required = serializers.BooleanField()
             is_many = serializers.BooleanField()
 
@@ -59,7 +63,8 @@ class MethodListApi(HubApi):
     {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
 )
 class ReferencesField(serializers.Field[Any, Any, Any, Any]):
-    """A reference, or a list of them: "version/UID", "model@3", "dataset/UID", "run/UID/ROLE"."""
+    """A reference, or a list of them: "version/UID", "model@3", "dataset/UID", "run/UID/ROLE",
+    "project/UID/ROWS"."""
 
     def to_internal_value(self, data: Any) -> Any:
         listed = data if isinstance(data, list) else [data]

@@ -1,6 +1,7 @@
 """What writes, chooses or judges answers, or writes prompts."""
 
 from alignment.methods.method import (
+    ASKED,
     POLICIES,
     PROMPTS,
     REFERENCES,
@@ -30,7 +31,7 @@ ANSWERS = (
             Input(
                 role="model", title="Policy", versions=(*SAMPLERS, "quantised"), is_required=False
             ),
-            PROMPTS,
+            ASKED,
         ),
     ),
     Method(

@@ -14,8 +14,8 @@ SAMPLERS = (*POLICIES, "adapter")  # an adapter is read with its base, which its
 class Input:
     """Something a method reads: a model version of a role, or rows of a kind.
 
-    Rows are a frozen dataset, or what an earlier run read or wrote. With `is_many` any number of
-    them is read, as role_1, role_2, …
+    Rows are a frozen dataset, what an earlier run read or wrote, or rows of a project. With
+    `is_many` any number of them is read, as role_1, role_2, …
     """
 
     role: str
@@ -27,6 +27,7 @@ class Input:
     is_many: bool = False
     of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched
     task_kinds: tuple[str, ...] = ()  # of those rows, where they are tasks
+    is_learnt: bool = False  # prompts that come into training: none that is held out may be there
 
 
 @dataclass(frozen=True)
@@ -75,13 +76,23 @@ class Method:
 
 BASE = Input(role="base", title="Start from", versions=POLICIES)
 REWARD = Input(role="reward", title="Reward model", versions=("reward",))
-PROMPTS = Input(role="prompts", title="Prompts", kinds=("prompts",))
+PROMPTS = Input(
+    role="prompts", title="Prompts", kinds=("prompts",), of_project=("train",), is_learnt=True
+)
+# Prompts that a model answers, to be learnt from or not.
+ASKED = Input(
+    role="prompts",
+    title="Prompts",
+    kinds=("prompts",),
+    of_project=("train", "validation", "held_out"),
+)
 RANKINGS = Input(role="rankings", title="Rankings", kinds=("rankings",))
 EVALUATION_PROMPTS = Input(
     role="evaluation_prompts",
     title="Prompts to evaluate on",
     kinds=("prompts",),
     is_required=False,
+    of_project=("held_out", "validation"),
 )
 REFERENCE = Input(
     role="reference", title="Policy that KL is counted from", versions=POLICIES, is_required=False

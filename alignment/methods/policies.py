@@ -215,7 +215,12 @@ POLICY_METHODS = (
                 is_required=False,
             ),
             Input(
-                role="prompts", title="Prompts it answered", kinds=("prompts",), is_required=False
+                role="prompts",
+                title="Prompts it answered",
+                kinds=("prompts",),
+                is_required=False,
+                of_project=("train",),
+                is_learnt=True,
             ),
         ),
         registers="policy",

@@ -1,9 +1,9 @@
 """What makes one version of another, or compares two."""
 
 from alignment.methods.method import (
+    ASKED,
     EVALUATION_PROMPTS,
     POLICIES,
-    PROMPTS,
     REFERENCES,
     REWARD,
     SAMPLERS,
@@ -69,7 +69,7 @@ VERSIONS = (
             Input(role="before", title="Policy before", versions=SAMPLERS),
             Input(role="after", title="Policy after", versions=SAMPLERS),
             REWARD,
-            PROMPTS,
+            ASKED,
             Input(role="candidates_before", title="Answers before", kinds=("candidates",)),
             Input(role="candidates_after", title="Answers after", kinds=("candidates",)),
         ),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
 from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from alignment.methods import Input
-from annotation.models import PreferenceDataset, Project
+from annotation.models import PreferenceDataset, Project, Prompt
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
 from modelhub.models import Artifact, ModelVersion, Run, RunOutput
@@ -16,10 +17,12 @@ from modelhub.selectors.naming import NAMED, output_name, run_mark
 
 MAX_CHOICES = 200  # of each kind, newest first
 _ROWS = {
-    "open": "open tasks",
-    "judged": "tasks that people have judged",
-    "prompts": "its prompts to train on",
-    "held_out": "its held-out prompts",
+    "open": _("open tasks"),
+    "judged": _("tasks that people have judged"),
+    "prompts": _("its prompts to train on"),
+    "train": _("its prompts to train on"),
+    "validation": _("its prompts for validation"),
+    "held_out": _("its held-out prompts"),
 }
 _OF_PROJECT = re.compile(r"project/(?P<project>[0-9a-f]{32})/(?P<which>[a-z_]+)")
 _REFERENCE = re.compile(
@@ -40,15 +43,11 @@ class Given:
 def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     """(reference, name) of everything that fits, newest first. A constant number of queries.
 
-    Datasets are those of projects the person manages; runs and versions are the hub's.
+    Rows of projects and datasets are those of projects the person manages; runs and versions are
+    the hub's. Of prompts a project is offered by the sides on which it has some.
     """
-    if input.of_project:
-        return [
-            (f"project/{project.uid}/{which}", f"{project}: {_ROWS[which]}")
-            for project in projects_managed(user).order_by("-pk")[:MAX_CHOICES]
-            for which in input.of_project
-        ]
-    found = [
+    found = _of_projects(input, user)
+    found += [
         (f"version/{version.uid}", f"{version}, {version.role}")
         for version in _fitting(input).select_related("model").order_by("-pk")[:MAX_CHOICES]
     ]
@@ -78,6 +77,22 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
             for run in earlier.order_by("-pk")[:MAX_CHOICES]
         ]
     return found
+
+
+def _of_projects(input: Input, user: User) -> list[tuple[str, str]]:
+    if not input.of_project:
+        return []
+    projects = list(projects_managed(user).order_by("-pk")[:MAX_CHOICES])
+    offered = [(project, which) for project in projects for which in input.of_project]
+    if "prompts" in input.kinds:
+        prompts = Prompt.objects.filter(project__in=projects)
+        prompts = prompts.exclude(source__in=Prompt.NEVER_SAMPLED).order_by()
+        sides = set(prompts.values_list("project_id", "split").distinct())
+        offered = [(project, which) for project, which in offered if (project.pk, which) in sides]
+    return [
+        (f"project/{project.uid}/{which}", f"{project}: {_ROWS[which]}")
+        for project, which in offered
+    ]
 
 
 def input_resolve(*, input: Input, reference: str, user: User) -> Given:

@@ -11,9 +11,9 @@ from alignment.methods import METHODS, Input, Method
 from alignment.selectors.launches import Given, input_resolve, project_resolve
 from alignment.selectors.rounds import run_facts
 from alignment.services.judging import judge_tasks_store
+from alignment.services.project_prompts import held_out_store, learnt_check, side_store
 from alignment.services.self_instruct import seeds_store
-from annotation.models import Project, Prompt, Split
-from annotation.services.batches import prompts_store
+from annotation.models import Project, Split
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
@@ -147,11 +147,12 @@ def _inputs_resolve(
             raise ApplicationError(f"{one.title}: choose one alone.", {"field": f"inputs.{role}"})
         for number, reference in enumerate(references, start=1):
             name = f"{role}_{number}" if one.is_many else role
-            if one.of_project:
+            if one.of_project and reference.startswith("project/"):
                 project, which = project_resolve(input=one, reference=reference, user=user)
                 found[name] = Given(artifact=_rows_store(one, project, which))
                 continue
             given = input_resolve(input=one, reference=reference, user=user)
+            learnt_check(input=one, artifact=given.artifact)
             found[name] = given
             if given.version is not None:
                 version_use_check(
@@ -165,20 +166,11 @@ def _inputs_resolve(
 def _rows_store(input: Input, project: Project, which: str) -> Artifact:
     if which == "prompts":
         return seeds_store(project=project)
+    if which in Split.values and "prompts" in input.kinds:
+        return side_store(project=project, split=which, field=f"inputs.{input.role}")
     if which == "held_out":
         return held_out_store(project=project)
     return judge_tasks_store(project=project, which=which, kinds=input.task_kinds)
-
-
-def held_out_store(*, project: Project) -> Artifact:
-    """Write down a project's held-out prompts: what may not stand in a corpus.
-
-    Raises ApplicationError if there is none.
-    """
-    prompts = Prompt.objects.filter(project=project, split=Split.HELD_OUT).order_by("pk")
-    if not prompts.exists():
-        raise ApplicationError(f"{project} has no held-out prompts.", {"field": "inputs.held_out"})
-    return prompts_store(prompts=prompts)
 
 
 def _version_check(method: Method, name: str) -> None:

@@ -1,11 +1,16 @@
 """Launching a method: what is checked, what is queued, what its success registers."""
 
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from alignment.services.launches import Launch, run_launch
 from modelhub.errors import ApplicationError
+from modelhub.ml.records import PromptRecord, records_write
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.services import runs
+from modelhub.services.artifacts import artifact_store
 from tests import builders
 
 FACTS = {
@@ -32,8 +37,18 @@ def finished_run(role, kind):
     run = Run.objects.create(
         program="rejection", config={}, status=Run.Status.SUCCEEDED, result={"kept": 1}
     )
-    run.outputs.create(role=role, artifact=builders.make_artifact(kind))
+    run.outputs.create(role=role, artifact=artifact_of(kind))
     return run
+
+
+def artifact_of(kind):
+    """Prompts are looked into at launch: those have a folder."""
+    if kind != Artifact.Kind.PROMPTS:
+        return builders.make_artifact(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        row = PromptRecord(prompt_id="one", messages=[{"role": "user", "content": "Why?"}])
+        records_write(Path(folder, "prompts.jsonl"), [row])
+        return artifact_store(folder=Path(folder), kind=kind)
 
 
 def sft(base, demonstrations, **fields):
@@ -260,7 +275,7 @@ def test_a_new_model_comes_from_none_and_a_continued_one_from_its_base(base, eve
 
 def test_rejection_sampling_is_launched_with_right_answers_and_no_reward_model(db, eve):
     questions = finished_run("references", Artifact.Kind.REFERENCES)
-    questions.outputs.create(role="prompts", artifact=builders.make_artifact(Artifact.Kind.PROMPTS))
+    questions.outputs.create(role="prompts", artifact=artifact_of(Artifact.Kind.PROMPTS))
     answers = finished_run("candidates", Artifact.Kind.CANDIDATES)
     launch = Launch(
         method="rejection",
