@@ -208,25 +208,37 @@ def safety_report(
 def members_report(
     members: Sequence[Tensor], groups: Sequence[RankedGroup], config: RewardConfig
 ) -> dict[str, Any]:
-    """An ensemble's disagreement, and the accuracy of each member and of each way to combine them.
+    """An ensemble's disagreement, and how well each member and each way to combine them judges.
 
-    members: of each group (K, M).
+    members: of each group (K, M). judges: a row for each; over_members: the accuracy above the
+    mean of the members' own, on the same pairs.
     """
-
-    def accuracy(scores: list[Tensor]) -> float:
-        return fmean(pair.right for pair in _pairs(scores, groups, {}))
-
+    count = members[0].shape[1]
+    own = {f"member {m + 1}": [one[:, m] for one in members] for m in range(count)}
     combined = {
-        f"accuracy_{how}": accuracy(
-            [
-                members_combine(one, how, uncertainty_weight=config.uncertainty_weight)
-                for one in members
-            ]
-        )
+        how: [
+            members_combine(one, how, uncertainty_weight=config.uncertainty_weight)
+            for one in members
+        ]
         for how in COMBINATIONS
     }
-    own = [accuracy([one[:, m] for one in members]) for m in range(members[0].shape[1])]
-    return {**disagreement_report(members), **combined, "member_accuracies": own}
+    pairs = {name: list(_pairs(of, groups, own)) for name, of in (own | combined).items()}
+    judges = [
+        {
+            "judge": name,
+            **_share("accuracy", of, lambda pair: pair.right, config),
+            **_share("over_members", of, lambda p: p.right - fmean(p.baselines.values()), config),
+            "calibration_error": calibration_error(reliability_table(of)),
+        }
+        for name, of in pairs.items()
+    ]
+    accuracies = {row["judge"]: row["accuracy"] for row in judges}
+    return {
+        **disagreement_report(members),
+        **{f"accuracy_{how}": accuracies[how] for how in COMBINATIONS},
+        "member_accuracies": [accuracies[name] for name in own],
+        "judges": judges,
+    }
 
 
 def _pairs(

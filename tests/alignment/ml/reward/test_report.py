@@ -130,3 +130,10 @@ def test_members_are_judged_one_by_one_and_together():
     # Mean gaps 0 and 3.5; worst of the first: -1 against 0.
     assert (found["accuracy_mean"], found["accuracy_worst"]) == (0.75, 0.5)
     assert found["members"] == 2
+    rows = {row.pop("judge"): row for row in found["judges"]}
+    assert list(rows) == ["member 1", "member 2", "mean", "worst", "uncertain"]
+    assert rows["worst"]["accuracy"] == 0.5
+    # The mean is right about one pair of which one member is, and half about the other, as both.
+    assert rows["mean"]["over_members"] == pytest.approx(0.75 - (1.0 + 0.5) / 2)
+    # Gaps 0 and 3.5: beliefs 0.5 and 0.971, right half the time and always.
+    assert rows["mean"]["calibration_error"] == pytest.approx((1 - 0.97069) / 2, abs=1e-5)
