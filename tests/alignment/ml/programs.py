@@ -1,5 +1,6 @@
 """Run directories, small models and killed processes for the tests of the training programs."""
 
+import dataclasses
 import json
 import signal
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from annotation.records import DemonstrationRecord
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.records import CandidateRecord, PromptRecord, lines_read, records_write
 from modelhub.ml.rundir import RunDir
@@ -114,6 +116,35 @@ def tiny_gpt2_write(folder: Path, *, dropout: float) -> Path:
 
 def messages(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
+
+
+def demonstration_written(number: int, text: str, **values: Any) -> DemonstrationRecord:
+    """What a person wrote, as a snapshot has it."""
+    record = DemonstrationRecord(
+        id=f"d{number}",
+        prompt_id=f"p{number}",
+        messages=messages("Say it"),
+        split="train",
+        tags=[],
+        batch=None,
+        candidate={
+            "id": f"c{number}",
+            "text": text,
+            "finish_reason": "stop",
+            "token_count": None,
+            "model_version": None,
+        },
+        started_from=None,
+        turns=[],
+        annotator="one",
+        is_simulated=False,
+        source="person",
+        weight=1.0,
+        active_s=1.0,
+        rationale="",
+        guideline=None,
+    )
+    return dataclasses.replace(record, **values)
 
 
 def prompts_write(folder: Path, ids: list[str]) -> Path:

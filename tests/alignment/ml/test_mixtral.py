@@ -11,22 +11,15 @@ from alignment.ml.configs import PpoConfig
 from alignment.ml.online import grpo
 from alignment.ml.ppo.sampling import Drawing, prompts_lay
 from alignment.ml.reward import training as reward
-from modelhub.ml import generate, import_model
-from modelhub.ml.adapter import ModelInput
-from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
+from modelhub.ml import import_model
+from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
-from modelhub.ml.manifest import manifest_write
-from modelhub.ml.playground import prompt_lay
-from modelhub.ml.pretraining.architectures import Special, model_config
-from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.rundir import RunDir
-from modelhub.ml.trials import PlaygroundConfig
-from modelhub.ml.writer import Writer
 from tests.alignment.ml.online.runs import online_run_make
+from tests.alignment.ml.pretrained import IDS, playground_check, pretrained_write, said
 from tests.alignment.ml.programs import (
     candidate,
     candidates_write,
-    lines_of,
     metrics_of,
     prompts_write,
     result_of,
@@ -37,29 +30,18 @@ from tests.alignment.ml.reward.test_training import rows
 from tests.alignment.ml.reward.test_training import run_make as reward_run_make
 from tests.alignment.ml.test_dpo import dpo_run
 from tests.alignment.ml.test_sft import demonstration, sft_run
-from tests.tiny_model import tiny_tokenizer
 
 pytestmark = pytest.mark.ml
-
-IDS = ["p00", "p01"]
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    tokenizer = tiny_tokenizer()
-    special = Special(
-        vocabulary=len(tokenizer),
-        table=len(tokenizer),
-        pad_id=tokenizer.pad_token_id,
-        end_id=tokenizer.eos_token_id,
+    return pretrained_write(
+        tmp_path_factory.mktemp("base"),
+        "mixtral",
+        transformers.MixtralForCausalLM,
+        initializer_range=0.2,
     )
-    config = model_config("mixtral", SIZES["mixtral"]["tiny"], special, context=256, dropout=0.0)
-    config.initializer_range = 0.2
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("base")
-    model_save(transformers.MixtralForCausalLM(config), tokenizer, folder, dtype="float32")
-    manifest_write(folder)
-    return folder
 
 
 def experts_of(folder):
@@ -88,15 +70,7 @@ def test_it_learns_demonstrations_experts_included_and_says_them(tmp_path, base)
     assert losses[-1] < 0.05 * losses[0]
     before, after = experts_of(base), experts_of(run / "outputs" / "model")
     assert all(not torch.equal(before[name], after[name]) for name in before)
-    inputs = {
-        "model": run / "outputs" / "model",
-        "prompts": prompts_write(tmp_path / "prompts", IDS),
-    }
-    config = {"engine": "transformers", "temperatures": [0.0], "samples": 1, "max_tokens": 16}
-    drawn = run_make(tmp_path / "drawn", "generate", inputs, config)
-    generate.main(RunDir(drawn))
-    found = lines_of(drawn / "outputs" / "candidates" / "candidates.jsonl")
-    assert [one["text"] for one in found] == ["p00 it is", "p01 it is"]
+    assert said(tmp_path, model=run / "outputs" / "model") == ["p00 it is", "p01 it is"]
 
 
 def test_rankings_teach_it_as_a_policy_and_as_a_reward_model(tmp_path, base):
@@ -136,23 +110,7 @@ def test_it_learns_from_its_own_answers_and_is_compared(tmp_path, base):
 
 
 def test_the_playground_writes_what_transformers_writes(base):
-    config = PlaygroundConfig(
-        models=("experts v1",),
-        strategies=({"kind": "greedy"},),
-        prompt="One two",
-        layout="plain",
-        max_tokens=8,
-    )
-    tokenizer = tiny_tokenizer()
-    writer = Writer(ModelInput(base), tokenizer, config)
-    *_, written = writer.write(
-        writer.prompt_read(prompt_lay(tokenizer, config)[1]), config.decodings[0]
-    )
-    ids = torch.tensor([tokenizer("One two")["input_ids"]])
-    out = model_load(base, dtype="float32").generate(
-        ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=2
-    )
-    assert [one.id for one in written] == out[0, ids.shape[1] :].tolist()
+    playground_check(base)
 
 
 def test_it_is_not_quantised_but_refused(tmp_path, base):

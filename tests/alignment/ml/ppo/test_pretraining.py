@@ -1,6 +1,5 @@
 """What PPO-ptx mixes in: every kind of text there is, and of a conversation the answers alone."""
 
-import dataclasses
 import json
 
 import pytest
@@ -12,12 +11,11 @@ from alignment.ml.data import DemonstrationRecord
 from alignment.ml.ppo import pretraining
 from alignment.ml.ppo.pretraining import Pretraining, pretraining_load
 from alignment.ml.ppo.updates import pretraining_gradients
-from annotation.records import DemonstrationRecord as WrittenRecord
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.corpora.documents import CorpusWriter, Document
 from modelhub.ml.records import records_write
-from tests.alignment.ml.programs import messages
+from tests.alignment.ml.programs import demonstration_written, messages
 from tests.tiny_model import tiny_model_write
 
 pytestmark = pytest.mark.ml
@@ -33,34 +31,6 @@ def base(tmp_path_factory):
 @pytest.fixture(scope="module")
 def tokenizer(base):
     return tokenizer_load(base)
-
-
-def written(number, text, **values):
-    record = WrittenRecord(
-        id=f"d{number}",
-        prompt_id=f"p{number}",
-        messages=messages("Say it"),
-        split="train",
-        tags=[],
-        batch=None,
-        candidate={
-            "id": f"c{number}",
-            "text": text,
-            "finish_reason": "stop",
-            "token_count": None,
-            "model_version": None,
-        },
-        started_from=None,
-        turns=[],
-        annotator="one",
-        is_simulated=False,
-        source="person",
-        weight=1.0,
-        active_s=1.0,
-        rationale="",
-        guideline=None,
-    )
-    return dataclasses.replace(record, **values)
 
 
 def corpus_write(folder, texts):
@@ -88,9 +58,9 @@ def taught_texts(tokenizer, examples):
 
 def test_of_peoples_demonstrations_the_answers_to_train_on_are_learnt(tmp_path, tokenizer):
     records = [
-        written(1, "first", turns=[{"user": "and then?", "text": "second"}]),
-        written(2, "kept for the test", split="held_out"),
-        written(3, "x" * 300),
+        demonstration_written(1, "first", turns=[{"user": "and then?", "text": "second"}]),
+        demonstration_written(2, "kept for the test", split="held_out"),
+        demonstration_written(3, "x" * 300),
     ]
     records_write(tmp_path / "demonstrations.jsonl", records)
     found = pretraining_load(tmp_path, tokenizer, CONFIG, max_tokens=100)
@@ -175,8 +145,8 @@ def test_a_folder_without_a_text_is_refused(tmp_path, tokenizer, file, row, reas
 
 def test_the_loss_is_the_mean_over_what_is_taught(tmp_path, base, tokenizer):
     records = [
-        written(1, "first", turns=[{"user": "and then?", "text": "second"}]),
-        written(2, "another"),
+        demonstration_written(1, "first", turns=[{"user": "and then?", "text": "second"}]),
+        demonstration_written(2, "another"),
     ]
     records_write(tmp_path / "demonstrations.jsonl", records)
     examples = pretraining_load(tmp_path, tokenizer, CONFIG, max_tokens=100)

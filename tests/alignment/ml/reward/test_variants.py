@@ -8,15 +8,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 pytest.importorskip("transformers", reason="the ml extra is not installed")
 
-from alignment.ml.configs import RewardConfig
+from alignment.ml.configs import RewardConfig, SftConfig
 from alignment.ml.conversations import conversations_read
 from alignment.ml.data import Ranking, rankings_load
 from alignment.ml.losses import safety_loss
+from alignment.ml.reader import reader_check
 from alignment.ml.reward import training
 from alignment.ml.reward.model import bootstrap_weights, demonstrations_lay, reward_model_make
 from alignment.ml.scoring import Scorer
 from alignment.ml.shared_prefix import Group, answer_scores, attach, member_scores, pack
-from annotation.records import DemonstrationRecord
+from alignment.ml.vocabulary import session_end_add
 from modelhub.ml.chat import (
     REWARD_TOKEN,
     answer_encode,
@@ -30,6 +31,7 @@ from modelhub.ml.divergence import Diverged
 from modelhub.ml.manifest import manifest_write
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import RunDir
+from tests.alignment.ml.programs import demonstration_written
 from tests.alignment.ml.reward.test_training import ranked, result_of, rows, run_make
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
 
@@ -110,6 +112,24 @@ def test_a_new_tokens_embedding_starts_as_the_mean_of_the_others(base):
     model = reward_model_make(base, config, made)
     weight = model.get_input_embeddings().weight
     assert torch.allclose(weight[-1], weight[:-1].mean(0))
+
+
+def test_a_reward_model_reads_what_a_policy_with_a_new_token_writes(base, tmp_path):
+    """The token that fine-tuning adds has one number in both, whatever else the reader adds."""
+    token = "<|end_of_session|>"
+    policy = tokenizer_load(base)
+    session_end_add(policy, SftConfig(end_of_session=token))
+    settings = {"epochs": 1, "reward_token": True}
+    for name, config in (("without", {}), ("with", {"end_of_session": token})):
+        trained(tmp_path / name, base, rows(4), **settings, **config)
+    reader_check(policy, tmp_path / "with" / "outputs" / "model", "reward")
+    with pytest.raises(RefusedError, match="end_of_session"):
+        reader_check(policy, tmp_path / "without" / "outputs" / "model", "reward")
+    model = model_load(tmp_path / "with" / "outputs" / "model", dtype="float32", role="reward")
+    assert model.get_input_embeddings().weight.shape[0] == len(tokenizer_load(base)) + 2
+    adapter = RewardConfig(adapter="lora", publish="adapter", end_of_session=token)
+    with pytest.raises(RefusedError, match="has no row for it"):
+        training.reward_tokenizer_make(base, adapter)
 
 
 def test_going_on_from_a_model_with_the_token_adds_no_other(at_reward_token, tmp_path):
@@ -230,38 +250,10 @@ def test_an_adapter_and_its_head_learn_and_are_merged(tmp_path, base):
 # ── the zero ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def demonstration(number, text, **values):
-    record = DemonstrationRecord(
-        id=f"d{number}",
-        prompt_id=f"p{number}",
-        messages=PROMPT,
-        split="train",
-        tags=[],
-        batch=None,
-        candidate={
-            "id": f"c{number}",
-            "text": text,
-            "finish_reason": "stop",
-            "token_count": None,
-            "model_version": None,
-        },
-        started_from=None,
-        turns=[],
-        annotator="one",
-        is_simulated=False,
-        source="person",
-        weight=1.0,
-        active_s=1.0,
-        rationale="",
-        guideline=None,
-    )
-    return dataclasses.replace(record, **values)
-
-
 def test_demonstrations_have_mean_score_nought(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(16), epochs=4)
     (tmp_path / "demonstrations").mkdir()
-    records = [demonstration(1, "aaab"), demonstration(2, "bbbbbb")]
+    records = [demonstration_written(1, "aaab"), demonstration_written(2, "bbbbbb")]
     records_write(tmp_path / "demonstrations" / "demonstrations.jsonl", records)
     input_add(folder, "demonstrations", tmp_path / "demonstrations")
     training.main(RunDir(folder))
@@ -274,10 +266,10 @@ def test_demonstrations_have_mean_score_nought(tmp_path, base):
 
 def test_of_demonstrations_only_single_answers_of_the_training_split_count(tmp_path, tokenizer):
     records = [
-        demonstration(1, "yes"),
-        demonstration(2, "held out", split="held_out"),
-        demonstration(3, "a talk", turns=[{"user": "and?", "text": "so"}]),
-        demonstration(4, "x" * 500),
+        demonstration_written(1, "yes"),
+        demonstration_written(2, "held out", split="held_out"),
+        demonstration_written(3, "a talk", turns=[{"user": "and?", "text": "so"}]),
+        demonstration_written(4, "x" * 500),
     ]
     records_write(tmp_path / "demonstrations.jsonl", records)
     given = list(conversations_read(tmp_path))
@@ -290,7 +282,9 @@ def test_of_demonstrations_only_single_answers_of_the_training_split_count(tmp_p
 def test_a_zero_that_means_safety_is_not_moved(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(4), safety_weight=1.0)
     (tmp_path / "demonstrations").mkdir()
-    records_write(tmp_path / "demonstrations" / "demonstrations.jsonl", [demonstration(1, "a")])
+    records_write(
+        tmp_path / "demonstrations" / "demonstrations.jsonl", [demonstration_written(1, "a")]
+    )
     input_add(folder, "demonstrations", tmp_path / "demonstrations")
     with pytest.raises(RefusedError, match="demonstrations would move the scores' zero"):
         training.main(RunDir(folder))

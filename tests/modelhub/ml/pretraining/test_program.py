@@ -23,17 +23,19 @@ from modelhub.ml.pretraining.__main__ import main
 from modelhub.ml.pretraining.data import Skip, step_samples
 from modelhub.ml.pretraining.watchdog import EXIT_HUNG
 from modelhub.ml.rundir import NotFinite, RunDir
-from tests.alignment.ml.programs import checkpoints_of, lines_of, program_kill, result_of
+from tests.alignment.ml.programs import (
+    checkpoints_of,
+    metrics_of,
+    program_kill,
+    result_of,
+)
 from tests.modelhub.ml.pretraining.pretrain_runs import (
-    cities,
     pretrain_run,
     shards_write,
     sums,
-    tokenizer_write,
 )
 
 pytestmark = pytest.mark.ml
-CLOCK = ("tokens_per_s", "mfu")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,30 +45,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return tokenizer_write(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
-    return shards_write(tmp_path_factory.mktemp("tokens") / "sums", sums(0, 120))
-
-
-@pytest.fixture(scope="module")
-def other_tokens(tmp_path_factory):
-    return shards_write(tmp_path_factory.mktemp("tokens") / "cities", cities(0, 120))
-
-
-def metrics_of(run):
-    """The last values of each step, those that depend on the clock left out."""
-    found = {}
-    for line in lines_of(run / "metrics.jsonl"):
-        kept = {name: value for name, value in line["values"].items() if name not in CLOCK}
-        found.setdefault(line["step"], {}).update(kept)
-    return found
 
 
 def weights_of(run):

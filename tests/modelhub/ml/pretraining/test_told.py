@@ -19,29 +19,10 @@ from modelhub.ml.pretraining.validation import Watch
 from modelhub.ml.rundir import RunDir
 from tests.alignment.ml.programs import lines_of
 from tests.modelhub.ml.pretraining.pretrain_runs import (
-    cities,
     pretrain_run,
-    shards_write,
-    sums,
-    tokenizer_write,
 )
 
 pytestmark = pytest.mark.ml
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory):
-    return tokenizer_write(tmp_path_factory.mktemp("tokenizer"))
-
-
-@pytest.fixture(scope="module")
-def tokens(tmp_path_factory):
-    return shards_write(tmp_path_factory.mktemp("tokens") / "sums", sums(0, 120))
-
-
-@pytest.fixture(scope="module")
-def other_tokens(tmp_path_factory):
-    return shards_write(tmp_path_factory.mktemp("tokens") / "cities", cities(0, 120))
 
 
 def test_mfu_is_what_was_computed_over_what_the_machine_multiplies():
