@@ -9,11 +9,13 @@ on the machine slows both alike.
 """
 
 import argparse
+import contextlib
 import copy
 import json
 import os
 import random
 import sys
+import tempfile
 from collections.abc import Callable
 from statistics import median
 from typing import Any, Protocol
@@ -21,22 +23,55 @@ from typing import Any, Protocol
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback
+
 from alignment.ml.data import RankedGroup, Ranking
-from alignment.ml.shared_prefix import Group
+from alignment.ml.shared_prefix import Group, attach
 from benchmarks.bench_training.sft import model_make
-from benchmarks.peers import DEVICE, DTYPE, Stopwatch, mfu, smollm2_unpacked
+from benchmarks.peers import (
+    BARE_TRAINER,
+    DEVICE,
+    DTYPE,
+    Stopwatch,
+    clock,
+    mfu,
+    smollm2_unpacked,
+    tokenizer_make,
+)
 from modelhub.ml.allocator import memory_keep
+from modelhub.ml.parallel import Processes, processes_start
 
 PROMPT_TOKENS, ANSWER_TOKENS = (128, 256), (64, 128)
 BUDGETS, MICRO_BATCHES = (512, 1024, 2048), (2, 4, 8)  # tokens of a row; pairs
 PER_STEP, STEPS = 8, 6  # pairs, steps; the first is not counted
+LR = 1e-6
 
 
-class Ours(Protocol):
+def model_ready(model: Any) -> Processes:
+    """Make a model ready for shared rows, where it computes; the one process that trains it."""
+    processes = processes_start()
+    attach(model.to(processes.device))
+    model.train()
+    return processes
+
+
+class Ours:
     """A model of ours with its optimizer, over pairs that it knows."""
+
+    def __init__(self, model: Any, gradients: Callable[[range], float]) -> None:
+        """gradients: of the pairs at some places; returns their loss."""
+        self._gradients = gradients
+        self._optimizer = torch.optim.AdamW(model.parameters(), lr=LR, fused=True)
 
     def step(self, places: range) -> tuple[float, float]:
         """One training step on these pairs: (loss, seconds)."""
+        started = clock()
+        loss = self._gradients(places)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss, clock() - started
 
 
 class TrlTrain(Protocol):
@@ -52,6 +87,42 @@ class TrlTrain(Protocol):
         watch: Stopwatch,
     ) -> float:
         """micro_batch: in pairs. Returns the mean loss of the steps."""
+
+
+def trl_loss(
+    trainer: Any,
+    settings: Any,
+    model: Any,
+    rows: Dataset,
+    watch: Stopwatch,
+    *,
+    micro_batch: int,
+    steps: int,
+    rows_each: int = 1,
+    **own: Any,
+) -> float:
+    """Train by a trainer of TRL's, with settings of its class and its own among them.
+
+    micro_batch: in pairs; rows_each: of a pair. Returns the mean loss of the steps.
+    """
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
+        made = trainer(
+            model=model,
+            args=settings(
+                output_dir=folder,
+                per_device_train_batch_size=rows_each * micro_batch,
+                gradient_accumulation_steps=PER_STEP // micro_batch,
+                max_steps=steps,
+                learning_rate=LR,
+                **own,
+                **BARE_TRAINER,
+            ),
+            train_dataset=rows,
+            processing_class=tokenizer_make(),
+            callbacks=[watch],
+        )
+        made.remove_callback(PrinterCallback)
+        return float(made.train().training_loss)
 
 
 def groups_draw(vocabulary: int, count: int) -> list[RankedGroup]:

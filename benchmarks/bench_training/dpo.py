@@ -6,14 +6,9 @@
 How: `_pairs.py`.
 """
 
-import contextlib
-import sys
-import tempfile
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback
 from trl import DPOConfig as TrlDpoConfig
 from trl import DPOTrainer
 
@@ -21,41 +16,27 @@ from alignment.ml.configs import DpoConfig
 from alignment.ml.data import RankedGroup
 from alignment.ml.dpo import step_gradients
 from alignment.ml.preference import logprobs_of
-from alignment.ml.shared_prefix import attach
-from benchmarks.bench_training._pairs import PER_STEP, measure
-from benchmarks.peers import BARE_TRAINER, DTYPE, Stopwatch, clock, tokenizer_make
-from modelhub.ml.parallel import processes_start
+from benchmarks.bench_training._pairs import Ours, measure, model_ready, trl_loss
+from benchmarks.peers import DTYPE, Stopwatch
 
 AIMED_AT = 1.5
-LR, BETA = 1e-6, 0.1
+BETA = 0.1
 
 
-class Ours:
-    """A model, its optimizer, the reference of all groups, and steps on some of them."""
+def ours_make(model: Any, groups: list[RankedGroup], budget_tokens: int) -> Ours:
+    """Steps in nats per pair, with the reference of all pairs."""
+    config = DpoConfig(beta=BETA, budget_tokens=budget_tokens, dtype=DTYPE)
+    processes = model_ready(model)
+    reference = logprobs_of(model, [one.group for one in groups], config, processes)
 
-    def __init__(self, model: Any, groups: list[RankedGroup], budget_tokens: int) -> None:
-        self.model, self.groups = model, groups
-        self.config = DpoConfig(beta=BETA, budget_tokens=budget_tokens, dtype=DTYPE)
-        self.processes = processes_start()
-        attach(self.model.to(self.processes.device))
-        self.model.train()
-        own = [group.group for group in groups]
-        self.reference = logprobs_of(self.model, own, self.config, self.processes)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, fused=True)
-
-    def step(self, places: range) -> tuple[float, float]:
-        """One training step: (loss in nats per pair, seconds)."""
-        started = clock()
+    def gradients(places: range) -> float:
+        own = [groups[place] for place in places]
         figures, _ = step_gradients(
-            self.model,
-            [self.groups[place] for place in places],
-            [self.reference[place] for place in places],
-            self.config,
-            self.processes,
+            model, own, [reference[place] for place in places], config, processes
         )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return figures["loss"], clock() - started
+        return figures["loss"]
+
+    return Ours(model, gradients)
 
 
 class Tokenized(DPOTrainer):  # type: ignore[misc]
@@ -68,7 +49,6 @@ class Tokenized(DPOTrainer):  # type: ignore[misc]
 def trl_train(
     model: Any, groups: list[RankedGroup], *, micro_batch: int, steps: int, watch: Stopwatch
 ) -> float:
-    """`steps` optimizer steps of `PER_STEP` pairs. Returns the mean loss."""
     rows = Dataset.from_dict(
         {
             "prompt_ids": [one.group.prompt_T for one in groups],
@@ -76,34 +56,25 @@ def trl_train(
             "rejected_ids": [one.group.answers[1] for one in groups],
         }
     )
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        settings = TrlDpoConfig(
-            output_dir=folder,
-            beta=BETA,
-            precompute_ref_log_probs=True,
-            max_length=None,
-            per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=PER_STEP // micro_batch,
-            max_steps=steps,
-            learning_rate=LR,
-            **BARE_TRAINER,
-        )
-        trainer = Tokenized(
-            model=model,
-            args=settings,
-            train_dataset=rows,
-            processing_class=tokenizer_make(),
-            callbacks=[watch],
-        )
-        trainer.remove_callback(PrinterCallback)
-        return float(trainer.train().training_loss)
+    return trl_loss(
+        Tokenized,
+        TrlDpoConfig,
+        model,
+        rows,
+        watch,
+        micro_batch=micro_batch,
+        steps=steps,
+        beta=BETA,
+        precompute_ref_log_probs=True,
+        max_length=None,
+    )
 
 
 if __name__ == "__main__":
     measure(
         "dpo",
         __doc__.partition("\n")[0],
-        ours_make=Ours,
+        ours_make=ours_make,
         trl_train=trl_train,
         aimed_at=AIMED_AT,
     )

@@ -8,14 +8,9 @@ point of every step from answers behind other prompts, without a gradient. On th
 and reference are one, so that the losses compared are the same whatever stands behind what.
 """
 
-import contextlib
-import sys
-import tempfile
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback
 from trl import KTOConfig as TrlKtoConfig
 from trl import KTOTrainer
 
@@ -23,59 +18,46 @@ from alignment.ml.configs import KtoConfig
 from alignment.ml.data import RankedGroup
 from alignment.ml.kto import reference_make, step_gradients
 from alignment.ml.preference import logprobs_of
-from alignment.ml.shared_prefix import attach
 from alignment.ml.unpaired import UnpairedGroup
-from benchmarks.bench_training._pairs import PER_STEP, measure
-from benchmarks.peers import BARE_TRAINER, DTYPE, Stopwatch, clock, tokenizer_make
-from modelhub.ml.parallel import processes_start
+from benchmarks.bench_training._pairs import PER_STEP, Ours, measure, model_ready, trl_loss
+from benchmarks.peers import DTYPE, Stopwatch
 
 AIMED_AT = 1.5
-LR, BETA = 1e-6, 0.1
+BETA = 0.1
 CONTEXT_TOKENS = 512  # more than any prompt and answer drawn here
 
 
-class Ours:
-    """A model, its optimizer, the reference of all pairs, and steps on some of them."""
-
-    def __init__(self, model: Any, groups: list[RankedGroup], budget_tokens: int) -> None:
-        self.model = model
-        self.groups = [
-            UnpairedGroup(
-                prompt_id=one.prompt_id,
-                split="train",
-                group=one.group,
-                desirable_K=(True, False),
-            )
-            for one in groups
-        ]
-        self.config = KtoConfig(beta=BETA, budget_tokens=budget_tokens, dtype=DTYPE)
-        self.processes = processes_start()
-        attach(self.model.to(self.processes.device))
-        self.model.train()
-        starts = range(0, len(groups), PER_STEP)
-        self.reference = reference_make(
-            {"train": self.groups},
-            [range(start, start + PER_STEP) for start in starts],
-            lambda asked: logprobs_of(self.model, asked, self.config, self.processes),
-            context_tokens=CONTEXT_TOKENS,
+def ours_make(model: Any, groups: list[RankedGroup], budget_tokens: int) -> Ours:
+    """Steps on pairs taken apart, with the reference of all of them."""
+    unpaired = [
+        UnpairedGroup(
+            prompt_id=one.prompt_id, split="train", group=one.group, desirable_K=(True, False)
         )
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, fused=True)
+        for one in groups
+    ]
+    config = KtoConfig(beta=BETA, budget_tokens=budget_tokens, dtype=DTYPE)
+    processes = model_ready(model)
+    starts = range(0, len(groups), PER_STEP)
+    reference = reference_make(
+        {"train": unpaired},
+        [range(start, start + PER_STEP) for start in starts],
+        lambda asked: logprobs_of(model, asked, config, processes),
+        context_tokens=CONTEXT_TOKENS,
+    )
 
-    def step(self, places: range) -> tuple[float, float]:
-        """One training step: (loss, seconds)."""
-        started = clock()
+    def gradients(places: range) -> float:
         figures, _ = step_gradients(
-            self.model,
-            [self.groups[place] for place in places],
-            [self.reference.matched["train"][place] for place in places],
-            self.reference.others["train"][places.start // PER_STEP],
-            self.config,
-            self.processes,
+            model,
+            [unpaired[place] for place in places],
+            [reference.matched["train"][place] for place in places],
+            reference.others["train"][places.start // PER_STEP],
+            config,
+            processes,
             context_tokens=CONTEXT_TOKENS,
         )
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return figures["loss"], clock() - started
+        return figures["loss"]
+
+    return Ours(model, gradients)
 
 
 class Tokenized(KTOTrainer):  # type: ignore[misc]
@@ -88,7 +70,7 @@ class Tokenized(KTOTrainer):  # type: ignore[misc]
 def trl_train(
     model: Any, groups: list[RankedGroup], *, micro_batch: int, steps: int, watch: Stopwatch
 ) -> float:
-    """`steps` optimizer steps of `PER_STEP` pairs, each pair two rows. Returns the mean loss."""
+    """Each pair is two rows."""
     own = [(one.group.prompt_T, *one.group.answers) for one in groups]
     behind = [own[-1], *own[:-1]]  # whose answers stand behind another's prompt
     rows = Dataset.from_list(
@@ -103,34 +85,26 @@ def trl_train(
             for place in (0, 1)
         ]
     )
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        settings = TrlKtoConfig(
-            output_dir=folder,
-            beta=BETA,
-            precompute_ref_log_probs=True,
-            max_length=None,
-            per_device_train_batch_size=2 * micro_batch,
-            gradient_accumulation_steps=PER_STEP // micro_batch,
-            max_steps=steps,
-            learning_rate=LR,
-            **BARE_TRAINER,
-        )
-        trainer = Tokenized(
-            model=model,
-            args=settings,
-            train_dataset=rows,
-            processing_class=tokenizer_make(),
-            callbacks=[watch],
-        )
-        trainer.remove_callback(PrinterCallback)
-        return float(trainer.train().training_loss)
+    return trl_loss(
+        Tokenized,
+        TrlKtoConfig,
+        model,
+        rows,
+        watch,
+        micro_batch=micro_batch,
+        steps=steps,
+        rows_each=2,
+        beta=BETA,
+        precompute_ref_log_probs=True,
+        max_length=None,
+    )
 
 
 if __name__ == "__main__":
     measure(
         "kto",
         __doc__.partition("\n")[0],
-        ours_make=Ours,
+        ours_make=ours_make,
         trl_train=trl_train,
         aimed_at=AIMED_AT,
     )

@@ -7,49 +7,32 @@ How: `_pairs.py`. There is no reference. The losses are not compared here: TRL's
 the prompt's tokens too (docs/algorithms/orpo.md); a test compares the term of the odds.
 """
 
-import contextlib
-import sys
-import tempfile
 from typing import Any
 
-import torch
 from datasets import Dataset
-from transformers import PrinterCallback
 from trl.experimental.orpo import ORPOConfig as TrlOrpoConfig
 from trl.experimental.orpo import ORPOTrainer
 
 from alignment.ml.configs import OrpoConfig
 from alignment.ml.data import RankedGroup
 from alignment.ml.orpo import step_gradients
-from alignment.ml.shared_prefix import attach
-from benchmarks.bench_training._pairs import PER_STEP, measure
-from benchmarks.peers import BARE_TRAINER, DTYPE, Stopwatch, clock, tokenizer_make
-from modelhub.ml.parallel import processes_start
+from benchmarks.bench_training._pairs import Ours, measure, model_ready, trl_loss
+from benchmarks.peers import DTYPE, Stopwatch
 
 AIMED_AT = 1.5
-LR, ODDS_WEIGHT = 1e-6, 0.1
+ODDS_WEIGHT = 0.1
 _IGNORED = -100
 
 
-class Ours:
-    """A model, its optimizer, and steps on some of the pairs."""
+def ours_make(model: Any, groups: list[RankedGroup], budget_tokens: int) -> Ours:
+    config = OrpoConfig(odds_weight=ODDS_WEIGHT, budget_tokens=budget_tokens, dtype=DTYPE)
+    processes = model_ready(model)
 
-    def __init__(self, model: Any, groups: list[RankedGroup], budget_tokens: int) -> None:
-        self.model, self.groups = model, groups
-        self.config = OrpoConfig(odds_weight=ODDS_WEIGHT, budget_tokens=budget_tokens, dtype=DTYPE)
-        self.processes = processes_start()
-        attach(self.model.to(self.processes.device))
-        self.model.train()
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=LR, fused=True)
+    def gradients(places: range) -> float:
+        own = [groups[place] for place in places]
+        return step_gradients(model, own, config, processes)[0]["loss"]
 
-    def step(self, places: range) -> tuple[float, float]:
-        """One training step: (loss in nats, seconds)."""
-        started = clock()
-        own = [self.groups[place] for place in places]
-        figures, _ = step_gradients(self.model, own, self.config, self.processes)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        return figures["loss"], clock() - started
+    return Ours(model, gradients)
 
 
 class Tokenized(ORPOTrainer):  # type: ignore[misc]
@@ -79,34 +62,25 @@ def row_of(group: RankedGroup) -> dict[str, Any]:
 def trl_train(
     model: Any, groups: list[RankedGroup], *, micro_batch: int, steps: int, watch: Stopwatch
 ) -> float:
-    """`steps` optimizer steps of `PER_STEP` pairs. Returns the mean loss."""
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        settings = TrlOrpoConfig(
-            output_dir=folder,
-            beta=ODDS_WEIGHT,
-            max_length=1024,  # more than any row
-            per_device_train_batch_size=micro_batch,
-            gradient_accumulation_steps=PER_STEP // micro_batch,
-            max_steps=steps,
-            learning_rate=LR,
-            **BARE_TRAINER,
-        )
-        trainer = Tokenized(
-            model=model,
-            args=settings,
-            train_dataset=Dataset.from_list([row_of(one) for one in groups]),
-            processing_class=tokenizer_make(),
-            callbacks=[watch],
-        )
-        trainer.remove_callback(PrinterCallback)
-        return float(trainer.train().training_loss)
+    rows = Dataset.from_list([row_of(one) for one in groups])
+    return trl_loss(
+        Tokenized,
+        TrlOrpoConfig,
+        model,
+        rows,
+        watch,
+        micro_batch=micro_batch,
+        steps=steps,
+        beta=ODDS_WEIGHT,
+        max_length=1024,  # more than any row
+    )
 
 
 if __name__ == "__main__":
     measure(
         "orpo",
         __doc__.partition("\n")[0],
-        ours_make=Ours,
+        ours_make=ours_make,
         trl_train=trl_train,
         aimed_at=AIMED_AT,
         same_loss=False,
