@@ -92,7 +92,6 @@ def test_prompts_that_are_not_for_it_are_answered_but_never_trained_on(
 def test_what_no_round_samples_answers_to_is_not_among_them(
     project: Project, manager: User, policy: ModelVersion
 ) -> None:
-    builders.make_prompt(project, "What do you think of it?").delete()
     Prompt.objects.filter(project=project, split=Split.TRAIN).update(source=Prompt.OF_CORPUS)
     with pytest.raises(ApplicationError, match="no prompts that are train") as refused:
         launched("ppo", manager, policy, prompts=f"project/{project.uid}/train")
