@@ -15,7 +15,12 @@ from alignment.launch_origins import origins_html
 from alignment.methods import Input, Method
 from alignment.selectors.launches import input_choices
 from alignment.services.launches import Launch
-from modelhub.config_fields import ConfigField, config_fields, config_refusals
+from modelhub.config_fields import (
+    ConfigField,
+    config_fields,
+    config_refusals,
+    setting_label,
+)
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
@@ -25,10 +30,6 @@ from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
 
 SETTING, INPUT = "setting-", "input-"
 _LINE_CHARS = 100  # a text whose default is longer is written on several lines
-_SHORT = {  # parts of settings' names that are no words
-    **{name: name.upper() for name in ("lr", "kl", "url", "ema", "ptx", "pii", "c4", "dpo")},
-    "lora": "LoRA",
-}
 
 
 class ListField(forms.CharField):
@@ -300,12 +301,6 @@ def setting_field(setting: ConfigField, method: Method) -> forms.Field:
     if len(str(setting.default)) > _LINE_CHARS:
         return TextField(max_length=4000, strip=False, **kwargs)
     return forms.CharField(max_length=4000, strip=False, **kwargs)
-
-
-def setting_label(name: str) -> str:
-    """A setting's name as words: "lr_final_share" → "LR final share"."""
-    written = " ".join(_SHORT.get(word, word) for word in name.split("_"))
-    return written[:1].upper() + written[1:]
 
 
 def default_text(value: Any) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 
 from modelhub.json_text import json_rows
 from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.selectors.comparison_rows import figure_text
 from modelhub.selectors.lineage import LineageNode, lineage_nodes
 from modelhub.selectors.versions import version_is_adapter
+from modelhub.version_figures import figures_read
 
 # What a version learnt from, among all that its lineage names.
 _DATA = (
@@ -60,7 +62,11 @@ def card_read(
         ],
         measured=list(json_rows(known)) if known else [],
         evaluations=[
-            (run, list(json_rows(run.result or {}, figures_alone=True))) for run in evaluations
+            (
+                run,
+                [(name, figure_text(one)) for name, one in figures_read(run.result or {}).items()],
+            )
+            for run in evaluations
         ],
         data=[
             (node.role, node.artifact)

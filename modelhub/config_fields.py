@@ -20,6 +20,10 @@ from typing import Any
 
 from modelhub.ml.configs import CHOICES, OPEN, ConfigError, ProgramConfig, config_load
 
+_SHORT = {  # parts of settings' names that are no words
+    **{name: name.upper() for name in ("lr", "kl", "url", "ema", "ptx", "pii", "c4", "dpo")},
+    "lora": "LoRA",
+}
 _JSON_TYPES = {bool: "boolean", int: "integer", float: "number", str: "string", dict: "object"}
 
 
@@ -76,6 +80,12 @@ def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
             )
         )
     return tuple(found)
+
+
+def setting_label(name: str) -> str:
+    """A setting's name as words: "lr_final_share" → "LR final share"."""
+    written = " ".join(_SHORT.get(word, word) for word in name.split("_"))
+    return written[:1].upper() + written[1:]
 
 
 def config_schema(cls: type[ProgramConfig]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class Box:
 
     x: int
     y: int
-    name: str
+    name: str  # as much of it as there is room for
+    whole_name: str
     about: str
     version_uid: str
     is_here: bool
@@ -70,12 +71,22 @@ def lineage_chart(
         places[key] = (x, y)
         short = name if len(name) <= _NAME_CHARS else f"{name[: _NAME_CHARS - 1]}…"
         here = uid == version.uid
-        boxes.append(Box(x=x, y=y, name=short, about=about, version_uid=uid, is_here=here))
+        boxes.append(
+            Box(
+                x=x,
+                y=y,
+                name=short,
+                whole_name=name,
+                about=about,
+                version_uid=uid,
+                is_here=here,
+            )
+        )
 
     nodes = list(lineage_nodes(root))
     for node in nodes:
         known = version if node is root else next(iter(node.versions), None)
-        name = str(known) if known else f"{node.artifact.get_kind_display()}"
+        name = str(known) if known else node.title or f"{node.artifact.get_kind_display()}"
         about = f"{node.role or node.artifact.kind} · {node.artifact.sha256[:8]}"
         column = deepest - generation[node.artifact.pk]
         put(str(node.artifact.pk), column, name, about, known.uid if known else "")

@@ -32,10 +32,12 @@ from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
 from modelhub.rendering import markdown_render
 from modelhub.result_tables import result_split
+from modelhub.run_settings import settings_grouped
 from modelhub.selectors import lineage, weights
 from modelhub.selectors import runs as run_selectors
 from modelhub.selectors import versions as version_selectors
 from modelhub.selectors.garbage import garbage_plan
+from modelhub.selectors.playground import version_writes
 from modelhub.selectors.uses import version_is_unread, version_uses
 from modelhub.selectors.variants import version_variants
 from modelhub.serializers import user_of
@@ -266,6 +268,7 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "run": run,
         "log": storage.run_log_tail(run, max_bytes=LOG_BYTES),
         "files": run_selectors.run_files(run=run),
+        "settings": settings_grouped(run),
         "acts": run_selectors.run_acts(run=run),
         "actions_key": _actions_key(run),
         "spikes": run_selectors.run_spikes(run=run),
@@ -370,6 +373,7 @@ def version_page(
 ) -> HttpResponse:
     """The version's page, with the forms as they were sent where something was refused."""
     made_of = lineage.version_lineage(version=version)
+    lineage.lineage_titles(made_of)
     children = version_selectors.version_children(version=version)
     card = _card_of(version, made_of)
     initial = {"text": version.card, "license": card.license}
@@ -388,6 +392,7 @@ def version_page(
         "export_dir": settings.EXPORT_DIR,
         "hub_endpoint": settings.MODEL_HUB_ENDPOINT,
         "uses": version_uses(version),
+        "can_try": version_writes(version),
         "can_shrink": version.role in (ModelVersion.Role.BASE, ModelVersion.Role.POLICY)
         and not version_is_unread(version),
         "variants": version_variants(version=version),

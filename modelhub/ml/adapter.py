@@ -73,9 +73,10 @@ def model_input(run: RunDir, role: str) -> ModelInput:
     return given
 
 
-def model_context(given: ModelInput, *, quantised: bool = False) -> int:
+def model_context(given: ModelInput, *, quantised: bool = False, any_writer: bool = False) -> int:
     """Tokens there are for prompt and answer: an adapter's own take theirs from the base's."""
-    context = model_directory_check(given.whole, quantised=quantised).context_tokens
+    facts = model_directory_check(given.whole, quantised=quantised, any_writer=any_writer)
+    context = facts.context_tokens
     if given.base is None:
         return context
     return context - adapter_directory_check(given.folder).virtual_tokens
@@ -99,6 +100,7 @@ def model_input_load(
     new_head: bool = False,
     merge: bool = True,
     quantised: bool = False,
+    any_writer: bool = False,
 ) -> Any:
     """The model of an input, in evaluation mode, on the CPU: `model_load`, adapters included.
 
@@ -106,7 +108,12 @@ def model_input_load(
     """
     if given.base is None:
         return model_load(
-            given.folder, dtype=dtype, role=role, new_head=new_head, quantised=quantised
+            given.folder,
+            dtype=dtype,
+            role=role,
+            new_head=new_head,
+            quantised=quantised,
+            any_writer=any_writer,
         )
     facts = adapter_directory_check(given.folder)
     base_check(facts, given.base)

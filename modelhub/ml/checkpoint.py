@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     CompressedTensorsConfig,
@@ -52,7 +53,12 @@ FILE_MODE = 0o640
 _WEIGHTS, _OPTIMIZER, _STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 _MOST_HEADS = 64
 # Their own attention alone: ALiBi goes into no fused kernel of transformers.
-_EAGER = ("BloomForCausalLM", "BloomForSequenceClassification")
+_EAGER = (
+    "BloomForCausalLM",
+    "BloomForSequenceClassification",
+    "RwkvForCausalLM",
+    "T5ForConditionalGeneration",
+)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -77,6 +83,7 @@ def model_load(
     new_head: bool = False,
     heads: int = 1,
     quantised: bool = False,
+    any_writer: bool = False,
 ) -> PreTrainedModel:
     """Load a model directory in `dtype`, in evaluation mode, on the CPU.
 
@@ -85,14 +92,15 @@ def model_load(
     says `reward_heads`. A reward model that lacks its head is refused, as random scores look like
     scores; `new_head=True` asks for a fresh head of `heads` outputs on a language model, drawn from
     torch's generator. quantised: whether quantised weights are taken too, which can be read from
-    and not trained; they come as the numbers they stand for.
+    and not trained; they come as the numbers they stand for. any_writer: whether RWKV and T5 are
+    language models too.
 
     Raises ModelDirectoryError for a folder that is more or less than a model, CheckpointError
     naming the first weight that is missing, left over or of another shape.
     """
     if role not in ("causal", "reward"):
         raise CheckpointError(f"role: wanted causal or reward, got {role!r}")
-    facts = model_directory_check(Path(folder), quantised=quantised)
+    facts = model_directory_check(Path(folder), quantised=quantised, any_writer=any_writer)
     settings: dict[str, Any] = {
         "dtype": dtype_named(dtype),
         "use_safetensors": True,
@@ -107,7 +115,9 @@ def model_load(
     if facts.quantisation:
         # Else transformers 5.19 leaves these weights out and draws random ones in their place.
         settings["quantization_config"] = CompressedTensorsConfig(dequantize=True)
-    if role == "causal":
+    if facts.role == "encoder-decoder":
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(folder, **settings)
+    elif role == "causal":
         model, info = AutoModelForCausalLM.from_pretrained(folder, **settings)
     else:
         if facts.role == "reward":

@@ -60,6 +60,13 @@ ARCHITECTURES: dict[str, tuple[str, str]] = {
     "starcoder2": ("Starcoder2ForCausalLM", "Starcoder2ForSequenceClassification"),
 }
 
+# model_type → the class that writes text, and how: what the playground reads beside decoders with
+# attention, and no program that packs, samples, scores or serves.
+OTHER_WRITERS: dict[str, tuple[str, str]] = {
+    "rwkv": ("RwkvForCausalLM", "recurrent"),
+    "t5": ("T5ForConditionalGeneration", "encoder-decoder"),
+}
+
 # Whose experts transformers holds as one tensor a layer, and a folder as one an expert.
 FUSED_EXPERTS = frozenset({"MixtralForCausalLM"})
 
@@ -122,7 +129,7 @@ class ModelFacts:
     """What a model directory says about itself."""
 
     architecture: str  # "LlamaForCausalLM"
-    role: str  # "causal" or "reward"
+    role: str  # "causal" or "reward"; "recurrent", "encoder-decoder" where these are asked for
     parameters: int  # numbers stored in the weight files; tied weights count once
     dtype: str  # of most of them
     context_tokens: int
@@ -131,11 +138,13 @@ class ModelFacts:
     files: tuple[str, ...]  # the ones that make up the model, without what merely travels with it
 
 
-def model_directory_check(folder: Path, *, quantised: bool = False) -> ModelFacts:
+def model_directory_check(
+    folder: Path, *, quantised: bool = False, any_writer: bool = False
+) -> ModelFacts:
     """Read a Hugging Face model directory and say what it holds.
 
     quantised: whether weights that `quantised_model` wrote are taken too. They are for serving:
-    what trains, scores or imports takes none.
+    what trains, scores or imports takes none. any_writer: whether OTHER_WRITERS are taken too.
 
     Raises ModelDirectoryError, naming the file, for anything that is not a known file holding what
     its name promises; for settings that would run or fetch code; for weights that are missing,
@@ -146,7 +155,7 @@ def model_directory_check(folder: Path, *, quantised: bool = False) -> ModelFact
         if name not in sizes:
             raise ModelDirectoryError(name, "missing")
     config, quantisation = _config_read(folder / _CONFIG, quantised=quantised)
-    architecture, role = _architecture_check(config)
+    architecture, role = _architecture_check(config, any_writer=any_writer)
     context_tokens = _size_check(config)
     if _GENERATION in sizes:
         settings_read(folder / _GENERATION)
@@ -284,9 +293,15 @@ def _settings_check(file: str, value: Any, depth: int) -> None:
             _settings_check(file, one, depth + 1)
 
 
-def _architecture_check(config: Mapping[str, Any]) -> tuple[str, str]:
-    """(class name, "causal" or "reward")."""
+def _architecture_check(config: Mapping[str, Any], *, any_writer: bool) -> tuple[str, str]:
+    """(class name, "causal" or "reward", or what OTHER_WRITERS says)."""
     family, named = config.get("model_type"), config.get("architectures")
+    if any_writer and isinstance(family, str) and family in OTHER_WRITERS:
+        if named != [OTHER_WRITERS[family][0]]:
+            raise ModelDirectoryError(
+                _CONFIG, f"architectures {named!r:.120} is not [{OTHER_WRITERS[family][0]!r}]"
+            )
+        return OTHER_WRITERS[family]
     if not isinstance(family, str) or family not in ARCHITECTURES:
         raise ModelDirectoryError(
             _CONFIG,
@@ -306,6 +321,8 @@ def _size_check(config: Mapping[str, Any]) -> int:
     """The context in tokens; sizes that would take for ever to build are refused."""
     limits = {"vocab_size": 10_000_000, "num_hidden_layers": 1_000, "n_layer": 1_000}
     limits |= {"hidden_size": 1_000_000, "n_embd": 1_000_000, "intermediate_size": 10_000_000}
+    limits |= {"num_layers": 1_000, "num_decoder_layers": 1_000, "d_model": 1_000_000}
+    limits |= {"d_ff": 10_000_000, "attention_hidden_size": 1_000_000}
     for name, limit in limits.items():
         value = config.get(name)
         if value is not None and not (is_count(value) and 0 < value <= limit):
@@ -314,6 +331,8 @@ def _size_check(config: Mapping[str, Any]) -> int:
     if config.get("model_type") == "bloom":
         # ALiBi ends nowhere; BLOOM's folders note what it was trained on, or it was 2048.
         context = config.get("seq_length", 2048)
+    if config.get("model_type") == "rwkv":
+        context = config.get("context_length")  # that it was trained on: its state ends nowhere
     if not is_count(context) or not 0 < context <= 100_000_000:
         raise ModelDirectoryError(
             _CONFIG, f"max_position_embeddings: wanted the context in tokens, got {context!r:.40}"

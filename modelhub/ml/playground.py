@@ -9,7 +9,8 @@ that is not whole. The last state of it is the run's result.
 
 A model that vLLM serves is asked there, by the same tokens, if the settings name its server.
 
-How a model writes: `modelhub/ml/writer.py`, one that is served `served_writer.py`.
+How a model writes: `modelhub/ml/writer.py`, what it remembers `writing_models.py`; one that is
+served: `served_writer.py`.
 """
 
 import time
@@ -24,7 +25,8 @@ from modelhub.ml.records import json_canonical, json_strict
 from modelhub.ml.rundir import RunDir, program_run
 from modelhub.ml.served_writer import ServedWriter
 from modelhub.ml.trials import FEW_SHOT, TRIAL_NAME, PlaygroundConfig
-from modelhub.ml.writer import Read, Token, Writer
+from modelhub.ml.writer import Token, Writer
+from modelhub.ml.writing_models import Read
 
 _TELL_EVERY_S = 0.25
 
@@ -40,7 +42,7 @@ def main(run: RunDir) -> None:
         given = model_input(run, f"model_{place}")
         tokenizer = tokenizer_load(given.whole)
         text, prompt_tokens = prompt_lay(tokenizer, config)
-        room = model_context(given) - config.max_tokens
+        room = model_context(given, any_writer=True) - config.max_tokens
         if len(prompt_tokens) > room:
             raise RefusedError(
                 f"{name}: the prompt has {len(prompt_tokens)} tokens; with answers of "
@@ -57,8 +59,8 @@ def main(run: RunDir) -> None:
         started = time.monotonic()
         read = writer.prompt_read(prompt_tokens)
         facts = {
-            "laid": text,
-            "prompt_tokens": len(prompt_tokens),
+            "laid": text if read.tokens == prompt_tokens else tokenizer.decode(read.tokens),
+            "prompt_tokens": len(read.tokens),
             "load_s": round(load_s, 3),
             "prefill_s": round(time.monotonic() - started, 4),
         }

@@ -12,7 +12,8 @@ from modelhub.ml.adapter import ModelInput
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import json_strict
 from modelhub.ml.trials import PlaygroundConfig, Strategy
-from modelhub.ml.writer import Read, Token, Writer, endings, probability_short
+from modelhub.ml.writer import Token, Writer, endings, probability_short
+from modelhub.ml.writing_models import Read
 
 _SERVER_TIMEOUT = httpx.Timeout(120.0, connect=5.0)
 
@@ -36,7 +37,7 @@ class ServedWriter(Writer):
         self._stop_ids = endings(given, tokenizer, config)
 
     def prompt_read(self, tokens: list[int]) -> Read:
-        return Read(tokens, DynamicCache(), torch.empty(0), torch.empty(0))
+        return Read(tokens, tokens, DynamicCache(), torch.empty(0), torch.empty(0))
 
     def write(self, read: Read, strategy: Strategy) -> Iterator[list[Token]]:
         try:

@@ -2,7 +2,9 @@
 
 Beside each token stand its probability in the model's own distribution (`p`), in the distribution
 the strategy drew from (`q`), and the same of the likeliest others. A prompt is read once; every
-strategy goes on from a copy of its keys and values.
+strategy goes on from a copy of what the model remembers of it.
+
+What models remember of what they have read: `writing_models.py`.
 
 Shapes: B beams or candidates, T tokens before the next, D hidden size, V vocabulary.
 """
@@ -15,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    DynamicCache,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -24,12 +25,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from modelhub.ml.adapter import ModelInput, model_input_load, virtual_cache
+from modelhub.ml.adapter import ModelInput
 from modelhub.ml.chat import stop_ids
-from modelhub.ml.configs import RefusedError
 from modelhub.ml.generate import model_eos
-from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.trials import PlaygroundConfig, Strategy
+from modelhub.ml.writing_models import Memory, Read, writing_model
 
 
 @dataclass
@@ -43,16 +43,6 @@ class Token:
 
 
 @dataclass
-class Read:
-    """A prompt that a model has read."""
-
-    tokens: list[int]
-    cache: DynamicCache
-    logits_V: Tensor
-    hidden_TD: Tensor  # of the last layer, for contrastive search
-
-
-@dataclass
 class _Beam:
     score: float  # log-probability of its tokens
     tokens: list[Token] = field(default_factory=list)
@@ -62,40 +52,30 @@ class Writer:
     """One model that writes an answer in any strategy, telling each token as it comes."""
 
     def __init__(self, given: ModelInput, tokenizer: Any, config: PlaygroundConfig) -> None:
-        facts = model_directory_check(given.whole)
-        if facts.role != "causal":
-            raise RefusedError(f"a {facts.architecture} scores answers, it writes none")
         self.tokenizer, self._config = tokenizer, config
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model = model_input_load(given, dtype=config.dtype).to(self._device)
-        self._virtual = virtual_cache(model)
-        self._model = model.get_base_model() if hasattr(model, "peft_config") else model
-        self._stop_ids = endings(given, tokenizer, config)
+        self._model = writing_model(given, tokenizer, dtype=config.dtype)
+        self._stop_ids = endings(given, tokenizer, config) | self._model.ends
 
     @torch.inference_mode()
     def prompt_read(self, tokens: list[int]) -> Read:
-        cache = DynamicCache()
-        for number, layer in enumerate(self._virtual.layers if self._virtual else ()):
-            cache.update(layer.keys, layer.values, number)
-        logits_1V, hidden_1TD = self._step(torch.tensor([tokens], device=self._device), cache)
-        return Read(tokens, cache, logits_1V[0], hidden_1TD[0])
+        return self._model.read(tokens)
 
     @torch.inference_mode()
     def write(self, read: Read, strategy: Strategy) -> Iterator[list[Token]]:
         """Yield the answer so far after every token. Of beams, that of the best one."""
-        cache = copy.deepcopy(read.cache)
+        memory = copy.deepcopy(read.memory)
         ways = {"beam": self._beam, "contrastive": self._contrastive}
-        yield from ways.get(strategy.kind, self._sample)(read, cache, strategy)
+        yield from ways.get(strategy.kind, self._sample)(read, memory, strategy)
 
-    def _sample(self, read: Read, cache: DynamicCache, strategy: Strategy) -> Iterator[list[Token]]:
+    def _sample(self, read: Read, memory: Memory, strategy: Strategy) -> Iterator[list[Token]]:
         """Greedy, and all that draws from a shaped distribution."""
         generator = torch.Generator().manual_seed(self._config.seed)
         shape = logits_shaper(strategy)
-        seen = list(read.tokens)
+        seen = list(read.said)
         logits_V, written = read.logits_V, list[Token]()
         while True:
             logits_V = logits_V.float()
-            shaped_V = shape(torch.tensor([seen], device=self._device), logits_V[None])[0]
+            shaped_V = shape(torch.tensor([seen], device=read.logits_V.device), logits_V[None])[0]
             q_V = shaped_V.softmax(-1)
             if strategy.kind == "greedy":
                 token = int(shaped_V.argmax())
@@ -106,20 +86,18 @@ class Writer:
             yield written
             if self._is_ended(written):
                 return
-            row = torch.tensor([[token]], device=self._device)
-            logits_V = self._step(row, cache)[0][0]
+            row = torch.tensor([[token]], device=read.logits_V.device)
+            logits_V = self._model.step(row, memory)[0][0]
 
-    def _contrastive(
-        self, read: Read, cache: DynamicCache, strategy: Strategy
-    ) -> Iterator[list[Token]]:
+    def _contrastive(self, read: Read, memory: Memory, strategy: Strategy) -> Iterator[list[Token]]:
         """Su et al. 2022 (arXiv:2202.06417), equation 5: of the k likeliest tokens the one with the
         best (1 − α) p − α max cos(h, h_j), h_j the hidden states of all tokens before."""
         logits_V, before_TD, written = read.logits_V, read.hidden_TD.float(), list[Token]()
         while True:
             p_V = logits_V.float().softmax(-1)
             p_B, token_B = p_V.topk(strategy.top_k)
-            cache.batch_repeat_interleave(strategy.top_k)
-            logits_BV, hidden_B1D = self._step(token_B[:, None], cache)
+            memory.batch_repeat_interleave(strategy.top_k)
+            logits_BV, hidden_B1D = self._model.step(token_B[:, None], memory)
             hidden_BD = hidden_B1D[:, -1].float()
             unit_BD = torch.nn.functional.normalize(hidden_BD, dim=-1)
             likeness_BT = unit_BD @ torch.nn.functional.normalize(before_TD, dim=-1).T
@@ -130,11 +108,11 @@ class Writer:
             yield written
             if self._is_ended(written):
                 return
-            cache.batch_select_indices(torch.tensor([best], device=self._device))
+            memory.batch_select_indices(torch.tensor([best], device=read.logits_V.device))
             logits_V = logits_BV[best]
             before_TD = torch.cat([before_TD, hidden_BD[best : best + 1]])
 
-    def _beam(self, read: Read, cache: DynamicCache, strategy: Strategy) -> Iterator[list[Token]]:
+    def _beam(self, read: Read, memory: Memory, strategy: Strategy) -> Iterator[list[Token]]:
         """Beam search as transformers has it (early_stopping=False): an ended beam is worth its
         log-probability over its length to the power `length_penalty`, and the search goes on
         while the best beam alive could still be worth more than the worst of those kept."""
@@ -143,7 +121,7 @@ class Writer:
         logits_BV = read.logits_V[None]
         for length in range(1, self._config.max_tokens + 1):
             logp_BV = logits_BV.float().log_softmax(-1)
-            scores_B = torch.tensor([one.score for one in beams], device=self._device)
+            scores_B = torch.tensor([one.score for one in beams], device=read.logits_V.device)
             vocabulary = logp_BV.shape[1]
             total, place = (scores_B[:, None] + logp_BV).flatten().topk(2 * count)
             alive: list[tuple[int, _Beam]] = []
@@ -165,22 +143,11 @@ class Writer:
             )
             if not beams or hopeless:
                 break
-            rows = torch.tensor([row for row, _ in alive], device=self._device)
-            cache.batch_select_indices(rows)
-            last = torch.tensor([[one.tokens[-1].id] for one in beams], device=self._device)
-            logits_BV = self._step(last, cache)[0]
+            rows = torch.tensor([row for row, _ in alive], device=read.logits_V.device)
+            memory.batch_select_indices(rows)
+            last = torch.tensor([[one.tokens[-1].id] for one in beams], device=read.logits_V.device)
+            logits_BV = self._model.step(last, memory)[0]
         yield ended[0][1].tokens
-
-    def _step(self, tokens_BT: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
-        """Feed tokens behind the cache: (logits of the next (B, V), hidden states (B, T, D))."""
-        out = self._model(
-            input_ids=tokens_BT,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-            output_hidden_states=True,
-        )
-        return out.logits[:, -1], out.hidden_states[-1]
 
     def _token(self, token: int, p_V: Tensor, q_V: Tensor) -> Token:
         top_p, top = p_V.topk(self._config.alternatives)
@@ -208,7 +175,7 @@ class Writer:
 
     def pieces(self, read: Read, written: Sequence[Token]) -> list[str]:
         """The text of each token. What is a part of a character is with the token that ends it."""
-        ids = [*read.tokens[-1:], *(one.id for one in written)]
+        ids = [*read.said[-1:], *(one.id for one in written)]
         found, behind, shown = list[str](), 0, 1
         for end in range(2, len(ids) + 1):
             before = self.tokenizer.decode(ids[behind:shown])

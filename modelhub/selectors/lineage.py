@@ -16,6 +16,7 @@ from modelhub import storage
 from modelhub.ml.manifest import IntegrityError
 from modelhub.ml.sources import source_sha256
 from modelhub.models import Artifact, ModelVersion, Run, RunInput, RunOutput
+from modelhub.selectors.naming import NAMED, output_title
 
 _ABSENT = object()
 
@@ -24,8 +25,9 @@ _ABSENT = object()
 class LineageNode:
     """An artifact, the versions it is known as, and how it was made.
 
-    `role` is the name by which the run below read it. An artifact that appeared before is
-    `is_repeated` and shows its own inputs there only.
+    `role` is the name by which the run below read it, `title` what people call it, where no version
+    names it (lineage_titles). An artifact that appeared before is `is_repeated` and shows its own
+    inputs there only.
     """
 
     role: str
@@ -34,6 +36,7 @@ class LineageNode:
     run: Run | None = None
     inputs: list["LineageNode"] = field(default_factory=list)
     is_repeated: bool = False
+    title: str = ""
 
 
 def version_lineage(*, version: ModelVersion) -> LineageNode:
@@ -88,6 +91,27 @@ def lineage_nodes(root: LineageNode) -> Iterable[LineageNode]:
     for node in root.inputs:
         if not node.is_repeated:
             yield from lineage_nodes(node)
+
+
+def lineage_titles(root: LineageNode) -> None:
+    """Give every artifact that is no version's its title, the repeated ones too.
+
+    A constant number of queries.
+    """
+    unnamed: dict[int, list[LineageNode]] = {}
+    for node in _all_nodes(root):
+        if not node.versions:
+            unnamed.setdefault(node.artifact.pk, []).append(node)
+    outputs = RunOutput.objects.filter(artifact__in=unnamed).select_related("run", "artifact")
+    for output in outputs.prefetch_related(*NAMED).order_by("-pk"):  # the earliest stays
+        for node in unnamed[output.artifact_id]:
+            node.title = output_title(output)
+
+
+def _all_nodes(node: LineageNode) -> Iterable[LineageNode]:
+    yield node
+    for inner in node.inputs:
+        yield from _all_nodes(inner)
 
 
 @dataclass(frozen=True, kw_only=True)

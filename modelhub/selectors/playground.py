@@ -12,7 +12,7 @@ from modelhub import storage
 from modelhub.ml.configs import ConfigError, config_load
 from modelhub.ml.trials import TRIAL_NAME, PlaygroundConfig
 from modelhub.models import ModelVersion, Run
-from modelhub.selectors.uses import UNREAD
+from modelhub.selectors.uses import MUTE
 
 WRITES = (ModelVersion.Role.BASE, ModelVersion.Role.POLICY, ModelVersion.Role.ADAPTER)
 # A token is drawn the warmer the less the model expected it: at or above these, level 0, 1, …
@@ -80,14 +80,14 @@ class Trial:
 
 def versions_that_write() -> QuerySet[ModelVersion]:
     """Versions that can be tried, the newest registered first, with model and aliases."""
-    writers = ModelVersion.objects.filter(role__in=WRITES).exclude(architecture__in=UNREAD)
+    writers = ModelVersion.objects.filter(role__in=WRITES).exclude(architecture__in=MUTE)
     found = writers.select_related("model", "parent")
     return found.prefetch_related("aliases").order_by("-pk")
 
 
 def version_writes(version: ModelVersion) -> bool:
     """Whether a version can be tried. No query."""
-    return version.role in WRITES and version.architecture not in UNREAD
+    return version.role in WRITES and version.architecture not in MUTE
 
 
 def trials_list() -> QuerySet[Run]:

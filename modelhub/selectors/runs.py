@@ -15,6 +15,7 @@ from modelhub.figure_order import figure_order
 from modelhub.json_text import json_rows
 from modelhub.ml.pretraining.configs import SPIKES_NAME, PretrainConfig
 from modelhub.models import Run, RunInput, RunMetric, RunOutput
+from modelhub.run_settings import setting_order
 from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title
 
 
@@ -184,7 +185,9 @@ def run_settings(run: Run) -> dict[str, Any]:
         hashed = given.artifact.sha256[:8]  # two of one title are told apart
         reads[f"reads.{given.role}"] = title if is_version else f"{title} ({hashed})"
     launch = f"{run.launcher}, {run.processes} × {run.strategy}" if run.processes > 1 else "python"
-    return {"program": run.program, "launcher": launch, **reads, **run.config}
+    order = setting_order(run.program)
+    config = dict(sorted(run.config.items(), key=lambda one: order.get(one[0], len(order))))
+    return {"program": run.program, "launcher": launch, **reads, **config}
 
 
 def _rows_of(columns: list[dict[str, str]]) -> list[tuple[str, list[str]]]:

@@ -7,14 +7,15 @@ from alignment.services.launches import Launch, run_launch
 from modelhub.errors import ApplicationError
 from modelhub.ml.trials import PlaygroundConfig
 from modelhub.models import Artifact, ModelVersion, Run
-from modelhub.selectors.playground import versions_that_write
+from modelhub.selectors.playground import version_writes, versions_that_write
 from modelhub.services.playground import playground_trial_request
 from modelhub.services.servers import server_request
 from tests import builders
 
 pytestmark = pytest.mark.django_db
 
-UNREAD = ["BertForMaskedLM", "RwkvForCausalLM", "T5ForConditionalGeneration"]
+WRITERS = ["RwkvForCausalLM", "T5ForConditionalGeneration"]
+UNREAD = ["BertForMaskedLM", *WRITERS]
 
 
 def version_of(architecture: str) -> ModelVersion:
@@ -26,11 +27,12 @@ def version_of(architecture: str) -> ModelVersion:
 @pytest.mark.parametrize("architecture", UNREAD)
 def test_what_it_can_be_used_for_is_on_its_page(signed_in, eve, architecture):
     page = signed_in(eve).get(f"/hub/versions/{version_of(architecture).uid}/").content.decode()
-    assert f"is a {architecture}" in page and "Pretraining can go on from it" in page
-    assert "Try it in the playground" not in page and "Quantise it" not in page
+    assert f"is a {architecture}" in page and "retraining can go on from it" in page
+    assert ("Try it in the playground" in page) is (architecture in WRITERS)
+    assert "Quantise it" not in page
     page = signed_in(eve).get(f"/hub/versions/{version_of('BloomForCausalLM').uid}/")
     assert b"Try it in the playground" in page.content
-    assert b"Pretraining can go on from it" not in page.content
+    assert b"retraining can go on from it" not in page.content
 
 
 @pytest.mark.parametrize("architecture", UNREAD)
@@ -44,7 +46,7 @@ def test_no_method_that_reads_decoders_is_queued_with_it(eve, architecture, meth
         inputs={role: f"version/{version.uid}"},
         model_name="" if method == "generate" else "helper",
     )
-    with pytest.raises(ApplicationError, match="Pretraining can go on from it") as refused:
+    with pytest.raises(ApplicationError, match="retraining can go on from it") as refused:
         run_launch(launch=asked, requested_by=eve)
     assert refused.value.extra["field"] == f"inputs.{role}"
     assert not Run.objects.exists()
@@ -65,15 +67,33 @@ def test_pretraining_goes_on_from_it(eve):
     assert run_launch(launch=asked, requested_by=eve).program == "pretrain"
 
 
-def test_nor_tried_served_or_made_the_start_of_a_campaign(eve):
-    version = version_of("RwkvForCausalLM")
-    assert version not in versions_that_write()
-    trial = PlaygroundConfig(models=("x v1",), strategies=({"kind": "greedy"},), prompt="One")
+TRIAL = PlaygroundConfig(models=("x v1",), strategies=({"kind": "greedy"},), prompt="One")
+
+
+@pytest.mark.parametrize("architecture", UNREAD)
+def test_nor_served_or_made_the_start_of_a_campaign(eve, architecture):
+    version = version_of(architecture)
     project = builders.make_project()
     for ask in (
-        lambda: playground_trial_request(versions=[version], config=trial, requested_by=eve),
         lambda: server_request(version=version, context_tokens=100, requested_by=eve),
         lambda: campaign_create(project=project, name="One", base_version=version, created_by=eve),
     ):
-        with pytest.raises(ApplicationError, match="recurrent: its state runs through"):
+        with pytest.raises(ApplicationError, match=f"is a {architecture}"):
             ask()
+
+
+@pytest.mark.parametrize("architecture", WRITERS)
+def test_what_writes_is_tried(eve, architecture):
+    version = version_of(architecture)
+    assert version in versions_that_write()
+    assert version_writes(version)
+    run = playground_trial_request(versions=[version], config=TRIAL, requested_by=eve)
+    assert run.inputs.get().artifact == version.artifact
+
+
+def test_what_fills_in_words_alone_is_not(eve):
+    version = version_of("BertForMaskedLM")
+    assert version not in versions_that_write()
+    assert not version_writes(version)
+    with pytest.raises(ApplicationError, match="fills in hidden words and writes no text"):
+        playground_trial_request(versions=[version], config=TRIAL, requested_by=eve)

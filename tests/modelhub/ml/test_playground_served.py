@@ -18,7 +18,8 @@ from modelhub.ml.playground import main, prompt_lay
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.served_writer import served_tokens
 from modelhub.ml.trials import PlaygroundConfig
-from modelhub.ml.writer import Read, Token, Writer
+from modelhub.ml.writer import Token, Writer
+from modelhub.ml.writing_models import Read
 from tests.modelhub.ml.runs import run_write
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 

@@ -5,12 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.urls import reverse
 
 from modelhub import storage
 from modelhub.ml import sources
 from modelhub.models import Artifact, ModelVersion, Run, RunInput
 from modelhub.runner import run_execute
-from modelhub.selectors.lineage import lineage_bytes, lineage_verify, version_lineage
+from modelhub.selectors.lineage import (
+    lineage_bytes,
+    lineage_titles,
+    lineage_verify,
+    version_lineage,
+)
 from modelhub.services import runs
 from modelhub.services.artifacts import artifact_store
 from modelhub.services.versions import model_get_or_create, model_version_register
@@ -85,6 +91,24 @@ def test_a_lineage_costs_three_queries_a_generation(line, django_assert_num_quer
     version = ModelVersion.objects.select_related("artifact").get(pk=line.policy.pk)
     with django_assert_num_queries(6):
         version_lineage(version=version)
+
+
+def test_what_is_no_version_is_called_by_its_title_wherever_it_stands(line):
+    ModelVersion.objects.filter(pk=line.policy.pk).update(parent=None)
+    ModelVersion.objects.filter(pk=line.reward.pk).delete()  # an artifact is left, made by its run
+    Run.objects.filter(pk=line.reward.run_id).update(label="a first draft")
+    root = version_lineage(version=line.policy)
+    lineage_titles(root)
+    assert root.title == ""  # its version names it
+    snapshot, draft = root.inputs
+    assert "a first draft" in draft.title
+    assert snapshot.title == ""  # nobody made it
+
+
+def test_the_page_shows_those_titles_and_what_runs_were_for(line, eve, signed_in):
+    Run.objects.filter(pk=line.policy.run_id).update(label="for the second round")
+    page = signed_in(eve).get(reverse("version_detail", args=[line.policy.uid])).content.decode()
+    assert "for the second round" in page
 
 
 def test_an_untouched_lineage_has_no_difference(line):
