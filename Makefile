@@ -127,6 +127,7 @@ vendor: ## renew the vendored front-end libraries from npm
 	$(PYTHON) deploy/vendor.py
 
 words: setup ## collect the words to translate into locale/, and compile the translations
+	$(BIN)/python manage.py method_words
 	for domain in django djangojs; do \
 	  $(BIN)/python manage.py makemessages -l zh_Hans -d $$domain --no-location --no-obsolete --no-wrap \
 	    -i tests -i benchmarks -i 'config/static/vendor/*' -i '.venv*' || exit 1; done

@@ -15,18 +15,14 @@ from alignment.launch_origins import origins_html
 from alignment.methods import Input, Method
 from alignment.selectors.launches import input_choices
 from alignment.services.launches import Launch
-from modelhub.config_fields import (
-    ConfigField,
-    config_fields,
-    config_refusals,
-    setting_label,
-)
+from modelhub.config_fields import ConfigField, config_fields, config_refusals
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.models import Endpoint, Run, SavedMixture, uid_new
 from modelhub.selectors.mixtures import mixture_settings, mixture_tokenizer
 from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
+from modelhub.setting_words import section_title, setting_about, setting_title
 
 SETTING, INPUT = "setting-", "input-"
 _LINE_CHARS = 100  # a text whose default is longer is written on several lines
@@ -134,9 +130,9 @@ class LaunchForm(forms.Form):
     def settings(self) -> list[tuple[str, list[forms.BoundField]]]:
         """(heading, fields) in the class's order; where some have a heading, all have."""
         settings = config_fields(self.method.config)
-        own = self.method.title if any(one.section for one in settings) else ""
+        own = gettext(self.method.title) if any(one.section for one in settings) else ""
         return [
-            (heading or own, [self[SETTING + one.name] for one in fields])
+            (section_title(heading) or own, [self[SETTING + one.name] for one in fields])
             for heading, fields in itertools.groupby(settings, key=lambda one: one.section)
         ]
 
@@ -258,7 +254,7 @@ def _input_field(input: Input, user: User, first: Sequence[str]) -> forms.Field:
     names = dict(input_choices(input=input, user=user))
     choices = [(reference, names.pop(reference, reference)) for reference in first]
     choices += names.items()
-    kwargs: dict[str, Any] = {"label": input.title, "required": input.is_required}
+    kwargs: dict[str, Any] = {"label": gettext(input.title), "required": input.is_required}
     if not choices:
         kwargs["help_text"] = origins_html(input)
     if input.is_many:
@@ -270,8 +266,8 @@ def _input_field(input: Input, user: User, first: Sequence[str]) -> forms.Field:
 def setting_field(setting: ConfigField, method: Method) -> forms.Field:
     """The form's field for a setting: few values are offered, all else is written."""
     kwargs: dict[str, Any] = {
-        "label": setting_label(setting.name),
-        "help_text": _sentence(setting.about),
+        "label": setting_title(setting.name),
+        "help_text": setting_about(setting.about),
         "required": setting.is_required,
     }
     if setting.choices:
@@ -306,13 +302,6 @@ def setting_field(setting: ConfigField, method: Method) -> forms.Field:
 def default_text(value: Any) -> str:
     """A default as the empty field shows it: 9e-6 → "9e-06", 4096 → "4096"."""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _sentence(words: str) -> str:
-    """A comment as the sentence it is: a capital first, and an end."""
-    if not words:
-        return ""
-    return f"{words[:1].upper()}{words[1:]}{'' if words.endswith(('.', '…', '?')) else '.'}"
 
 
 def _choice_title(method: Method, setting: str, value: Any) -> str:

@@ -26,7 +26,7 @@ class Origin:
 
 
 def _method(name: str) -> Origin:
-    return Origin(METHODS[name].title, argument=name)
+    return Origin(_(METHODS[name].title), argument=name)
 
 
 _IMPORT = Origin(_("Import a model"), "model_import")

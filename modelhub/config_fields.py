@@ -88,6 +88,14 @@ def setting_label(name: str) -> str:
     return written[:1].upper() + written[1:]
 
 
+def setting_help(about: str) -> str:
+    """A comment as the sentence it is: a capital first, unless it is a Greek symbol, and an end."""
+    if not about:
+        return ""
+    first = about[0].upper() if about[0].isascii() else about[0]
+    return f"{first}{about[1:]}{'' if about.endswith(('.', '…', '?')) else '.'}"
+
+
 def config_schema(cls: type[ProgramConfig]) -> dict[str, Any]:
     """The settings as JSON Schema (2020-12)."""
     properties = {}

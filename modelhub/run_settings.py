@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from modelhub.config_fields import ConfigField, config_fields, setting_label
+from modelhub.config_fields import ConfigField, config_fields
 from modelhub.json_text import json_rows
 from modelhub.ml.configs import ProgramConfig
 from modelhub.models import Run
+from modelhub.setting_words import section_title, setting_about, setting_title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,9 @@ def settings_grouped(run: Run) -> list[SettingsGroup]:
     fields = [one for one in config_fields(cls) if one.name in run.config] if cls else []
     known = {one.name for one in fields}
     found = [
-        SettingsGroup(heading=heading, rows=[row for one in own for row in _rows(run, one)])
+        SettingsGroup(
+            heading=section_title(heading), rows=[row for one in own for row in _rows(run, one)]
+        )
         for heading, own in itertools.groupby(fields, key=lambda one: one.section)
     ]
     rest = {name: value for name, value in run.config.items() if name not in known}
@@ -70,13 +73,13 @@ def _rows(run: Run, field: ConfigField) -> list[SettingShown]:
     value, default = run.config[field.name], field.default
     if isinstance(default, tuple):
         default = list(default)
-    label = setting_label(field.name)
+    label = setting_title(field.name)
     return [
         SettingShown(
             name=name,
             label=label + name.removeprefix(field.name).replace(".", " · "),
             text=text,
-            about=field.about,
+            about=setting_about(field.about),
             is_default=value == default,
         )
         for name, text in json_rows({field.name: value})
