@@ -65,7 +65,8 @@ def input_origins(input: Input) -> list[Origin]:
     """The pages that make what an input takes, each once, in the order it names kinds."""
     wanted = (*input.versions, *input.kinds)
     found = [origin for name in wanted for origin in ORIGINS[name]]
-    return list(dict.fromkeys((*found, *(_PROJECT if input.of_project else ()))))
+    rows_alone = input.of_project and not wanted
+    return list(dict.fromkeys((*found, *(_PROJECT if rows_alone else ()))))
 
 
 def origins_html(input: Input) -> SafeString:
