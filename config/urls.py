@@ -13,6 +13,7 @@ urlpatterns = [
     path("words.js", JavaScriptCatalog.as_view(), name="words"),
     path("", include("annotation.urls")),
     path("hub/", include("modelhub.urls")),
+    path("hub/", include("alignment.corpus_urls")),
     path("launch/", include("alignment.launch_urls")),
     path("rounds/", include("alignment.urls")),
     path("docs/", docs_views.docs_page, name="docs_index"),

@@ -17,6 +17,7 @@ from modelhub.models import uid_new
 from modelhub.selectors.corpora import DocumentFilter
 
 THRESHOLD = "threshold-"
+AGAINST = "against-"  # what a cleaning is held against
 
 
 class ImportCorpusForm(forms.Form):
@@ -150,12 +151,15 @@ class JudgementForm(forms.Form):
 
 def rules_query(given: QueryDict) -> str:
     """The part of a form's fields that says what the page of rules shows, as a query string."""
-    kept = {
-        name: value
+    shown = [
+        (name, value)
         for name, value in given.items()
         if name in ("rule", "language", "rule_set") or name.startswith(THRESHOLD)
-    }
-    return urlencode(kept)
+    ]
+    boxes = [
+        (name, value) for name in given if name.startswith(AGAINST) for value in given.getlist(name)
+    ]
+    return urlencode([*shown, *boxes])
 
 
 def thresholds_query(

@@ -1,5 +1,6 @@
 """Pages of corpora: what they hold, what rules would drop of them, what a cleaning dropped."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -19,16 +20,12 @@ from modelhub.corpus_forms import (
     DocumentForm,
     ImportCorpusForm,
     JudgementForm,
-    RuleSetForm,
     rules_query,
     threshold_texts,
-    thresholds_given,
     thresholds_query,
     thresholds_read,
 )
 from modelhub.errors import ApplicationError
-from modelhub.ml.configs import ConfigError
-from modelhub.ml.corpora.documents import has_signals
 from modelhub.ml.corpora.rules import CHINESE, RULES, threshold_for
 from modelhub.models import RunOutput
 from modelhub.policy import hub_page
@@ -36,13 +33,10 @@ from modelhub.selectors import corpora as selectors
 from modelhub.selectors.document_judgements import judgements_tally, rule_calibration
 from modelhub.serializers import user_of
 from modelhub.services.corpora import (
-    corpus_clean_request,
     corpus_import_request,
     document_judge,
-    rule_set_save,
 )
 from modelhub.services.idempotency import idempotent
-from modelhub.storage import artifact_folder
 
 CORPORA_PER_PAGE = 50
 
@@ -83,7 +77,7 @@ def corpus_import(request: HttpRequest) -> HttpResponse:
 @hub_page
 def corpus_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     """What a corpus is, and its documents: searched, filtered, from a place on."""
-    corpus = _corpus_of(run_uid)
+    corpus = corpus_of(run_uid)
     form = DocumentForm(request.GET)
     wanted = form.wanted()
     start = request.GET.get("from", "")
@@ -106,21 +100,19 @@ def corpus_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     return render(request, "modelhub/corpus_detail.html", context)
 
 
-@require_safe
-@hub_page
-def corpus_rules(request: HttpRequest, run_uid: str) -> HttpResponse:
-    """What thresholds would drop of a corpus, and twenty of it, before anything is dropped."""
-    corpus = _corpus_of(run_uid)
-    if not has_signals(artifact_folder(corpus.artifact)):
-        messages.warning(request, gettext("Nothing was measured of this corpus: import it again."))
-        return redirect("corpus_detail", run_uid)
-    return _rules_page(request, corpus, request.GET)
-
-
-def _rules_page(
-    request: HttpRequest, corpus: RunOutput, given: QueryDict, refusal: str = ""
+def rules_page(
+    request: HttpRequest,
+    corpus: RunOutput,
+    given: QueryDict,
+    *,
+    against: Sequence[Any],
+    refusal: str = "",
 ) -> HttpResponse:
-    """The page of rules for what stands in its fields; 422 where something is refused."""
+    """The page of rules for what stands in its fields; 422 where something is refused.
+
+    against: fields of boxes, for what a cleaning can be held against; their names begin with
+    AGAINST.
+    """
     rule_set = selectors.rule_set_named(name=given.get("rule_set", ""))
     thresholds, is_no_number = thresholds_read(given)
     if rule_set:
@@ -159,6 +151,7 @@ def _rules_page(
         "rule_set": rule_set,
         "set_name": given.get("name") or (rule_set.name if rule_set else ""),
         "refusal": refusal,
+        "against": against,
     }
     status = 422 if refusal else 200
     return render(request, "modelhub/corpus_rules.html", context, status=status)
@@ -168,7 +161,7 @@ def _rules_page(
 @hub_page
 def corpus_judge(request: HttpRequest, run_uid: str) -> HttpResponse:
     """Keep what the reader says of one document, and go back to where it was said."""
-    corpus = _corpus_of(run_uid)
+    corpus = corpus_of(run_uid)
     form = JudgementForm(request.POST)
     if form.is_valid():
         given = form.cleaned_data
@@ -190,42 +183,11 @@ def corpus_judge(request: HttpRequest, run_uid: str) -> HttpResponse:
     return redirect(f"{where}?{query}" + (f"#place-{place}" if place is not None else ""))
 
 
-@require_POST
-@hub_page
-def corpus_clean(request: HttpRequest, run_uid: str) -> HttpResponse:
-    """Keep the thresholds under a name, and clean the corpus by them; or only show them.
-
-    What is refused comes back with all that stood in the fields.
-    """
-    corpus = _corpus_of(run_uid)
-    if "show" in request.POST:
-        where = reverse("corpus_rules", args=[run_uid])
-        return redirect(f"{where}?{rules_query(request.POST)}")
-    form = RuleSetForm(request.POST)
-    if not form.is_valid():
-        refusal = gettext("Give the thresholds a name: letters, digits, - and _.")
-        return _rules_page(request, corpus, request.POST, refusal)
-    user = user_of(request)
-    try:
-        thresholds = thresholds_given(request.POST)
-        saved = rule_set_save(thresholds=thresholds, author=user, **form.cleaned_data)
-        run = corpus_clean_request(
-            corpus=corpus.artifact,
-            rule_set=saved,
-            source=str((corpus.run.result or {}).get("source", "")) or corpus.run.label,
-            requested_by=user,
-        )
-    except (ApplicationError, ConfigError) as error:
-        return _rules_page(request, corpus, request.POST, str(error))
-    tasks.ring_queued_runs.delay_on_commit()
-    return redirect("run_detail", run.uid)
-
-
 @require_safe
 @hub_page
 def corpus_removed(request: HttpRequest, run_uid: str) -> HttpResponse:
     """What a cleaning dropped, step by step, with twenty of each."""
-    corpus = _corpus_of(run_uid)
+    corpus = corpus_of(run_uid)
     result = corpus.run.result or {}
     steps = result.get("funnel")
     if not steps:
@@ -251,7 +213,7 @@ def _marked(
     return selectors.marked(found, corpus=corpus.artifact, author=user_of(request))
 
 
-def _corpus_of(run_uid: str) -> RunOutput:
+def corpus_of(run_uid: str) -> RunOutput:
     corpus = selectors.corpus_get(run_uid=run_uid)
     if corpus is None:
         raise Http404("Not found.")

@@ -61,7 +61,7 @@ def run_launch(*, launch: Launch, requested_by: User) -> Run:
         setting, reason = refused_setting(error)
         field = f"settings.{setting}" if setting else "settings"
         raise ApplicationError(f"{setting or method.title}: {reason}", {"field": field}) from error
-    given = _inputs_resolve(method, launch.inputs, requested_by)
+    given = inputs_resolve(method, launch.inputs, requested_by)
     _version_check(method, launch.model_name)
     if isinstance(config, PretrainConfig) and config.mixture:
         read = [one.artifact for role, one in given.items() if role.startswith("tokens_")]
@@ -124,7 +124,7 @@ def _role(method: Method, parent: ModelVersion | None, *, is_adapter: bool) -> s
     return ModelVersion.Role.ADAPTER if is_adapter else method.registers
 
 
-def _inputs_resolve(
+def inputs_resolve(
     method: Method, inputs: Mapping[str, str | Sequence[str]], user: User
 ) -> dict[str, Given]:
     """Every input by the role the program knows it by: a pool's are pool_1, pool_2, …

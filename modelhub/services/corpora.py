@@ -106,9 +106,16 @@ def document_judgement_withdraw(*, corpus: Artifact, place: int, author: User, o
 
 @transaction.atomic
 def corpus_clean_request(
-    *, corpus: Artifact, rule_set: RuleSet, source: str, requested_by: User
+    *,
+    corpus: Artifact,
+    rule_set: RuleSet,
+    source: str,
+    requested_by: User,
+    against: Mapping[str, Artifact] | None = None,
 ) -> Run:
     """Queue the cleaning of a corpus by saved thresholds; all else as CleanCorpusConfig has it.
+
+    against: what it is held against, by role ("evaluation_1", "held_out_1", "known_1", …).
 
     Raises ApplicationError for an artifact that is no corpus.
     """
@@ -123,7 +130,7 @@ def corpus_clean_request(
     return run_create(
         program=config.PROGRAM,
         config=config,
-        inputs={"corpus": corpus},
+        inputs={"corpus": corpus, **(against or {})},
         label=f"clean {source} by {rule_set}",
         requested_by=requested_by,
     )

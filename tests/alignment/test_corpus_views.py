@@ -1,0 +1,91 @@
+"""The page of a corpus's rules: what a cleaning is held against is chosen there."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rensa", reason="the pretrain extra is not installed")
+
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from annotation.models import Membership, Project, Split
+from modelhub.ml.corpora.contamination import items_read
+from modelhub.models import RuleSet, Run, RunOutput
+from modelhub.storage import artifact_folder
+from tests import builders
+from tests.modelhub.corpora import make_corpus
+
+pytestmark = pytest.mark.django_db
+
+TEXT = "The river had been low since April, and the people walked along the bed of it."
+
+
+@pytest.fixture
+def staff(eve: User, project: Project, signed_in: Any) -> Client:
+    builders.make_prompt(project, "Which river was low?", split=Split.HELD_OUT)
+    builders.make_prompt(project, "Train on this.", split=Split.TRAIN)
+    Membership.objects.create(project=project, user=eve, role=Membership.Role.MANAGER)
+    return signed_in(eve)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> RunOutput:
+    return make_corpus(tmp_path, [TEXT])
+
+
+def test_held_out_prompts_and_corpora_are_offered_and_given_to_the_cleaning(
+    staff: Client, corpus: RunOutput, project: Project, tmp_path: Path
+) -> None:
+    other = make_corpus(tmp_path, [TEXT.upper()])
+    page = staff.get(reverse("corpus_rules", args=[corpus.run.uid])).content.decode()
+    held_out, had = f"project/{project.uid}/held_out", f"run/{other.run.uid}/corpus"
+    assert f'name="against-held_out" value="{held_out}"' in page
+    assert page.count(f'value="{had}"') == 2  # as one to evaluate on, as one already had
+    assert f'value="run/{corpus.run.uid}/corpus"' not in page
+
+    asked = {"name": "strict", "against-held_out": [held_out], "against-known": [had]}
+    response = staff.post(reverse("corpus_clean", args=[corpus.run.uid]), asked)
+    run = Run.objects.get(program="clean_corpus")
+    assert response["Location"] == reverse("run_detail", args=[run.uid])
+    given = {one.role: one.artifact for one in run.inputs.all()}
+    assert given.keys() == {"corpus", "held_out_1", "known_1"}
+    assert (given["corpus"], given["known_1"]) == (corpus.artifact, other.artifact)
+    folder = artifact_folder(given["held_out_1"])
+    texts = [one.text for one in items_read("held_out_1", folder)]
+    assert any("Which river was low?" in text for text in texts)
+    assert not any("Train on this." in text for text in texts)
+
+
+def test_what_is_ticked_stays_so_when_something_is_refused(
+    staff: Client, corpus: RunOutput, project: Project
+) -> None:
+    box = f'name="against-held_out" value="project/{project.uid}/held_out"'
+    asked = {"name": "no name!", "against-held_out": [f"project/{project.uid}/held_out"]}
+    where = reverse("corpus_clean", args=[corpus.run.uid])
+    response = staff.post(where, asked)
+    assert response.status_code == 422
+    (tag,) = [tag for tag in response.content.decode().split("<input") if box in tag]
+    assert " checked" in tag
+    shown = staff.post(where, asked | {"show": "yes"})["Location"]
+    (tag,) = [tag for tag in staff.get(shown).content.decode().split("<input") if box in tag]
+    assert " checked" in tag
+
+
+def test_what_cannot_be_held_against_is_refused_and_nothing_is_kept(
+    staff: Client, corpus: RunOutput
+) -> None:
+    foreign, empty = builders.make_project("Foreign"), builders.make_project("Empty")
+    builders.make_prompt(foreign, "Whose is it?", split=Split.HELD_OUT)
+    eve = User.objects.get(username="eve")
+    Membership.objects.create(project=empty, user=eve, role=Membership.Role.MANAGER)
+    where = reverse("corpus_clean", args=[corpus.run.uid])
+    for project, said in ((foreign, "not one of the available"), (empty, "no held-out prompts")):
+        asked = {"name": "strict", "against-held_out": [f"project/{project.uid}/held_out"]}
+        response = staff.post(where, asked)
+        assert response.status_code == 422
+        assert said in response.content.decode()
+    assert not RuleSet.objects.exists()
+    assert not Run.objects.filter(program="clean_corpus").exists()
