@@ -19,6 +19,7 @@ from modelhub.ml.model_directory import (
     ModelFacts,
     model_directory_check,
 )
+from modelhub.ml.pinned import pinned, place_given
 from modelhub.ml.rundir import RunDir, program_run
 from modelhub.ml.safetensors_file import ModelDirectoryError
 from modelhub.ml.template_check import template_check
@@ -47,10 +48,18 @@ def main(run: RunDir) -> None:
     run.progress(0, 3, "steps")
     stored = ""
     if config.source == "directory":
-        directory_copy(Path(config.location), folder)
+        with pinned(place_given(config.location)) as held:
+            directory_copy(held, folder)
     elif config.source == "gguf":
-        stored = gguf_weight_type(Path(config.location))
-        gguf_convert(Path(config.location), folder, scratch=_scratch(run))
+        with pinned(place_given(config.location)) as held:
+            scratch = _scratch(run)
+            given, alone = scratch / "given", scratch / "alone"
+            for one in (given, alone):
+                one.mkdir()
+            path = given / Path(config.location).name  # what messages call it
+            path.symlink_to(held)
+            stored = gguf_weight_type(path)
+            gguf_convert(path, folder, scratch=alone)
     else:
         scratch = _scratch(run)
         hub_download(config.location, config.revision, scratch)
@@ -122,7 +131,7 @@ def gguf_convert(path: Path, folder: Path, *, scratch: Path) -> None:
     from modelhub.ml.checkpoint import model_save
 
     # Alone in a folder: the loader would also look at what lies beside the file.
-    (scratch / "model.gguf").symlink_to(path.resolve())
+    (scratch / "model.gguf").symlink_to(path.absolute())
     loaded, tokenizer = gguf_load(scratch / "model.gguf", name=path.name)
     # A model loaded from GGUF calls itself quantised and refuses to be saved, so its numbers go to
     # a fresh one of the same shape, which has none of its own.

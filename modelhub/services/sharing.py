@@ -5,6 +5,7 @@ beside it. Its manifest.json names each file by sha256, and the artifact is name
 own hash: pulled anywhere, unchanged files are the same artifact.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from modelhub.ml.adapter_directory import adapter_directory_check, is_adapter
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.manifest import MANIFEST_NAME, IntegrityError, folder_sync, manifest_verify
 from modelhub.ml.model_directory import model_directory_check
+from modelhub.ml.pinned import file_open, pinned
 from modelhub.ml.records import json_strict
 from modelhub.ml.template_check import template_check
 from modelhub.models import Artifact, ModelVersion
@@ -101,7 +103,11 @@ def version_pull(*, location: str, model: str, role: str, actor: User) -> ModelV
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     _page_size_check(size, f"hub_pull {folder} {model}")
     model_name_check(model)
-    version = version_pull_folder(folder=folder, model=model, role=role)
+    try:
+        with pinned(folder) as held:
+            version = version_pull_folder(folder=held, model=model, role=role, name=str(folder))
+    except RefusedError as error:
+        raise ApplicationError(str(error), {"field": "location"}) from error
     act_record(actor=actor, subject=version, text=f"pulled from {folder}"[:1000])
     return version
 
@@ -175,13 +181,15 @@ def version_push_hub(*, version: ModelVersion, name: str, private: bool = True) 
     return str(done.commit_url)
 
 
-def version_pull_folder(*, folder: Path, model: str, role: str = "") -> ModelVersion:
+def version_pull_folder(
+    *, folder: Path, model: str, role: str = "", name: str = ""
+) -> ModelVersion:
     """Take a pushed folder in as a version, every file held against its manifest first.
 
     role: empty takes reward for what scores, policy for what writes. An adapter's base has to be
     here already; its version is the parent. Pulled twice it is the same artifact, in two versions.
-    Raises ApplicationError naming the file that is missing, changed, or is more than a model: a
-    pickle or code of its own is never copied.
+    name: what to call the folder in a refusal. Raises ApplicationError naming the file that is
+    missing, changed, or is more than a model: a pickle or code of its own is never copied.
     """
     with tempfile.TemporaryDirectory(dir=settings.DATA_DIR) as scratch:
         staged = Path(scratch) / "pulled"
@@ -203,12 +211,13 @@ def version_pull_folder(*, folder: Path, model: str, role: str = "") -> ModelVer
         except (RefusedError, OSError) as error:
             raise ApplicationError(
                 gettext("%(folder)s cannot be pulled: %(error)s")
-                % {"folder": folder, "error": error}
+                % {"folder": name or folder, "error": error}
             ) from error
         kind = Artifact.Kind.ADAPTER if is_adapter(staged) else Artifact.Kind.MODEL
         artifact = artifact_store(folder=staged, kind=kind)
-    readme = folder / README
-    words = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    words = ""
+    with contextlib.suppress(RefusedError):  # it may have none
+        words = _read(folder, README).decode("utf-8")
     return model_version_register(
         model=model_get_or_create(name=model),
         role=role,
@@ -224,7 +233,7 @@ def _stage(source: Path, staged: Path) -> None:
     """Copy what the manifest names, and nothing else, following no link."""
     if not (source / MANIFEST_NAME).is_file():
         raise IntegrityError(f"it has no {MANIFEST_NAME}: import it as a folder from elsewhere")
-    manifest: Any = json_strict((source / MANIFEST_NAME).read_bytes())
+    manifest: Any = json_strict(_read(source, MANIFEST_NAME))
     files = manifest.get("files") if isinstance(manifest, dict) else None
     if not isinstance(files, dict) or not files:
         raise IntegrityError(f"{MANIFEST_NAME} names no files")
@@ -236,8 +245,16 @@ def _stage(source: Path, staged: Path) -> None:
         if not path.is_file() or path.resolve() != source.resolve() / name:
             raise IntegrityError(f"{name} is missing, or is no plain file")
         (staged / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, staged / name)
+        # Without following a link: the file may have been swapped since it was looked at.
+        with file_open(source.resolve() / name) as read, (staged / name).open("xb") as write:
+            shutil.copyfileobj(read, write, 1 << 20)
     (staged / MANIFEST_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def _read(folder: Path, name: str) -> bytes:
+    """A file of a folder, no link on the way. Raises RefusedError for one that is not there."""
+    with file_open(folder.resolve() / name) as file:
+        return file.read()
 
 
 def _model_facts(folder: Path) -> dict[str, Any]:

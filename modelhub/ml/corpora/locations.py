@@ -1,6 +1,7 @@
 """Where texts lie: files and folders of this machine, web addresses, object storage → sources."""
 
 import os
+import stat
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from modelhub.ml.corpora.readers import Source, SourceError
+from modelhub.ml.pinned import file_open, pinned, place_given
 
 WEB = ("http", "https")
 # fsspec's names. Not `file` and its kin: what of this machine may be read is the importer's to say.
@@ -37,7 +39,7 @@ def location_sources(locations: Sequence[str]) -> list[Source]:
         elif scheme:
             raise SourceError(f"{location}: no {scheme}:// is read here")
         else:
-            of_location = list(_local_sources(Path(location)))
+            of_location = list(_local_sources(place_given(location)))
         if not of_location:
             raise SourceError(f"{location}: holds no file")
         found += of_location
@@ -45,24 +47,31 @@ def location_sources(locations: Sequence[str]) -> list[Source]:
 
 
 def _local_sources(path: Path) -> Iterator[Source]:
-    if path.is_file():
-        yield _local_source(path, path.name)
-    elif path.is_dir():
-        for inner in sorted(path.rglob("*")):
-            name = inner.relative_to(path)
-            hidden = any(part.startswith(".") for part in name.parts)
-            if inner.is_file() and not inner.is_symlink() and not hidden:
-                yield _local_source(inner, name.as_posix())
-    else:
+    """The file, or all below the folder, links and hidden ones passed over."""
+    if not path.exists():
         raise SourceError(f"{path.name}: no such file or folder")
+    with pinned(path) as held:
+        if held.is_file():
+            yield _local_source(path, path.name)
+            return
+        folder = os.open(held, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        names = [
+            Path(where) / file
+            for where, _folders, files, at in os.fwalk(".", dir_fd=folder)
+            for file in files
+            if stat.S_ISREG(os.stat(file, dir_fd=at, follow_symlinks=False).st_mode)
+        ]
+    finally:
+        os.close(folder)
+    for name in sorted(names):
+        if not any(part.startswith(".") for part in name.parts):
+            yield _local_source(path / name, name.as_posix())
 
 
 def _local_source(path: Path, name: str) -> Source:
-    def opened() -> IO[bytes]:
-        # Without following a link: the file may have been swapped since it was looked at.
-        return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), "rb")
-
-    return Source(name=name, open=opened)
+    # Without following a link: what was listed may have been swapped since.
+    return Source(name=name, open=lambda: file_open(path))
 
 
 def _web_source(address: str) -> Source:

@@ -1,6 +1,7 @@
 """Importing a model: directory, GGUF file, hub."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -78,6 +79,16 @@ def test_an_artifact_can_be_imported_again(model, tmp_path):
     (tmp_path / "out").mkdir()
     directory_copy(model, tmp_path / "out")
     assert manifest_build(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("source", ["directory", "gguf"])
+def test_a_link_on_the_way_to_what_is_imported_is_refused(tmp_path, source, monkeypatch):
+    """Where a folder was when a worker was asked to import it, and is a link when it is read."""
+    monkeypatch.setenv("RONDO_PARENT_PID", str(os.getppid()))
+    (tmp_path / "elsewhere" / "model").mkdir(parents=True)
+    (tmp_path / "asked").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RefusedError, match="asked is no folder, or a link"):
+        main(RunDir(_run(tmp_path, source, tmp_path / "asked" / "model")))
 
 
 def test_a_refused_directory_ends_the_program_with_the_reason_and_no_result(model, tmp_path):

@@ -142,6 +142,13 @@ def test_a_pickle_beside_the_named_files_is_not_copied(pushed) -> None:
     assert not (storage.artifact_folder(again.artifact) / "extra.bin").exists()
 
 
+def test_words_behind_a_link_are_not_taken_for_its_card(pushed) -> None:
+    (pushed.parent / "secret").write_text("root:x:0:0")
+    (pushed / "README.md").unlink()
+    (pushed / "README.md").symlink_to(pushed.parent / "secret")
+    assert version_pull_folder(folder=pushed, model="again").card == ""
+
+
 def test_what_writes_is_no_reward_model(pushed) -> None:
     with pytest.raises(ApplicationError, match="cannot be a reward model"):
         version_pull_folder(folder=pushed, model="again", role="reward")

@@ -16,7 +16,7 @@ pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelhub.ml.configs import ConfigError
+from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.corpora.configs import ImportCorpusConfig
 from modelhub.ml.corpora.documents import Document, rows_read
 from modelhub.ml.corpora.import_corpus import main
@@ -151,8 +151,27 @@ def test_a_file_that_becomes_a_link_is_not_followed(tmp_path: Path) -> None:
     (source,) = location_sources([str(path)])
     path.unlink()
     path.symlink_to(tmp_path / "secret.txt")
-    with pytest.raises(OSError, match="symbolic"):
+    with pytest.raises(RefusedError, match=r"open\.txt is a link"):
         source.open()
+
+
+def test_a_folder_that_becomes_a_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in (("texts", "open"), ("secrets", "secret")):
+        (tmp_path / "root" / name / "inner").mkdir(parents=True)
+        (tmp_path / "root" / name / "inner" / "a.txt").write_text(text)
+    folder = tmp_path / "root" / "texts"
+    (source,) = location_sources([str(folder)])
+    folder.rename(folder.with_name("before"))
+    folder.symlink_to("secrets")
+    with pytest.raises(RefusedError, match=r"root/texts is no folder, or a link"):
+        source.open()
+    assert texts(folder / "inner") == ["secret"]  # by hand: a link is one's own
+    monkeypatch.setenv("RONDO_PARENT_PID", "1")  # by a worker
+    for location in (folder, folder / "inner", folder / "inner" / "a.txt"):
+        with pytest.raises(RefusedError, match="link"):
+            location_sources([str(location)])
 
 
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://host/x", "local://etc/passwd"])
