@@ -40,6 +40,7 @@ class AgainstForm(forms.Form):
             "evaluation": gettext("Evaluation sets: what shares words with them goes"),
             "held_out": gettext("Held-out prompts of projects: what shares words with them goes"),
             "known": gettext("Corpora already had: what repeats them goes"),
+            "bad_words": gettext("Lists of bad words, a word a line: documents that hold one go"),
         }
         for one in METHODS["clean_corpus"].inputs:
             if one.role not in HELD_AGAINST:

@@ -35,6 +35,7 @@ _LABELS = {
     "fineweb.line_breaks": _("Line breaks per word"),
     # Steps of a cleaning that are no rules.
     "language": _("Language"),
+    "bad_words": _("Bad words"),
     "exact_duplicate": _("Exact duplicates"),
     "near_duplicate": _("Near-duplicates"),
     "contamination": _("In an evaluation set"),

@@ -39,6 +39,13 @@ PRETRAINING = (
                 is_required=False,
                 is_many=True,
             ),
+            Input(
+                role="bad_words",
+                title="Lists of bad words, a word a line: documents that hold one go",
+                kinds=("corpus",),
+                is_required=False,
+                is_many=True,
+            ),
         ),
         presets=(
             Preset(

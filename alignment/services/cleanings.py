@@ -11,7 +11,7 @@ from modelhub.models import Run, RunOutput
 from modelhub.services.corpora import corpus_clean_request, rule_set_save
 
 # Inputs of a cleaning beside its corpus.
-HELD_AGAINST = ("evaluation", "held_out", "known")
+HELD_AGAINST = ("evaluation", "held_out", "known", "bad_words")
 
 
 @transaction.atomic

@@ -12,7 +12,7 @@ In memory: of each document a few bytes of verdict and its exact hash; the signa
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from modelhub.ml.corpora.cleaning import (
     EMPTIED,
     KEPT,
     REPEATED_SHOWN,
+    WORDS,
+    Examined,
     Verdicts,
     Written,
     contamination_because,
@@ -41,6 +43,7 @@ from modelhub.ml.corpora.cleaning import (
     set_phrases,
     signals_check,
     texts_examine,
+    word_list_write,
 )
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.corpora.documents import (
@@ -66,18 +69,26 @@ def main(run: RunDir) -> None:
     known = [run.input(role) for role in run.input_roles() if role.startswith("known_")]
     signals_check(folder)
     index = index_write(run, config, scratch)
+    bad_words = word_list_write(run, scratch)
     count = documents_count(folder)
     if not count:
         raise CorpusError("the corpus has no documents")
 
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(count, config, thresholds)
+    verdicts = Verdicts.of(count, config, thresholds, bad_words=bad_words)
     rules_drop(verdicts, signals_read(folder), config, thresholds)
     print(f"{len(verdicts.kept())} of {count} documents are left by the rules", flush=True)
 
     signatures = scratch / "signatures"
+    examine = partial(texts_examine, config=config, index=index, bad_words=bad_words)
     exact_N2, hits, known_count = _texts_examine(
-        run, folder, known, config, index, verdicts, signatures
+        run,
+        folder,
+        known,
+        examine,
+        verdicts,
+        signatures,
+        workers=workers_given(config.workers),
     )
     places = np.concatenate([-1 - np.arange(known_count), verdicts.kept()])
     groups = duplicates_drop(
@@ -104,15 +115,16 @@ def _texts_examine(
     run: RunDir,
     folder: Path,
     known: list[Path],
-    config: CleanCorpusConfig,
-    index: Path | None,
+    examine: Callable[[list[str]], list[Examined]],
     verdicts: Verdicts,
     signatures: Path,
+    *,
+    workers: int,
 ) -> tuple[np.ndarray, list[tuple[int, list[contamination.Hit]]], int]:
-    """Look at each text of the known corpora and of those kept so far.
+    """Look at each text of the known corpora and of those kept so far; bad words go here.
 
-    Returns their exact hashes, shape (N, 2); place and hits of those kept that have any; and how
-    many are known. Their signatures are written to a file, one after another.
+    Returns the exact hashes of what is left, shape (N, 2); place and hits of those that have any;
+    and how many are known. Their signatures are written to a file, one after another.
     """
     known_count = sum(map(documents_count, known))
     is_kept_N = verdicts.step_N == KEPT
@@ -125,20 +137,24 @@ def _texts_examine(
                 yield document
 
     places = verdicts.kept()
-    examine = partial(texts_examine, config=config, index=index)
     chunks = ([one.text for one in chunk] for chunk in document_chunks(documents()))
     total = known_count + len(places)
     exact = bytearray()
     hits: list[tuple[int, list[contamination.Hit]]] = []
     done = 0
     with signatures.open("wb") as file:
-        for chunk in chunks_map(examine, chunks, workers=workers_given(config.workers)):
+        for chunk in chunks_map(examine, chunks, workers=workers):
             for one in chunk:
-                exact += one.exact
-                if one.hits and done >= known_count:
-                    hits.append((int(places[done - known_count]), one.hits))
-                file.write(one.signature.tobytes())
+                place = int(places[done - known_count]) if done >= known_count else -1
                 done += 1
+                if place >= 0 and one.bad:
+                    verdicts.alone[WORDS] += 1
+                    verdicts.drop(place, WORDS, one.bad)
+                    continue
+                exact += one.exact
+                if one.hits and place >= 0:
+                    hits.append((place, one.hits))
+                file.write(one.signature.tobytes())
             _progress(run, len(verdicts.step_N), done / total / 2)
     return np.frombuffer(exact, np.uint64).reshape(-1, 2), hits, known_count
 

@@ -17,6 +17,7 @@ from modelhub.ml.corpora.cleaning import (
     EMPTIED,
     KEPT,
     REPEATED_SHOWN,
+    WORDS,
     Verdicts,
     Written,
     contamination_because,
@@ -33,6 +34,7 @@ from modelhub.ml.corpora.cleaning import (
     set_phrases,
     signals_check,
     texts_examine,
+    word_list_write,
 )
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.corpora.contamination import Hit
@@ -70,6 +72,7 @@ def prepare(run_path: Path, _rank: int, _tasks: int) -> Counts:
     known = [run.input(role) for role in run.input_roles() if role.startswith("known_")]
     signals_check(folder)
     index = index_write(run, config, files)
+    bad_words = word_list_write(run, files)
     parts = [(shard, shard_count(shard), -1) for one in known for shard in corpus_shards(one)]
     start = 0
     for shard in corpus_shards(folder):
@@ -84,6 +87,7 @@ def prepare(run_path: Path, _rank: int, _tasks: int) -> Counts:
         parts,
         shares=-(-total // SHARE_DOCUMENTS),
         has_index=index is not None,
+        has_bad_words=bad_words is not None,
     )
     return {"documents": start, "shards": len(parts)}
 
@@ -98,10 +102,10 @@ def examine(run: Path, rank: int, tasks: int) -> Counts:
 
 
 def _part_examine(plan: Plan, part: Part) -> Counter[str]:
-    """steps.npy, exact.npy, keys.npy, signatures.npy, hits.jsonl and alone.json of a shard."""
+    """steps.npy, exact.npy, keys.npy, signatures.npy, hits.jsonl and said.json of a shard."""
     config = plan.load(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(part.documents, config, thresholds)
+    verdicts = Verdicts.of(part.documents, config, thresholds, bad_words=plan.bad_words)
     is_own = part.start >= 0
     if is_own:
         rules_drop(verdicts, shard_signals(part.shard), config, thresholds)
@@ -114,8 +118,14 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
             [document.text for document in chunk],
             config=config,
             index=plan.index if is_own else None,
+            bad_words=plan.bad_words if is_own else None,
         )
     ]
+    for row, one in zip(rows.tolist(), found, strict=True):
+        if one.bad:
+            verdicts.alone[WORDS] += 1
+            verdicts.drop(row, WORDS, one.bad)
+    rows, found = verdicts.kept(), [one for one in found if not one.bad]
     exact = b"".join(one.exact for one in found)
     hashes = config.near_bands * config.near_rows
     signatures_NH = np.array([one.signature for one in found], np.uint32).reshape(-1, hashes)
@@ -136,7 +146,8 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
     np.save(temporary / "signatures.npy", signatures_NH)
     with (temporary / "hits.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json_canonical(line) + "\n" for line in lines)
-    json_replace(temporary / "alone.json", verdicts.alone)
+    because = list(verdicts.because.items())
+    json_replace(temporary / "said.json", {"alone": verdicts.alone, "because": because})
     if not folder.exists():  # another attempt was quicker
         temporary.rename(folder)
     dropped = np.bincount(verdicts.step_N[verdicts.step_N != KEPT], minlength=len(verdicts.steps))
@@ -217,7 +228,7 @@ def decide(run: Path, _rank: int, _tasks: int) -> Counts:
     plan = Plan(run)
     config = plan.load(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(plan.count, config, thresholds)
+    verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
     known, hits = 0, []
     for part in plan.parts:
         folder = plan.examined(part)
@@ -225,7 +236,7 @@ def decide(run: Path, _rank: int, _tasks: int) -> Counts:
             known += part.documents
             continue
         verdicts.step_N[part.start : part.start + part.documents] = np.load(folder / "steps.npy")
-        verdicts.alone.update(json.loads((folder / "alone.json").read_text()))
+        verdicts.alone.update(json.loads((folder / "said.json").read_text())["alone"])
         hits += [(part.start + row, one) for row, one in _hits_read(folder)]
     places = np.concatenate([-1 - np.arange(known), verdicts.kept()])
     groups = duplicates_drop(
@@ -308,13 +319,15 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
     config = run.config(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
     decided = json.loads((plan.files / "decided.json").read_text())
-    verdicts = Verdicts.of(plan.count, config, thresholds)
+    verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
     verdicts.step_N = np.load(plan.files / "steps.npy")
     verdicts.first_N = np.load(plan.files / "firsts.npy")
     verdicts.alone = Counter(decided["alone"])
     written, found = Written(), []
     contaminated = verdicts.steps.index(CONTAMINATED)
     for part in plan.own:
+        said = json.loads((plan.examined(part) / "said.json").read_text())
+        verdicts.because |= {part.start + row: words for row, words in said["because"]}
         told = json.loads(_written(plan, part).read_text())
         written.counts.add_told(told["counts"])
         written.scrubbed.update(told["scrubbed"])

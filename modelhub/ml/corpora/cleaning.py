@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from modelhub.ml.corpora import contamination, duplicates, pii
+from modelhub.ml.corpora import contamination, duplicates, pii, word_lists
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.corpora.documents import (
     CorpusError,
@@ -34,8 +34,9 @@ from modelhub.ml.corpora.workers import chunks_map
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir
 
-LANGUAGE, EXACT, NEAR, CONTAMINATED, EMPTIED = (
+LANGUAGE, WORDS, EXACT, NEAR, CONTAMINATED, EMPTIED = (
     "language",
+    "bad_words",
     "exact_duplicate",
     "near_duplicate",
     "contamination",
@@ -63,10 +64,16 @@ class Verdicts:
 
     @classmethod
     def of(
-        cls, count: int, config: CleanCorpusConfig, thresholds: Mapping[str, float]
+        cls,
+        count: int,
+        config: CleanCorpusConfig,
+        thresholds: Mapping[str, float],
+        *,
+        bad_words: Path | None,
     ) -> "Verdicts":
         """Of documents that nothing has dropped yet."""
-        steps = [LANGUAGE, *_rules_of(thresholds), EXACT, NEAR, CONTAMINATED]
+        words = [WORDS] if bad_words else []
+        steps = [LANGUAGE, *_rules_of(thresholds), *words, EXACT, NEAR, CONTAMINATED]
         if config.drop_c4_lines:
             steps.append(EMPTIED)
         return cls(steps, np.full(count, KEPT, np.int16), np.zeros(count, np.int64))
@@ -96,6 +103,7 @@ class Examined:
     exact: bytes
     signature: np.ndarray  # (H,)
     hits: list[contamination.Hit]
+    bad: str  # the first bad word, or ""
 
 
 @dataclass
@@ -149,9 +157,12 @@ def _rules_of(thresholds: Mapping[str, float]) -> list[str]:
 
 
 def texts_examine(
-    texts: list[str], *, config: CleanCorpusConfig, index: Path | None
+    texts: list[str], *, config: CleanCorpusConfig, index: Path | None, bad_words: Path | None
 ) -> list[Examined]:
-    """Hashes, signature and hits of each text. Runs in a process of its own."""
+    """Hashes, signature, hits and bad word of each text. Runs in a process of its own.
+
+    index, bad_words: as `index_write` and `word_list_write` give them.
+    """
     hashes = duplicates.content_hashes(texts)
     signatures_NH = duplicates.signatures_make(
         hashes,
@@ -160,8 +171,14 @@ def texts_examine(
         seed=config.seed,
     )
     opened = contamination.index_open(index) if index else None
+    words = word_lists.list_open(bad_words) if bad_words else None
     return [
-        Examined(duplicates.exact_hash(text), signature, opened.hits(text, own) if opened else [])
+        Examined(
+            duplicates.exact_hash(text),
+            signature,
+            opened.hits(text, own) if opened else [],
+            words.first_in(own) if words else "",
+        )
         for text, own, signature in zip(texts, hashes, signatures_NH, strict=True)
     ]
 
@@ -282,6 +299,17 @@ def index_write(run: RunDir, config: CleanCorpusConfig, scratch: Path) -> Path |
     contamination.ContaminationIndex.write(
         items, gram_words=config.contamination_gram_words, folder=folder
     )
+    return folder
+
+
+def word_list_write(run: RunDir, scratch: Path) -> Path | None:
+    """All lists of bad words that the run was given, as one; None: it was given none."""
+    roles = [one for one in run.input_roles() if one.startswith("bad_words")]
+    if not roles:
+        return None
+    folder = scratch / "bad_words"
+    phrases = (one for role in roles for one in word_lists.phrases_read(run.input(role)))
+    word_lists.WordList.write(phrases, folder)
     return folder
 
 

@@ -56,8 +56,9 @@ class ImportCorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CleanCorpusConfig:
-    """Clean a corpus. Reads input `corpus`, corpora already had (`known_1`, …) and evaluation sets
-    (`evaluation_1`, …, `held_out_1`, …); writes outputs `corpus` and `report`."""
+    """Clean a corpus. Reads input `corpus`, corpora already had (`known_1`, …), evaluation sets
+    (`evaluation_1`, …, `held_out_1`, …) and lists of bad words (`bad_words_1`, …); writes outputs
+    `corpus` and `report`."""
 
     PROGRAM: ClassVar[str] = "clean_corpus"
     families: tuple[str, ...] = one_of(FAMILIES, FAMILIES)  # whose rules hold

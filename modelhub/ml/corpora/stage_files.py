@@ -51,6 +51,7 @@ class Plan:
             for number, one in enumerate(facts["parts"])
         ]
         self.index = self.files / "index" if facts.get("has_index") else None
+        self.bad_words = self.files / "bad_words" if facts.get("has_bad_words") else None
 
     @staticmethod
     def write(run: Path, parts: Sequence[tuple[Path, int, int]], **facts: Any) -> None:

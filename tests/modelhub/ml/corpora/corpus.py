@@ -30,3 +30,10 @@ def evaluation_write(folder: Path, texts: list[str]) -> Path:
     ]
     (folder / "prompts.jsonl").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def word_list_write(folder: Path, lines: list[str]) -> Path:
+    """A list of words as somebody has it: a file of text."""
+    folder.mkdir(parents=True)
+    (folder / "words.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder

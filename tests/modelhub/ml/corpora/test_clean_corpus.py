@@ -14,7 +14,7 @@ from modelhub.ml.corpora.clean_corpus import main
 from modelhub.ml.corpora.documents import CorpusError, documents_read, rows_read, signals_shard
 from modelhub.ml.corpora.import_corpus import CHUNK_DOCUMENTS
 from modelhub.ml.rundir import RunDir
-from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write
+from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write, word_list_write
 from tests.modelhub.ml.runs import program_finish, run_write
 
 PROGRAM = "modelhub.ml.corpora.clean_corpus"
@@ -190,6 +190,25 @@ def test_contamination_may_be_reported_alone(tmp_path: Path) -> None:
     kept, _, result = clean(tmp_path, [STORY, OTHER], settings, evaluation_1=evaluation)
     assert kept == ["d0", "d1"]
     assert result["contaminated_documents"] == 1
+
+
+def test_a_document_with_a_word_of_a_list_goes_before_duplicates_are_looked_for(
+    tmp_path: Path,
+) -> None:
+    """Or the one that goes would take those with it that are like it."""
+    texts = [f"{STORY} Zounds!", STORY, CHINESE, OTHER]
+    words = word_list_write(tmp_path / "words", ["zounds", "", "# of novels", "诛之"])
+    more = corpus_write(tmp_path / "more", ["ill repute\nmelt\tAT a Lower\n"])
+    lists = {"bad_words_1": words, "bad_words_2": more}
+    kept, removed, result = clean(tmp_path, texts, NO_RULES, **lists)
+    assert kept == ["d1"]
+    assert {place: one["step"] for place, one in removed.items()} == {
+        0: "bad_words",
+        2: "bad_words",
+    }
+    assert [removed[place]["because"] for place in (0, 2)] == ["zounds", "诛之"]
+    row = next(one for one in result["funnel"] if one["step"] == "bad_words")
+    assert row == {"step": "bad_words", "dropped": 3, "left": 1, "alone": 3}
 
 
 def test_personal_data_is_replaced_and_measured_again(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from modelhub.ml.corpora.documents import CorpusError, rows_read
 from modelhub.ml.corpora.readers import SourceError
 from modelhub.ml.manifest import manifest_verify
 from modelhub.ml.rundir import RunDir
-from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write
+from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write, word_list_write
 from tests.modelhub.ml.corpora.test_clean_corpus import CHINESE, ITEM, OTHER, STORY, TWIN
 from tests.modelhub.ml.runs import run_write
 
@@ -51,6 +51,7 @@ def texts_varied() -> list[str]:
         STORY,
         OTHER,
         CHINESE,
+        f"{unlike[3]} Zounds! A mason of ill repute sang.",
         *(f"{PHRASE} {prose()}" for _ in range(3)),
     ]
     repeats = [
@@ -96,6 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         "corpus": corpus_write(folder / "corpus", texts, shards=4),
         "known_1": corpus_write(folder / "known", [texts[2], "Nobody knows this one."]),
         "evaluation_1": evaluation_write(folder / "set", [ITEM, f"Explain: {PHRASE}"]),
+        "bad_words_1": word_list_write(folder / "words", ["# ours", "ill repute", "zounds"]),
     }
 
     def make(name: str, **settings: Any) -> Path:
@@ -119,6 +121,7 @@ def test_one_machine_drops_by_every_step_here(one_machine: dict[str, Any]) -> No
         "gopher.words_min",
         "gopher.stop_words",
         "c4.curly_brackets",
+        "bad_words",
         "exact_duplicate",
         "near_duplicate",
         "contamination",
