@@ -43,7 +43,8 @@ def test_held_out_prompts_and_corpora_are_offered_and_given_to_the_cleaning(
     page = staff.get(reverse("corpus_rules", args=[corpus.run.uid])).content.decode()
     held_out, had = f"project/{project.uid}/held_out", f"run/{other.run.uid}/corpus"
     assert f'name="against-held_out" value="{held_out}"' in page
-    assert page.count(f'value="{had}"') == 2  # as one to evaluate on, as one already had
+    # As one to evaluate on, as one already had, as a list of words.
+    assert page.count(f'value="{had}"') == 3
     assert f'value="run/{corpus.run.uid}/corpus"' not in page
 
     asked = {"name": "strict", "against-held_out": [held_out], "against-known": [had]}

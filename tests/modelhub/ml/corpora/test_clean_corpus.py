@@ -202,11 +202,11 @@ def test_a_document_with_a_word_of_a_list_goes_before_duplicates_are_looked_for(
     lists = {"bad_words_1": words, "bad_words_2": more}
     kept, removed, result = clean(tmp_path, texts, NO_RULES, **lists)
     assert kept == ["d1"]
-    assert {place: one["step"] for place, one in removed.items()} == {
-        0: "bad_words",
-        2: "bad_words",
-    }
-    assert [removed[place]["because"] for place in (0, 2)] == ["zounds", "诛之"]
+    assert [(place, one["step"], one["because"]) for place, one in removed.items()] == [
+        (0, "bad_words", "zounds"),
+        (2, "bad_words", "诛之"),
+        (3, "bad_words", "melt\tAT a Lower"),
+    ]
     row = next(one for one in result["funnel"] if one["step"] == "bad_words")
     assert row == {"step": "bad_words", "dropped": 3, "left": 1, "alone": 3}
 
