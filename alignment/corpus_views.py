@@ -36,18 +36,12 @@ class AgainstForm(forms.Form):
     def __init__(self, given: QueryDict, *, corpus: RunOutput, user: User) -> None:
         super().__init__(given)
         own = f"run/{corpus.run.uid}/{corpus.role}"
-        titles = {
-            "evaluation": gettext("Evaluation sets: what shares words with them goes"),
-            "held_out": gettext("Held-out prompts of projects: what shares words with them goes"),
-            "known": gettext("Corpora already had: what repeats them goes"),
-            "bad_words": gettext("Lists of bad words, a word a line: documents that hold one go"),
-        }
         for one in METHODS["clean_corpus"].inputs:
             if one.role not in HELD_AGAINST:
                 continue
             choices = input_choices(input=one, user=user)
             self.fields[AGAINST + one.role] = forms.MultipleChoiceField(
-                label=titles[one.role],
+                label=gettext(one.title),
                 choices=[choice for choice in choices if choice[0] != own],
                 widget=forms.CheckboxSelectMultiple,
                 required=False,

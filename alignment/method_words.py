@@ -117,6 +117,7 @@ WORDS = [
     _("Corpora already had: what repeats them goes"),
     _("Evaluation sets: what shares words with them goes"),
     _("Held-out prompts of projects"),
+    _("Lists of bad words, a word a line: documents that hold one go"),
     _("Gopher (arXiv:2112.11446, A.1.1)"),
     _("Duplicates and contamination alone"),
     _("Training a tokenizer"),
