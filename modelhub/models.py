@@ -240,7 +240,8 @@ class Server(Identified):
 class DocumentJudgement(models.Model):
     """What one person says of a document of a corpus: whether it is good to learn from.
 
-    A corpus is its content, so a document's place in it is the document.
+    A corpus is its content, so a document's place in it is the document. Of what a person said at
+    several origins the newest stands, and where that is taken back, the one before it.
     """
 
     corpus = models.ForeignKey(Artifact, on_delete=models.CASCADE, related_name="judgements")
@@ -257,7 +258,7 @@ class DocumentJudgement(models.Model):
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["corpus", "place", "author"], name="document_judgement_unique"
+                fields=["corpus", "place", "author", "origin"], name="document_judgement_unique"
             )
         ]
 

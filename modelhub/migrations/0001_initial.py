@@ -273,7 +273,7 @@ class Migration(migrations.Migration):
                 ('corpus', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='judgements', to='modelhub.artifact')),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('corpus', 'place', 'author'), name='document_judgement_unique')],
+                'constraints': [models.UniqueConstraint(fields=('corpus', 'place', 'author', 'origin'), name='document_judgement_unique')],
             },
         ),
         migrations.CreateModel(

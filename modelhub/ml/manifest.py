@@ -15,7 +15,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +31,14 @@ class IntegrityError(RefusedError):
     """A file is not what its manifest says; the message names it."""
 
 
-def file_sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file's bytes."""
+def file_sha256(path: Path, beat: Callable[[], None] | None = None) -> str:
+    """Hexadecimal sha256 of a file's bytes. `beat` is called after every mebibyte."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
+            if beat is not None:
+                beat()
     return digest.hexdigest()
 
 
@@ -55,9 +57,10 @@ def path_sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def manifest_build(folder: Path) -> dict[str, Any]:
+def manifest_build(folder: Path, beat: Callable[[], None] | None = None) -> dict[str, Any]:
     """The manifest of a folder: {"files": {name: {"sha256", "bytes"}}}, without manifest.json.
 
+    beat: called all along, for whoever takes a long silence for a hang.
     Raises IntegrityError for anything that is not a plain file (a link could point anywhere).
     """
     files: dict[str, Any] = {}
@@ -66,7 +69,7 @@ def manifest_build(folder: Path) -> dict[str, Any]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
             raise IntegrityError(f"{name} is not a plain file")
         if path.is_file() and name != MANIFEST_NAME:
-            files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+            files[name] = {"sha256": file_sha256(path, beat), "bytes": path.stat().st_size}
     return {"files": files}
 
 
@@ -95,10 +98,13 @@ def manifest_write(
     return manifest_sha256(manifest)
 
 
-def manifest_verify(folder: Path, sha256: str | None = None) -> None:
+def manifest_verify(
+    folder: Path, sha256: str | None = None, beat: Callable[[], None] | None = None
+) -> None:
     """Check every file of an artifact against its manifest, and the manifest against its name.
 
-    Raises IntegrityError naming the first file that is missing, added or changed.
+    beat: as for `manifest_build`. Raises IntegrityError naming the first file that is missing,
+    added or changed.
     """
     try:
         manifest = json.loads((folder / MANIFEST_NAME).read_text())
@@ -109,7 +115,7 @@ def manifest_verify(folder: Path, sha256: str | None = None) -> None:
     if sha256 is not None and manifest_sha256(manifest) != sha256:
         raise IntegrityError(f"{MANIFEST_NAME} is not the one of artifact {sha256[:12]}")
     listed: dict[str, Any] = manifest["files"]
-    found = manifest_build(folder)["files"]
+    found = manifest_build(folder, beat)["files"]
     for name in sorted(listed.keys() | found.keys()):
         if name not in found:
             raise IntegrityError(f"{name} is missing")

@@ -27,7 +27,11 @@ from modelhub.ml.corpora.documents import (
 )
 from modelhub.ml.corpora.rules import CHINESE, RULES, Rule
 from modelhub.models import Artifact, RuleSet, RunOutput
-from modelhub.selectors.document_judgements import calibration_of_all, judged_documents
+from modelhub.selectors.document_judgements import (
+    calibration_of_all,
+    judged_documents,
+    judgements_standing,
+)
 from modelhub.storage import artifact_folder
 
 if typing.TYPE_CHECKING:
@@ -287,8 +291,8 @@ def marked(
     found: Sequence[FoundDocument], *, corpus: Artifact, author: User
 ) -> list[FoundDocument]:
     """The documents, with what the author said of each. One query."""
-    own = corpus.judgements.filter(author=author, place__in=[one.place for one in found])
-    said = dict(own.values_list("place", "is_good"))
+    own = judgements_standing(corpus, author=author, place__in=[one.place for one in found])
+    said = {place: is_good for (place, _), (is_good, _) in own.items()}
     return [replace(one, is_good=said.get(one.place)) for one in found]
 
 

@@ -19,6 +19,16 @@ from modelhub.storage import artifact_folder
 THRESHOLDS_SHOWN = 8
 
 
+def judgements_standing(corpus: Artifact, **of: Any) -> dict[tuple[int, int], tuple[bool, str]]:
+    """(place, author) → whether it is good, and where that was said: each one's newest word.
+
+    of: conditions on the judgements. One query.
+    """
+    rows = corpus.judgements.filter(**of).order_by("created_at", "pk")
+    said = rows.values_list("place", "author", "is_good", "origin")
+    return {(place, author): (is_good, origin) for place, author, is_good, origin in said}
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """A document that people have judged: its signals, and what most of them said."""
@@ -34,7 +44,7 @@ class Judged:
 def judged_documents(corpus: Artifact) -> list[Judged]:
     """Judged documents; those that as many found good as bad are left out. One query."""
     votes: Counter[int] = Counter()
-    for place, is_good in corpus.judgements.values_list("place", "is_good"):
+    for (place, _author), (is_good, _origin) in judgements_standing(corpus).items():
         votes[place] += 1 if is_good else -1
     decided = sorted(place for place, balance in votes.items() if balance)
     measured = signals_at(artifact_folder(corpus), decided)
@@ -124,15 +134,15 @@ class Tally:
 
 def judgements_tally(*, corpus: Artifact) -> Tally:
     """Count a corpus's judgements. One query."""
-    rows = list(corpus.judgements.values_list("place", "author", "is_good", "origin"))
+    standing = judgements_standing(corpus)
     said: dict[int, list[bool]] = {}
-    for place, _author, is_good, _origin in rows:
+    for (place, _author), (is_good, _origin) in standing.items():
         said.setdefault(place, []).append(is_good)
     shared = [verdicts for verdicts in said.values() if len(verdicts) > 1]
     return Tally(
-        judgements=len(rows),
-        of_tasks=sum(1 for row in rows if row[3]),
-        people=len({row[1] for row in rows}),
+        judgements=len(standing),
+        of_tasks=sum(1 for _, origin in standing.values() if origin),
+        people=len({author for _, author in standing}),
         documents=len(said),
         shared=len(shared),
         agreed=sum(1 for verdicts in shared if len(set(verdicts)) == 1),

@@ -93,12 +93,13 @@ def document_judgement_keep(
         corpus=corpus,
         place=place,
         author=author,
-        defaults={"is_good": is_good, "origin": origin},
+        origin=origin,
+        defaults={"is_good": is_good},
     )
 
 
 def document_judgement_withdraw(*, corpus: Artifact, place: int, author: User, origin: str) -> None:
-    """Take back what was said at one origin; what its author said elsewhere since then stands."""
+    """Take back what was said at one origin; what its author said elsewhere stands again."""
     DocumentJudgement.objects.filter(
         corpus=corpus, place=place, author=author, origin=origin
     ).delete()

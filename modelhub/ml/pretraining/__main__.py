@@ -47,9 +47,8 @@ def sources_open(
     opened: list[TokenSource] = []
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
-            folder = run.input(role)
+            folder = run.input(role, dog.beat)
             vocabulary_check(folder, vocabulary)
-            dog.beat()
             shards = MappedShards(folder)
             name = shards.block_documents(0, 1)[0].source[:_NAME_LETTERS]
             is_free = name and name not in {source.name for source in opened}
@@ -89,7 +88,7 @@ def main(run: RunDir) -> None:
 def pretrain(run: RunDir, config: PretrainConfig, dog: Watchdog) -> None:
     processes = processes_start()
     dog.beat()
-    base = run.input("base") if "base" in run.input_roles() else None
+    base = run.input("base", dog.beat) if "base" in run.input_roles() else None
     if base is None and "tokenizer" not in run.input_roles():
         raise RefusedError("a model from random weights needs a tokenizer, a continued one a base")
     tokenizer = tokenizer_load(base or run.input("tokenizer"))

@@ -23,7 +23,11 @@ from annotation.task_forms import RatingForm, form_of
 from modelhub.errors import ApplicationError
 from modelhub.ml.corpora.rules import RULES
 from modelhub.models import RunOutput
-from modelhub.selectors.document_judgements import judgements_tally, rule_calibration
+from modelhub.selectors.document_judgements import (
+    judgements_standing,
+    judgements_tally,
+    rule_calibration,
+)
 from modelhub.selectors.document_samples import ANYWHERE
 from modelhub.services.corpora import document_judge
 from tests.builders import make_member, make_project, make_task
@@ -198,6 +202,21 @@ def test_what_a_person_said_later_on_the_corpus_page_stands(
     alice = make_member(project, "alice")
     rated = rate(alice, 0, 1)
     document_judge(corpus=corpus.artifact, place=0, is_good=True, author=alice.user)
+    submission_undo(assignment=rated.assignment)
+    assert said_of(corpus) == [(0, True, "alice")]
+
+
+def test_what_a_person_said_before_stands_again_when_a_rating_is_taken_back(
+    project: Project, corpus: RunOutput
+) -> None:
+    send(project, corpus)
+    alice = make_member(project, "alice")
+    document_judge(corpus=corpus.artifact, place=0, is_good=True, author=alice.user)
+    rated = rate(alice, 0, 1)
+    ((_, (is_good, origin)),) = judgements_standing(corpus.artifact).items()
+    assert (is_good, origin) == (False, f"submission {rated.uid}")
+    tally = judgements_tally(corpus=corpus.artifact)
+    assert (tally.judgements, tally.of_tasks, tally.shared) == (1, 1, 0)
     submission_undo(assignment=rated.assignment)
     assert said_of(corpus) == [(0, True, "alice")]
 

@@ -111,3 +111,12 @@ def test_damage_names_the_tensor(tmp_path: Path) -> None:
     safetensors_write(folder / "model.safetensors", {"a": [1.0], "b": [2.0], "c": [3.0]}, by="two")
     with pytest.raises(IntegrityError, match="every tensor is as it was"):
         manifest_verify(folder)
+
+
+def test_verifying_gives_signs_of_life_within_a_file(tmp_path: Path) -> None:
+    """A file of half a terabyte takes longer than a watchdog waits."""
+    (tmp_path / "tokens.ds").write_bytes(bytes(5 << 20))
+    name = manifest_write(tmp_path)
+    beats: list[None] = []
+    manifest_verify(tmp_path, name, lambda: beats.append(None))
+    assert len(beats) >= 5

@@ -10,12 +10,13 @@ pytest.importorskip("transformers", reason="the ml extra is not installed")
 from modelhub.ml.configs import config_load
 from modelhub.ml.mixture import Blend, Mixture, Source
 from modelhub.ml.pretraining import training
-from modelhub.ml.pretraining.__main__ import main, told
+from modelhub.ml.pretraining.__main__ import main, sources_open, told
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.data import TokenSource
 from modelhub.ml.pretraining.presets import Size, token_flops
 from modelhub.ml.pretraining.training import Progress
 from modelhub.ml.pretraining.validation import Watch
+from modelhub.ml.pretraining.watchdog import Watchdog
 from modelhub.ml.rundir import RunDir
 from tests.alignment.ml.programs import lines_of
 from tests.modelhub.ml.pretraining.pretrain_runs import (
@@ -40,6 +41,17 @@ def test_mfu_is_what_was_computed_over_what_the_machine_multiplies():
     assert found["tokens_per_s"] == 300
     assert found["mfu"] == pytest.approx(300 * 8400 / 10_000_000)  # 0.252
     assert found["tokens_per_parameter"] == 2
+
+
+def test_verifying_a_token_set_gives_signs_of_life_within_it(
+    tmp_path, tokenizer, tokens, monkeypatch
+):
+    run = RunDir(pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}))
+    dog, beats = Watchdog(60.0), []
+    monkeypatch.setattr(dog, "beat", lambda: beats.append(None))
+    sources_open(run, run.config(PretrainConfig), 500, dog)
+    files = [path for path in tokens.iterdir() if path.name != "manifest.json"]
+    assert len(beats) >= len(files) > 1
 
 
 def test_tokens_of_each_source_are_counted_as_it_trains(
