@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="NumPy is not installed")
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from modelhub.models import SavedMixture
 from tests import builders
@@ -75,3 +75,53 @@ def test_a_mixture_is_planned_changed_at_a_step_and_kept(open_page: Open, live_s
     expect(phone.locator(".mix-bar")).to_have_count(3)
     assert phone.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert violations(phone) == []
+
+
+def test_what_is_typed_while_an_answer_is_on_its_way_stays(open_page: Open) -> None:
+    """Held back for as long as it takes to type on: in the same field, in another, and in one that
+    the answer brings anew."""
+    eve = builders.make_user("eve", is_staff=True)
+    make_tokens("poems", 1_000_000)
+    make_tokens("prose", 500_000)
+    page = open_page(eve, "/hub/mixtures/plan/", patience_ms=30000)
+    page.get_by_label(re.compile("poems")).first.check()
+    expect(page.locator(".mix-bar")).to_have_count(1)
+
+    held: list[Route] = []
+    page.route("**/hub/mixtures/plan/**", lambda route: held.append(route))
+
+    def answer() -> None:
+        asking = page.locator("#mix.htmx-request")
+        expect(asking).to_have_count(1)
+        for _ in range(300):
+            while held:
+                held.pop(0).continue_()
+            if not asking.count():
+                return
+            page.wait_for_timeout(100)
+        raise AssertionError("no answer came")
+
+    tokens, steps = page.locator("#tokens"), page.locator("#blocks_per_step")
+    tokens.fill("2M")
+    tokens.press("Tab")
+    page.locator("#block_tokens").press_sequentially("9")
+    steps.evaluate("field => { field.value = '77' }")  # as a script or a filler of forms would
+    caret = "document.activeElement.id + document.activeElement.selectionStart"
+    before = (page.evaluate(caret), page.locator("#block_tokens").input_value())
+    answer()
+    expect(page.locator(".stat .value").first).to_have_text("2.0 M")
+    assert (page.evaluate(caret), page.locator("#block_tokens").input_value()) == before
+    assert steps.input_value() == "77"
+    assert tokens.input_value() == "2000000"  # said as it was understood, for nobody types there
+
+    page.locator("#block_tokens").press("Tab")
+    answer()
+
+    # A set more: the fields are other ones, and what was typed since is in them.
+    page.get_by_label(re.compile("prose")).first.check()
+    tokens.focus()
+    tokens.fill("3M")
+    answer()
+    expect(page.get_by_label("Most epochs of prose")).to_be_visible()
+    assert tokens.input_value() == "3M"
+    assert page.evaluate("document.activeElement.id") == "tokens"
