@@ -87,7 +87,7 @@ def corpus_clean(request: HttpRequest, run_uid: str) -> HttpResponse:
     if not named.is_valid():
         return refuse(gettext("Give the thresholds a name: letters, digits, - and _."))
     if not against.is_valid():
-        return refuse(next(iter(against.errors.values()))[0])
+        return refuse(str(next(iter(against.errors.values()))[0]))
     try:
         run = cleaning_request(
             corpus=corpus,
