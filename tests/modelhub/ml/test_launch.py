@@ -28,13 +28,27 @@ def base(tmp_path_factory):
     return str(tiny_model_write(tmp_path_factory.mktemp("base")))
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def none_left():
+    """Whatever a test began ends with it, also where it failed."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=60)
+
+
 def launch_start(launcher, strategy, run, program="parallel_program", **config):
     run.mkdir()
     document = {"program": "parallel", "config": config, "inputs": {}}
     (run / "config.json").write_text(json.dumps(document))
     command = [sys.executable, "-m", "modelhub.ml.launch", launcher, "2", strategy]
     with (run / "log.txt").open("ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*command, f"tests.modelhub.ml.{program}", str(run)],
             cwd=ROOT,
             env={**os.environ, "OMP_NUM_THREADS": "1", "RONDO_RESTARTS": "1"},
@@ -42,6 +56,8 @@ def launch_start(launcher, strategy, run, program="parallel_program", **config):
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    STARTED.append(process)
+    return process
 
 
 def log_of(run):
