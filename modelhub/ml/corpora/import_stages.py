@@ -27,15 +27,24 @@ def prepare(run_path: Path, _rank: int, tasks: int) -> Counts:
     files_begin(run)
     sources = location_sources(config.locations)
     run.output("corpus")
-    Plan.write(run.path, [], sources=len(sources), stretches=min(tasks, len(sources)))
+    names = [one.name for one in sources]
+    Plan.write(run.path, [], sources=names, stretches=min(tasks, len(sources)))
     return {"files": len(sources)}
 
 
 def measure(run: Path, rank: int, tasks: int) -> Counts:
-    """The documents of a stretch of the files, every signal measured."""
+    """The documents of a stretch of the files, every signal measured.
+
+    Raises SourceError if others lie there than `prepare` saw: the stretches would be cut elsewhere.
+    """
     plan = Plan(run)
     config = plan.load(ImportCorpusConfig)
     sources = location_sources(config.locations)
+    if [one.name for one in sources] != plan.sources:
+        raise SourceError(
+            f"{', '.join(config.locations)}: other files than when the stages began "
+            f"({len(plan.sources)} then, {len(sources)} now)"
+        )
     measured = 0
     for stretch in mine(range(plan.stretches), rank, tasks):
         told = _told(plan, stretch)
@@ -65,10 +74,11 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
         counts.add_told(json.loads(_told(plan, stretch).read_text()))
     if not counts.documents:
         raise SourceError(f"{', '.join(config.locations)}: holds no document")
-    run.progress(plan.sources, plan.sources, "files")
+    files = len(plan.sources)
+    run.progress(files, files, "files")
     run.succeed(
         outputs={"corpus": "corpus"},
-        result={"source": config.source, "licence": config.licence, "files": plan.sources}
+        result={"source": config.source, "licence": config.licence, "files": files}
         | counts.result(),
         program="modelhub.ml.corpora.import_corpus",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modelhub.ml.configs import ConfigT, config_load
-from modelhub.ml.corpora.documents import CorpusWriter
+from modelhub.ml.corpora.documents import CorpusError, CorpusWriter
 from modelhub.ml.corpora.signals import signals_schema
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir
@@ -33,14 +33,21 @@ class Plan:
     """What `prepare` has written down: the parts, and where each stage leaves what it finds."""
 
     def __init__(self, run: Path) -> None:
-        """Raises FileNotFoundError where `prepare` has not been."""
+        """Raises FileNotFoundError where `prepare` has not been, CorpusError where config.json is
+        not what it was then: half of the tasks would have gone by other settings."""
         self.run = run
         self.files = run / FOLDER / "files"
         facts = json.loads((self.files / "plan.json").read_text())
-        self.config: dict[str, Any] = facts["config"]
+        described = json.loads((run / "config.json").read_text())
+        if described != facts["described"]:
+            raise CorpusError(
+                f"config.json has changed since the stages began: remove {run.name}/{FOLDER} to "
+                "begin anew"
+            )
+        self.config: dict[str, Any] = described["config"]
         self.shares: int = facts.get("shares", 0)
         self.stretches: int = facts.get("stretches", 0)
-        self.sources: int = facts.get("sources", 0)
+        self.sources: list[str] = facts.get("sources", [])
         self.parts = [
             Part(
                 shard=Path(one["shard"]),
@@ -60,9 +67,9 @@ class Plan:
             {"shard": str(shard), "documents": count, "start": start}
             for shard, count, start in parts
         ]
-        config = json.loads((run / "config.json").read_text())["config"]
+        described = json.loads((run / "config.json").read_text())
         json_replace(
-            run / FOLDER / "files" / "plan.json", {"parts": told, "config": config} | facts
+            run / FOLDER / "files" / "plan.json", {"parts": told, "described": described} | facts
         )
 
     def load(self, cls: type[ConfigT]) -> ConfigT:

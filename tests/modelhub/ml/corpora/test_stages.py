@@ -216,6 +216,36 @@ def test_an_import_by_many_is_that_of_one_machine(tmp_path: Path) -> None:
     assert len(documents[0]) == 4
 
 
+def test_settings_that_change_between_two_stages_are_refused(tmp_path: Path) -> None:
+    corpus = corpus_write(tmp_path / "corpus", ["too short", "so is this"])
+    run = run_write(tmp_path / "run", "clean_corpus", {}, corpus=corpus)
+    with pytest.raises(CorpusError, match="nothing is left"):
+        stages_run(run, 1)
+    changed = json.loads((run / "config.json").read_text())
+    changed["config"]["families"] = []
+    (run / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(CorpusError, match=r"config\.json has changed .* remove run/stages to"):
+        stages.stage_run(run, "finish", 0, 1)
+    shutil.rmtree(run / "stages")
+    stages_run(run, 1)
+    assert (run / "result.json").exists()
+
+
+def test_files_that_come_while_an_import_runs_are_refused(tmp_path: Path) -> None:
+    """Or each task would cut the stretches elsewhere: documents twice, or lost."""
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(3):
+        (texts / f"{number}.txt").write_text(f"Text {number}.")
+    settings = {"locations": [str(texts)], "source": "test"}
+    run = run_write(tmp_path / "run", "import_corpus", settings)
+    stages.stage_run(run, "prepare", 0, 2)
+    stages.stage_run(run, "measure", 0, 2)
+    (texts / "0a.txt").write_text("Another.")
+    with pytest.raises(SourceError, match=r"other files .* \(3 then, 4 now\)"):
+        stages.stage_run(run, "measure", 1, 2)
+
+
 def test_an_import_by_many_of_nothing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "empty.txt").write_text("")
