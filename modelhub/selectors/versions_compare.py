@@ -43,6 +43,11 @@ _WEIGHTS = (Artifact.Kind.MODEL, Artifact.Kind.ADAPTER)
 # Files of which the first that is there says which token is which.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 _CONFIG_BYTES = 1 << 20  # more is no config.json
+# Settings that say what a run kept unseen, beside validation_… and held_out_…: where a set is cut
+# into blocks, and what is too long to be in it.
+_CUT_BY = ("block_tokens", "max_tokens")
+# Those whose losses are of hidden tokens alone.
+_HIDING = ("BertForMaskedLM", "T5ForConditionalGeneration")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +105,13 @@ def versions_compare(*, versions: Sequence[ModelVersion]) -> VersionComparison:
         key=lambda name: not figure_is_ranked(name),
     )
     tokenizers = [_tokenizer_sha256(version) for version in versions]
+    counted = [
+        (tokenizer, version.architecture if version.architecture in _HIDING else "")
+        for tokenizer, version in zip(tokenizers, versions, strict=True)
+    ]
     grounds = [_ground(version) for version in versions]
     rows = {
-        name: _figure_row(name, [own.get(name) for own in figures], grounds, tokenizers)
+        name: _figure_row(name, [own.get(name) for own in figures], grounds, counted)
         for name in names
     }
     alone: list[ComparedRow] = []
@@ -305,7 +314,7 @@ def _ground(version: ModelVersion) -> tuple[Any, ...]:
     kept = sorted(
         (name, json.dumps(value))
         for name, value in version.run.config.items()
-        if name.startswith(("validation", "held_out"))
+        if name.startswith(("validation", "held_out")) or name in _CUT_BY
     )
     return tuple(data), tuple(kept)
 
@@ -314,9 +323,12 @@ def _figure_row(
     name: str,
     figures: Sequence[Figure | None],
     grounds: Sequence[tuple[Any, ...]],
-    tokenizers: Sequence[str],
+    counted: Sequence[tuple[str, str]],
 ) -> ComparedRow:
-    """A figure of all versions; the best is marked where they stand on the same ground."""
+    """A figure of all versions; the best is marked where they stand on the same ground.
+
+    counted: which tokens a loss of each is of.
+    """
     label = figure_label(name)
     more_is_better = figure_more_is_better(name)
     if more_is_better is None:
@@ -326,7 +338,7 @@ def _figure_row(
     if len(measured) > 1:
         if len({grounds[place] for place in measured}) > 1 or not grounds[measured[0]]:
             note = gettext("of different data")
-        elif figure_is_by_tokens(name) and len({tokenizers[place] for place in measured}) > 1:
+        elif figure_is_by_tokens(name) and len({counted[place] for place in measured}) > 1:
             note = gettext("in different tokens")
     return row_ranked(label, figures, more_is_better=more_is_better, note=note)
 

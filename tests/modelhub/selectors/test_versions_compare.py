@@ -119,6 +119,34 @@ def test_figures_of_different_data_have_no_best():
     assert row.note == "of different data"
 
 
+def test_a_set_cut_into_other_blocks_keeps_other_data_unseen():
+    data = builders.make_artifact(Artifact.Kind.TOKENS)
+    one, two = (
+        made(
+            f"blocks of {tokens}",
+            data=(data,),
+            config={"block_tokens": tokens},
+            sources=[{"source": "wiki", "perplexity_after": float(tokens)}],
+        )
+        for tokens in (256, 512)
+    )
+    row = row_of(compared(one, two).figures, "validation perplexity on wiki")
+    assert not any(cell.is_best for cell in row.cells)
+    assert row.note == "of different data"
+
+
+def test_perplexities_of_hidden_tokens_are_no_others():
+    data = builders.make_artifact(Artifact.Kind.TOKENS)
+    one, two = (
+        made(name, data=(data,), sources=[{"source": "wiki", "perplexity_after": figure}])
+        for name, figure in (("reads on", 9.0), ("fills in", 7.0))
+    )
+    ModelVersion.objects.filter(pk=two.pk).update(architecture="BertForMaskedLM")
+    row = row_of(compared(one, two).figures, "validation perplexity on wiki")
+    assert not any(cell.is_best for cell in row.cells)
+    assert row.note == "in different tokens"
+
+
 def test_perplexities_in_different_tokens_have_no_best():
     data = builders.make_artifact(Artifact.Kind.TOKENS)
     sources = [{"source": "wiki", "perplexity_after": 9.0}]
