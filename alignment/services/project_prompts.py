@@ -9,7 +9,7 @@ from alignment.methods import Input
 from annotation.models import Project, Prompt, Split
 from annotation.services.batches import PROMPTS_NAME, prompts_store
 from modelhub.errors import ApplicationError
-from modelhub.ml.records import PromptRecord, records_read
+from modelhub.ml.records import PromptRecord, RecordError, records_read
 from modelhub.models import Artifact
 from modelhub.storage import artifact_folder
 
@@ -47,14 +47,21 @@ def held_out_store(*, project: Project) -> Artifact:
 
 
 def learnt_check(*, input: Input, artifact: Artifact) -> None:
-    """Raise ApplicationError if prompts that would come into training are not all for it.
+    """Raise ApplicationError if prompts that would come into training are not all for it, or are no
+    prompts: what judges read, too, is kept as such.
 
     Prompts that no project knows are nobody's to hold out. A query for every 500 prompts.
     """
     if not input.is_learnt:
         return
     path = artifact_folder(artifact) / PROMPTS_NAME
-    uids = [one.prompt_id for one in records_read(path, PromptRecord)]
+    where = {"field": f"inputs.{input.role}"}
+    try:
+        uids = [one.prompt_id for one in records_read(path, PromptRecord)]
+    except FileNotFoundError as error:
+        raise ApplicationError(f"{input.title}: it holds no {PROMPTS_NAME}.", where) from error
+    except RecordError as error:
+        raise ApplicationError(f"{input.title}: {error}", where) from error
     others = sum(
         Prompt.objects.filter(uid__in=uids[start : start + _AT_ONCE])
         .exclude(split=Split.TRAIN)
@@ -68,5 +75,5 @@ def learnt_check(*, input: Input, artifact: Artifact) -> None:
                 " trained on them. Choose a project’s prompts to train on."
             )
             % {"number": others, "asked": len(uids)},
-            {"field": f"inputs.{input.role}"},
+            where,
         )

@@ -134,3 +134,16 @@ def test_prompts_that_no_project_knows_are_nobodys_to_hold_out(
     artifact = artifact_store(folder=tmp_path, kind=Artifact.Kind.PROMPTS)
     earlier.inputs.create(role="prompts", artifact=artifact)
     assert launched("ppo", manager, policy, prompts=f"run/{earlier.uid}/prompts").program == "ppo"
+
+
+def test_what_holds_no_prompts_is_refused_and_named(
+    manager: User, policy: ModelVersion, tmp_path: Path
+) -> None:
+    """What judges read is kept as prompts, too: tasks.jsonl."""
+    (tmp_path / "tasks.jsonl").write_text("{}\n")
+    judging = Run.objects.create(program="judge", config={})
+    artifact = artifact_store(folder=tmp_path, kind=Artifact.Kind.PROMPTS)
+    judging.inputs.create(role="tasks", artifact=artifact)
+    with pytest.raises(ApplicationError, match=r"Prompts: it holds no prompts\.jsonl") as refused:
+        launched("ppo", manager, policy, prompts=f"run/{judging.uid}/tasks")
+    assert refused.value.extra == {"field": "inputs.prompts"}
