@@ -13,6 +13,7 @@ from modelhub.ml.records import PromptRecord, RecordError, records_read
 from modelhub.models import Artifact
 from modelhub.storage import artifact_folder
 
+HELD_OUT_ROLE = "evaluation_prompts"  # of a run's outputs: imported questions that are held out
 _AT_ONCE = 500  # ids in one query
 
 
@@ -50,7 +51,8 @@ def learnt_check(*, input: Input, artifact: Artifact) -> None:
     """Raise ApplicationError if prompts that would come into training are not all for it, or are no
     prompts: what judges read, too, is kept as such.
 
-    Prompts that no project knows are nobody's to hold out. A query for every 500 prompts.
+    Prompts that no project knows are held out where the run that made them says so. A query for
+    every 500 prompts.
     """
     if not input.is_learnt:
         return
@@ -62,7 +64,8 @@ def learnt_check(*, input: Input, artifact: Artifact) -> None:
         raise ApplicationError(f"{input.title}: it holds no {PROMPTS_NAME}.", where) from error
     except RecordError as error:
         raise ApplicationError(f"{input.title}: {error}", where) from error
-    others = sum(
+    others = len(uids) if artifact.made_by.filter(role=HELD_OUT_ROLE).exists() else 0
+    others = others or sum(
         Prompt.objects.filter(uid__in=uids[start : start + _AT_ONCE])
         .exclude(split=Split.TRAIN)
         .count()

@@ -50,7 +50,7 @@ def violations(page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", True), ("dark", False)])
+@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", False)])
 def test_the_ranking_page(open_page, project, alice, scheme, wide) -> None:
     guideline_publish(project=project, text="# Be kind", author=None)
     builders.make_ranking_task(project, ("# One\n\n`a`", "Two [x](http://a.example)", "Three"))
@@ -66,7 +66,7 @@ def test_the_ranking_page(open_page, project, alice, scheme, wide) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", True), ("dark", False)])
+@pytest.mark.parametrize(("scheme", "wide"), [("light", True), ("dark", False)])
 def test_the_pages_of_a_project(open_page, live_server, project, dana, scheme, wide) -> None:
     alice = builders.make_member(project, "alice")
     builders.make_member(project, "robot", simulated=True)

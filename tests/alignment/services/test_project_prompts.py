@@ -125,7 +125,7 @@ def test_the_form_and_the_api_say_so(project: Project, manager: User, signed_in:
     assert checker["examples"] and "enum" not in checker
 
 
-def test_prompts_that_no_project_knows_are_nobodys_to_hold_out(
+def test_prompts_that_no_project_knows_are_held_out_where_an_import_says_so(
     manager: User, policy: ModelVersion, tmp_path: Path
 ) -> None:
     prompt = PromptRecord(prompt_id="one", messages=[{"role": "user", "content": "Is it so?"}])
@@ -134,6 +134,11 @@ def test_prompts_that_no_project_knows_are_nobodys_to_hold_out(
     artifact = artifact_store(folder=tmp_path, kind=Artifact.Kind.PROMPTS)
     earlier.inputs.create(role="prompts", artifact=artifact)
     assert launched("ppo", manager, policy, prompts=f"run/{earlier.uid}/prompts").program == "ppo"
+    imported = Run.objects.create(program="import_questions", config={})
+    imported.outputs.create(role="evaluation_prompts", artifact=artifact)
+    for reference in (f"run/{imported.uid}/evaluation_prompts", f"run/{earlier.uid}/prompts"):
+        with pytest.raises(ApplicationError, match="1 of the 1 prompts are held out"):
+            launched("ppo", manager, policy, prompts=reference)
 
 
 def test_what_holds_no_prompts_is_refused_and_named(
