@@ -9,7 +9,7 @@ from typing import Any
 
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from modelhub.json_text import count_text
 from modelhub.models import Artifact, Run, RunOutput
@@ -65,10 +65,9 @@ def _corpus(run: Run, result: Mapping[str, Any]) -> str:
     if not source or documents is None:
         return ""
     if "documents_before" not in result:
-        return gettext("%(source)s: %(documents)s documents") % {
-            "source": source,
-            "documents": f"{documents:,}",
-        }
+        return ngettext(
+            "%(source)s: %(documents)s document", "%(source)s: %(documents)s documents", documents
+        ) % {"source": source, "documents": f"{documents:,}"}
     rules = run.config.get("rule_set") or ", ".join(run.config.get("families", ()))
     return gettext("%(source)s, cleaned by %(rules)s: %(documents)s of %(before)s documents") % {
         "source": source,

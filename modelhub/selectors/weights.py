@@ -14,6 +14,7 @@ from modelhub.models import Artifact, ModelVersion
 from modelhub.storage import artifact_folder
 
 _LAYER = re.compile(r"^(.*?\.\d+)\.")
+_DIGITS = re.compile(r"(\d+)")
 _MAX_BYTES_AT_ONCE = 4 << 30  # of files without hashes of tensors, hashed while a person waits
 
 
@@ -51,7 +52,7 @@ def weights_compare(*, here: Artifact, there: Artifact) -> WeightsComparison:
 
 
 def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> WeightsComparison:
-    """Compare {name: {"sha256", "dtype", "shape", "bytes"}} with another, in the first's order."""
+    """Compare {name: {"sha256", "dtype", "shape", "bytes"}} with another; layer 2 is before 10."""
     same = {name for name, one in here.items() if there.get(name) == one}
     groups: dict[str, WeightsGroup] = {}
     for name in {**here, **there}:
@@ -69,7 +70,7 @@ def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> Weight
         )
         kind.append(name.removeprefix(f"{title}.") if title else name)
     return WeightsComparison(
-        groups=list(groups.values()),
+        groups=[groups[title] for title in sorted(groups, key=_by_number)],
         tensors=len(here),
         size_bytes=sum(one["bytes"] for one in here.values()),
         same=len(same),
@@ -78,6 +79,11 @@ def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> Weight
         only_here=sum(len(one.only_here) for one in groups.values()),
         only_there=sum(len(one.only_there) for one in groups.values()),
     )
+
+
+def _by_number(title: str) -> list[str | int]:
+    """Files list their tensors by the alphabet, model.layers.10 before model.layers.2."""
+    return [int(part) if part.isdigit() else part for part in _DIGITS.split(title)]
 
 
 def versions_beside(*, version: ModelVersion, asked_uid: str = "") -> QuerySet[ModelVersion]:

@@ -24,6 +24,7 @@ def corpus_make(**result):
 
 def test_a_corpus_is_called_by_its_source_and_a_cleaned_one_by_what_was_done(db):
     assert output_title(corpus_make()) == "poems: 1,200 documents"
+    assert output_title(corpus_make(documents=1)) == "poems: 1 document"
     result = {"source": "poems", "documents": 900, "documents_before": 1200}
     by_rules = output_make("clean_corpus", "corpus", result, config={"families": ["gopher", "c4"]})
     assert output_title(by_rules) == "poems, cleaned by gopher, c4: 900 of 1,200 documents"

@@ -49,6 +49,13 @@ def test_what_is_the_same_changed_and_in_one_alone(tmp_path: Path) -> None:
     assert set(tuned.artifact.manifest) == {"files"}
 
 
+def test_layers_come_by_number_and_not_by_the_alphabet() -> None:
+    one = {"sha256": "a", "dtype": "F32", "shape": [1], "bytes": 4}
+    names = ("layers.0.q", "layers.10.q", "layers.2.q", "norm")
+    found = tensors_compare(dict.fromkeys(names, one), {})
+    assert [group.name for group in found.groups] == ["", "layers.0", "layers.2", "layers.10"]
+
+
 def test_nothing_beside_nothing() -> None:
     found = tensors_compare({}, {})
     assert (found.groups, found.tensors, found.same) == ([], 0, 0)
