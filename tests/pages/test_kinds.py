@@ -136,6 +136,22 @@ def test_answers_are_rated_by_keyboard_with_the_projects_flags(open_page, projec
     }
 
 
+@pytest.mark.parametrize("asked", ["optional", "none"])
+def test_the_key_to_the_reason_is_told_only_where_one_is_asked(
+    open_page, project, alice, asked
+) -> None:
+    form_set(project, "rating", rationale=asked)
+    builders.make_task(project, "rating", (LONG, SHORT))
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    told = expect(page.locator("[data-short] [data-action=rationale]"))
+    told.to_be_visible() if asked == "optional" else told.to_be_hidden()
+    press(page, "?")
+    expect(page.locator("#keys-dialog [data-action=undo]")).to_be_visible()
+    told = expect(page.locator("#keys-dialog [data-action=rationale]"))
+    told.to_be_visible() if asked == "optional" else told.to_be_hidden()
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_answers_are_rated_with_mouse_and_finger(open_page, project, alice, wide) -> None:
     builders.make_task(project, "rating", (LONG, SHORT))

@@ -46,6 +46,7 @@
 
     rationaleTake(asked, text) {
       this.asked = asked;
+      document.body.dataset.reasonAsked = asked; // annotate.css hides its key where none is asked
       $("[data-why]").hidden = asked === "none";
       $("[data-why-asked]").textContent = asked === "required" ? gettext("required") : gettext("optional");
       this.area.required = asked === "required";

@@ -253,7 +253,10 @@ def test_an_adapter_and_its_head_learn_and_are_merged(tmp_path, base):
 def test_demonstrations_have_mean_score_nought(tmp_path, base):
     folder = run_make(tmp_path / "run", base, rows(16), epochs=4)
     (tmp_path / "demonstrations").mkdir()
-    records = [demonstration_written(1, "aaab"), demonstration_written(2, "bbbbbb")]
+    records = [
+        demonstration_written(1, "aaab", messages=PROMPT),
+        demonstration_written(2, "bbbbbb", messages=PROMPT),
+    ]
     records_write(tmp_path / "demonstrations" / "demonstrations.jsonl", records)
     input_add(folder, "demonstrations", tmp_path / "demonstrations")
     training.main(RunDir(folder))
