@@ -175,7 +175,7 @@ def undisturbed(killed: Iterable[Run]) -> dict[str, Run]:
     return again
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_a_round_whose_workers_are_killed_ends_as_if_nothing_had_happened(
     tiny_campaign: Campaign,
 ) -> None:
