@@ -46,7 +46,7 @@ from alignment.records import (
 from annotation.records import RankingRecord
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.preference_reference import FILES, comparisons_make
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, settings_read
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import PromptRecord, json_canonical, records_read, records_write
@@ -221,11 +221,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = SHARED | CONFIGS[given.method]
-    for name, value in given.set:
-        try:
-            config[name] = json.loads(value)
-        except ValueError:
-            config[name] = value
+    config |= settings_read(given.set)
     folder, started = given.folder, time.monotonic()
     base = smollm2_prepare(folder / "base")
     told: dict[str, Any] = {}

@@ -28,7 +28,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, settings_read
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
 
 CONFIG: dict[str, Any] = {
@@ -98,11 +98,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = CONFIG | OWN[given.method]
-    for name, value in given.set:
-        try:
-            config[name] = json.loads(value)
-        except ValueError:
-            config[name] = value
+    config |= settings_read(given.set)
     given.folder.mkdir(parents=True, exist_ok=True)
     prompts = prompts_read(given.data / "alpaca_eval_rankings.jsonl.gz", seed=0)
     prompts = prompts[: given.prompts + given.held_out]

@@ -41,7 +41,7 @@ from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.reward_alpaca import records_make as alpaca_records_make
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, settings_read
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import json_canonical, records_write
 
@@ -151,11 +151,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = SHARED | CONFIGS[given.method]
-    for name, value in given.set:
-        try:
-            config[name] = json.loads(value)
-        except ValueError:
-            config[name] = value
+    config |= settings_read(given.set)
     given.folder.mkdir(parents=True, exist_ok=True)
     inputs = inputs_prepare(
         given.folder, given.data, given.judgements, max_tokens=config["max_tokens"]

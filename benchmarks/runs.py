@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,17 @@ def program_run(
             stdout=sys.stderr,
         )
     return dict(json.loads((folder / "result.json").read_text())["result"])
+
+
+def settings_read(given: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Settings of (name, value) pairs: a value is JSON, or else the words that stand there."""
+    found: dict[str, Any] = {}
+    for name, value in given:
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
 
 
 def metrics_table(folder: Path, *names: str) -> str:

@@ -33,7 +33,7 @@ from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from alignment.ml.data import DemonstrationRecord
 from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.ppo_reference import prompts_write
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, settings_read
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
 
@@ -194,11 +194,7 @@ def main() -> None:
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = CONFIG | OWN[given.method]
-    for name, value in given.set:
-        try:
-            config[name] = json.loads(value)
-        except ValueError:
-            config[name] = value
+    config |= settings_read(given.set)
     given.folder.mkdir(parents=True, exist_ok=True)
     marked = sums_read(given.data / "gsm8k_train.jsonl.gz", seed=0)
     used = VALIDATION + given.prompts
