@@ -21,7 +21,6 @@ from modelhub.ml.rundir import RunDir
 from modelhub.ml.safetensors_file import ModelDirectoryError
 from tests.alignment.ml import programs
 from tests.alignment.ml.reward.test_training import result_of, rows, run_make
-from tests.alignment.ml.reward.test_variants import demonstration
 from tests.tiny_model import tiny_model_write
 
 pytestmark = pytest.mark.ml
@@ -104,7 +103,7 @@ def test_merged_it_is_a_plain_reward_model_of_the_same_scores(tmp_path, trained,
 
 def test_its_zero_on_demonstrations_is_kept_beside_it(tmp_path, base):
     texts = ("aaa", "bbb", "ab")
-    records = [demonstration(number, text) for number, text in enumerate(texts)]
+    records = [programs.demonstration_written(number, text) for number, text in enumerate(texts)]
     run_make(tmp_path, base, rows(8), adapter="lora", publish="adapter", head_lr=0.1)
     from modelhub.ml.records import records_write
 
