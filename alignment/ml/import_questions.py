@@ -23,6 +23,7 @@ from alignment.ml.checkers import (
 from alignment.ml.configs import ImportQuestionsConfig
 from annotation.splits import content_hash, group_hash, split_of
 from modelhub.ml.configs import RefusedError
+from modelhub.ml.pinned import special_kind
 from modelhub.ml.records import PromptRecord, RecordError, records_write
 from modelhub.ml.rundir import RunDir, program_run
 
@@ -34,6 +35,10 @@ def lines_read(path: Path) -> Iterator[tuple[int, str]]:
     for a line longer than MAX_LINE_CHARACTERS: little that is packed may unpack to very much."""
     zipped = path.suffix == ".gz"
     try:
+        if kind := special_kind(path):
+            raise RefusedError(
+                f"{path.name} is {kind}: save what it gives in a file, and name that"
+            )
         with (
             gzip.open(path, "rt", encoding="utf-8")
             if zipped

@@ -25,6 +25,7 @@ from modelhub.ml.tensors import SUFFIX, tensors_changed, tensors_hash
 
 MANIFEST_NAME = "manifest.json"
 _BLOCK_BYTES = 1 << 20
+_ABSENT = object()
 
 
 class IntegrityError(RefusedError):
@@ -116,14 +117,22 @@ def manifest_verify(
         raise IntegrityError(f"{MANIFEST_NAME} is not the one of artifact {sha256[:12]}")
     listed: dict[str, Any] = manifest["files"]
     found = manifest_build(folder, beat)["files"]
-    for name in sorted(listed.keys() | found.keys()):
+    for name in files_changed(listed, found):
         if name not in found:
             raise IntegrityError(f"{name} is missing")
         if name not in listed:
             raise IntegrityError(f"{name} is not in the manifest")
-        if listed[name] != found[name]:
-            where = _tensors_named(folder / name, manifest.get("tensors", {}).get(name))
-            raise IntegrityError(f"{name} has changed: its sha256 is not the manifest's{where}")
+        where = _tensors_named(folder / name, manifest.get("tensors", {}).get(name))
+        raise IntegrityError(f"{name} has changed: its sha256 is not the manifest's{where}")
+
+
+def files_changed(listed: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """Names of the files that are missing, added or changed between two manifests' "files"."""
+    return sorted(
+        name
+        for name in listed.keys() | found.keys()
+        if listed.get(name, _ABSENT) != found.get(name, _ABSENT)
+    )
 
 
 def _tensors_named(path: Path, known: Mapping[str, Any] | None) -> str:

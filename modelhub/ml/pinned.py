@@ -15,6 +15,12 @@ from typing import IO
 from modelhub.ml.configs import RefusedError
 
 _ADVICE = "give the path it leads to"
+_SPECIAL = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextlib.contextmanager
@@ -38,6 +44,12 @@ def place_given(location: str) -> Path:
     """
     path = Path(location)
     return path if os.environ.get("RONDO_PARENT_PID") else path.resolve()
+
+
+def special_kind(path: Path) -> str:
+    """ "a pipe", "a socket" or "a device"; "" of a file or a folder. What it is, is not opened: a
+    pipe would be waited for without end, and a device may never end."""
+    return _SPECIAL.get(stat.S_IFMT(path.stat().st_mode), "")
 
 
 def file_open(path: Path) -> IO[bytes]:

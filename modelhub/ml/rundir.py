@@ -48,7 +48,9 @@ from modelhub.ml.configs import (
 )
 from modelhub.ml.hardware import AUTO, bfloat16_multiplies, dtype_resolve
 from modelhub.ml.manifest import (
+    MANIFEST_NAME,
     IntegrityError,
+    files_changed,
     folder_sync,
     manifest_verify,
     manifest_write,
@@ -233,21 +235,32 @@ class RunDir:
         return folder
 
     def succeed(
-        self, *, outputs: Mapping[str, str], result: Mapping[str, Any], program: str = ""
+        self,
+        *,
+        outputs: Mapping[str, str],
+        result: Mapping[str, Any],
+        program: str = "",
+        stages: Mapping[str, str] | None = None,
+        files: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Declare the run done: outputs as role → artifact kind, and facts about it as JSON.
 
         Of several processes the first does. `program`: the module that has made the outputs, where
-        this process was started as another.
+        this process was started as another. Of outputs that other processes have made, `stages`:
+        the sha256 of what each stage has left, kept with how they were made; and `files`: of a role
+        its files as whoever wrote them lists them, as in a manifest. Raises IntegrityError naming
+        one that is another by now.
         """
         if not self._is_first:
             raise RuntimeError(f"the run was declared done by rank {rank_given()}")
         described = {}
-        origin = self._origin(program)
+        origin = self._origin(program) | ({"stages": dict(stages)} if stages else {})
         for role, kind in outputs.items():
             folder = self.path / "outputs" / role
             sha256 = manifest_write(folder, origin)
             folder_sync(folder)
+            if files and role in files:
+                _as_written_check(folder, files[role])
             described[role] = {"path": f"outputs/{role}", "kind": kind, "sha256": sha256}
         self._replace(RESULT_NAME, {"outputs": described, "result": dict(result)})
         shutil.rmtree(self.path / "checkpoints")
@@ -276,6 +289,14 @@ class RunDir:
             os.fsync(file.fileno())
         temporary.replace(self.path / name)
         path_sync(self.path)
+
+
+def _as_written_check(folder: Path, files: Mapping[str, Any]) -> None:
+    found = json.loads((folder / MANIFEST_NAME).read_text())["files"]
+    for name in files_changed(files, found):
+        is_known = name in files and name in found
+        how = "has changed since it was written" if is_known else "is missing, or was never written"
+        raise IntegrityError(f"output {folder.name}: {name} {how}")
 
 
 def rank_given() -> int:

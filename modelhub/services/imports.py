@@ -11,6 +11,7 @@ from django.utils.translation import gettext
 
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, ImportModelConfig, config_load
+from modelhub.ml.pinned import special_kind
 from modelhub.models import Run
 from modelhub.packaged import packaged_models
 from modelhub.services.runs import run_create
@@ -94,6 +95,8 @@ def import_path(location: str, *, wants_folder: bool | None = None) -> Path:
     else:
         # The same answer for what is elsewhere and for what does not exist: no probing of the disk.
         raise refused("is not there, or not below an import folder")
+    if kind := special_kind(path):
+        raise refused(f"is {kind}: name a file or a folder")
     if wants_folder is not None and path.is_dir() != wants_folder:
         raise refused("is a folder" if path.is_dir() else "is no folder")
     if path.is_dir():

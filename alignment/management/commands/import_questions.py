@@ -24,8 +24,10 @@ class Command(BaseCommand):
         parser.add_argument("--checker", default="gsm8k", help="that the answers are right by")
 
     def handle(self, *args: Any, file: Path, **options: Any) -> None:
-        if not file.is_file():
+        if not file.exists():
             raise CommandError(f"There is no file {file}.")
+        if not file.is_file():
+            raise CommandError(f"{file} is no plain file: save the questions in one, and name it.")
         run = run_create(
             program="import_questions",
             config=ImportQuestionsConfig(

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -55,8 +54,11 @@ from modelhub.ml.corpora.stage_files import (
     Plan,
     files_begin,
     json_replace,
+    made_whole,
     mine,
     part_writer,
+    parts_sha256,
+    shards_gather,
 )
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir
@@ -136,20 +138,15 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
         for row, one in zip(rows.tolist(), found, strict=True)
         if one.hits
     ]
-    folder = plan.examined(part)
-    temporary = folder.with_name(f".{folder.name}-{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    np.save(temporary / "steps.npy", verdicts.step_N)
-    np.save(temporary / "exact.npy", np.frombuffer(exact, np.uint64).reshape(-1, 2))
-    np.save(temporary / "keys.npy", np.stack(keys))
-    np.save(temporary / "signatures.npy", signatures_NH)
-    with (temporary / "hits.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json_canonical(line) + "\n" for line in lines)
-    because = list(verdicts.because.items())
-    json_replace(temporary / "said.json", {"alone": verdicts.alone, "because": because})
-    if not folder.exists():  # another attempt was quicker
-        temporary.rename(folder)
+    with made_whole(plan.examined(part)) as folder:
+        np.save(folder / "steps.npy", verdicts.step_N)
+        np.save(folder / "exact.npy", np.frombuffer(exact, np.uint64).reshape(-1, 2))
+        np.save(folder / "keys.npy", np.stack(keys))
+        np.save(folder / "signatures.npy", signatures_NH)
+        with (folder / "hits.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json_canonical(line) + "\n" for line in lines)
+        because = list(verdicts.because.items())
+        json_replace(folder / "said.json", {"alone": verdicts.alone, "because": because})
     dropped = np.bincount(verdicts.step_N[verdicts.step_N != KEPT], minlength=len(verdicts.steps))
     named = zip(verdicts.steps, dropped.tolist(), strict=True)
     return Counter({"examined": len(rows)} | {name: count for name, count in named if count})
@@ -175,21 +172,27 @@ class _Signatures:
         return np.empty((0, 0), np.uint32) if found is None else found
 
 
-def compare(run: Path, rank: int, tasks: int) -> Counts:
-    """exact-S.npy, and near-B-S.npy of each band: pairs of (earlier, later) by number."""
-    plan = Plan(run)
-    config = plan.load(CleanCorpusConfig)
+def _compared(plan: Plan, band: int, share: int) -> Path:
+    return plan.files / "compared" / f"{band}-{share}"
+
+
+def _units(plan: Plan, config: CleanCorpusConfig) -> list[tuple[int, int]]:
+    """(band, share) of all that `compare` has to do; the exact hashes are band -1."""
     kinds = [-1] if config.exact_duplicates else []
     kinds += range(config.near_bands) if config.near_duplicates else []
-    units = [(kind, share) for kind in kinds for share in range(plan.shares)]
+    return [(kind, share) for kind in kinds for share in range(plan.shares)]
+
+
+def compare(run: Path, rank: int, tasks: int) -> Counts:
+    """pairs.npy of each band's shares: pairs of (earlier, later) by number."""
+    plan = Plan(run)
+    config = plan.load(CleanCorpusConfig)
     folders = [plan.examined(part) for part in plan.parts]
     starts = np.cumsum([0, *(len(np.load(one / "exact.npy", mmap_mode="r")) for one in folders)])
     signatures = _Signatures([one / "signatures.npy" for one in folders], starts)
     counts: Counter[str] = Counter()
-    (plan.files / "compared").mkdir(exist_ok=True)
-    for band, share in mine(units, rank, tasks):
-        path = plan.files / "compared" / f"{band}-{share}.npy"
-        if path.exists():
+    for band, share in mine(_units(plan, config), rank, tasks):
+        if _compared(plan, band, share).exists():
             continue
         numbers, values = _of_share(folders, starts, band, share, plan.shares)
         if band < 0:
@@ -200,9 +203,8 @@ def compare(run: Path, rank: int, tasks: int) -> Counts:
             near = numbers[duplicates.band_pairs(values)]
             pairs = duplicates.pairs_alike(signatures, near, config.near_similarity_min)
         counts["exact pairs" if band < 0 else "near pairs"] += len(pairs)
-        temporary = path.with_name(f".{path.stem}-{os.getpid()}.npy")
-        np.save(temporary, pairs)
-        temporary.replace(path)
+        with made_whole(_compared(plan, band, share)) as folder:
+            np.save(folder / "pairs.npy", pairs)
     return counts
 
 
@@ -226,6 +228,8 @@ def _of_share(
 def decide(run: Path, _rank: int, _tasks: int) -> Counts:
     """decided.json, steps.npy and firsts.npy: what becomes of each document."""
     plan = Plan(run)
+    if plan.decided.exists():
+        return {}
     config = plan.load(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
     verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
@@ -250,11 +254,12 @@ def decide(run: Path, _rank: int, _tasks: int) -> Counts:
         verdicts.alone[CONTAMINATED] += 1
         if config.contamination_drop:
             verdicts.drop(place, CONTAMINATED)  # by what, the stage says that has the text
-    np.save(plan.files / "steps.npy", verdicts.step_N)
-    np.save(plan.files / "firsts.npy", verdicts.first_N)
     most = groups.most_common(REPEATED_SHOWN)
     facts = {"alone": verdicts.alone, "most_repeated": most, "phrases": sorted(phrases)}
-    json_replace(plan.files / "decided.json", facts)
+    with made_whole(plan.decided) as folder:
+        np.save(folder / "steps.npy", verdicts.step_N)
+        np.save(folder / "firsts.npy", verdicts.first_N)
+        json_replace(folder / "decided.json", facts)
     return {"kept": len(verdicts.kept()), "dropped": plan.count - len(verdicts.kept())}
 
 
@@ -263,7 +268,7 @@ def _joined(plan: Plan, count: int, bands: Sequence[int]) -> np.ndarray:
     firsts = np.arange(count)
     for band in bands:
         for share in range(plan.shares):
-            pairs = np.load(plan.files / "compared" / f"{band}-{share}.npy")
+            pairs = np.load(_compared(plan, band, share) / "pairs.npy")
             duplicates.groups_join(firsts, pairs)
     return duplicates.groups_settle(firsts)
 
@@ -271,7 +276,6 @@ def _joined(plan: Plan, count: int, bands: Sequence[int]) -> np.ndarray:
 def write(run: Path, rank: int, tasks: int) -> Counts:
     plan = Plan(run)
     counts: Counter[str] = Counter()
-    (plan.files / "written").mkdir(exist_ok=True)
     for part in mine(plan.own, rank, tasks):
         if not _written(plan, part).exists():
             counts += _part_write(plan, part)
@@ -279,13 +283,13 @@ def write(run: Path, rank: int, tasks: int) -> Counts:
 
 
 def _written(plan: Plan, part: Part) -> Path:
-    return plan.files / "written" / f"{part.number:05d}.json"
+    return plan.files / "written" / f"{part.number:05d}"
 
 
 def _part_write(plan: Plan, part: Part) -> Counter[str]:
     config = plan.load(CleanCorpusConfig)
-    decided = json.loads((plan.files / "decided.json").read_text())
-    steps = np.load(plan.files / "steps.npy", mmap_mode="r")
+    decided = json.loads((plan.decided / "decided.json").read_text())
+    steps = np.load(plan.decided / "steps.npy", mmap_mode="r")
     is_kept_N = np.array(steps[part.start : part.start + part.documents] == KEPT)
     telling = hits_telling(_hits_read(plan.examined(part)), set(decided["phrases"]))
     reports: list[dict[str, Any]] = []
@@ -300,16 +304,17 @@ def _part_write(plan: Plan, part: Part) -> Counter[str]:
 
     written = Written()
     places = (part.start + np.flatnonzero(is_kept_N)).tolist()
-    with part_writer(plan.run, part.number) as writer:
-        for _ in kept_write(rows(), places, writer, written, config, workers=1):
-            pass
-    told = {
-        "counts": written.counts.told(),
-        "scrubbed": written.scrubbed,
-        "emptied": written.emptied,
-        "contamination": reports,
-    }
-    json_replace(_written(plan, part), told)
+    with made_whole(_written(plan, part)) as folder:
+        with part_writer(folder, part.number) as writer:
+            for _ in kept_write(rows(), places, writer, written, config, workers=1):
+                pass
+        told = {
+            "counts": written.counts.told(),
+            "scrubbed": written.scrubbed,
+            "emptied": written.emptied,
+            "contamination": reports,
+        }
+        json_replace(folder / "told.json", told)
     return Counter({"written": written.counts.documents, **written.scrubbed})
 
 
@@ -318,17 +323,17 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
     run = RunDir(run_path)
     config = run.config(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
-    decided = json.loads((plan.files / "decided.json").read_text())
+    decided = json.loads((plan.decided / "decided.json").read_text())
     verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
-    verdicts.step_N = np.load(plan.files / "steps.npy")
-    verdicts.first_N = np.load(plan.files / "firsts.npy")
+    verdicts.step_N = np.load(plan.decided / "steps.npy")
+    verdicts.first_N = np.load(plan.decided / "firsts.npy")
     verdicts.alone = Counter(decided["alone"])
     written, found = Written(), []
     contaminated = verdicts.steps.index(CONTAMINATED)
     for part in plan.own:
         said = json.loads((plan.examined(part) / "said.json").read_text())
         verdicts.because |= {part.start + row: words for row, words in said["because"]}
-        told = json.loads(_written(plan, part).read_text())
+        told = json.loads((_written(plan, part) / "told.json").read_text())
         written.counts.add_told(told["counts"])
         written.scrubbed.update(told["scrubbed"])
         found += told["contamination"]
@@ -347,8 +352,20 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
     result = origin(plan.own[0].shard.parent) | result_make(
         config, thresholds, verdicts, plan.count, written, most, found, plan.index
     )
-    outputs = {"corpus": "corpus", "report": "evaluation"}
-    run.succeed(outputs=outputs, result=result, program="modelhub.ml.corpora.clean_corpus")
+    written_parts = [_written(plan, part) for part in plan.own]
+    compared = [_compared(plan, *unit) for unit in _units(plan, config)]
+    run.succeed(
+        outputs={"corpus": "corpus", "report": "evaluation"},
+        result=result,
+        program=__name__,
+        stages={
+            "examine": parts_sha256(plan.examined(part) for part in plan.parts),
+            "compare": parts_sha256(compared),
+            "decide": parts_sha256([plan.decided]),
+            "write": parts_sha256(written_parts),
+        },
+        files={"corpus": shards_gather(run_path, written_parts)},
+    )
     shutil.rmtree(plan.files)
     return {"documents": written.counts.documents}
 

@@ -14,8 +14,11 @@ from modelhub.ml.corpora.stage_files import (
     Plan,
     files_begin,
     json_replace,
+    made_whole,
     mine,
     part_writer,
+    parts_sha256,
+    shards_gather,
 )
 from modelhub.ml.rundir import RunDir
 
@@ -47,20 +50,20 @@ def measure(run: Path, rank: int, tasks: int) -> Counts:
         )
     measured = 0
     for stretch in mine(range(plan.stretches), rank, tasks):
-        told = _told(plan, stretch)
-        if told.exists():
+        if _measured(plan, stretch).exists():
             continue
         start, end = (len(sources) * one // plan.stretches for one in (stretch, stretch + 1))
         documents = (
             one for source in sources[start:end] for one in source_documents(source, config)
         )
         counts = CorpusCounts()
-        with part_writer(run, stretch) as writer:
-            for chunk in document_chunks(documents):
-                for document, signals in documents_measure(chunk):
-                    writer.add(document, signals)
-                    counts.add(document, signals)
-        json_replace(told, counts.told())
+        with made_whole(_measured(plan, stretch)) as folder:
+            with part_writer(folder, stretch) as writer:
+                for chunk in document_chunks(documents):
+                    for document, signals in documents_measure(chunk):
+                        writer.add(document, signals)
+                        counts.add(document, signals)
+            json_replace(folder / "told.json", counts.told())
         measured += counts.documents
     return {"documents": measured}
 
@@ -70,8 +73,9 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
     run = RunDir(run_path)
     config = run.config(ImportCorpusConfig)
     counts = CorpusCounts()
-    for stretch in range(plan.stretches):
-        counts.add_told(json.loads(_told(plan, stretch).read_text()))
+    parts = [_measured(plan, stretch) for stretch in range(plan.stretches)]
+    for part in parts:
+        counts.add_told(json.loads((part / "told.json").read_text()))
     if not counts.documents:
         raise SourceError(f"{', '.join(config.locations)}: holds no document")
     files = len(plan.sources)
@@ -80,11 +84,13 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
         outputs={"corpus": "corpus"},
         result={"source": config.source, "licence": config.licence, "files": files}
         | counts.result(),
-        program="modelhub.ml.corpora.import_corpus",
+        program=__name__,
+        stages={"measure": parts_sha256(parts)},
+        files={"corpus": shards_gather(run_path, parts)},
     )
     shutil.rmtree(plan.files)
     return {"documents": counts.documents}
 
 
-def _told(plan: Plan, stretch: int) -> Path:
-    return plan.files / f"measured-{stretch:05d}.json"
+def _measured(plan: Plan, stretch: int) -> Path:
+    return plan.files / "measured" / f"{stretch:05d}"

@@ -9,7 +9,7 @@ from typing import IO
 from urllib.parse import unquote, urlsplit
 
 from modelhub.ml.corpora.readers import Source, SourceError
-from modelhub.ml.pinned import file_open, pinned, place_given
+from modelhub.ml.pinned import file_open, pinned, place_given, special_kind
 
 WEB = ("http", "https")
 # fsspec's names. Not `file` and its kin: what of this machine may be read is the importer's to say.
@@ -54,6 +54,11 @@ def _local_sources(path: Path) -> Iterator[Source]:
         if held.is_file():
             yield _local_source(path, path.name)
             return
+        if kind := special_kind(held):
+            raise SourceError(
+                f"{path.name} is {kind}: texts are read from files and folders. Save what it gives "
+                "in a file, and name that"
+            )
         folder = os.open(held, os.O_RDONLY | os.O_DIRECTORY)
     try:
         names = [

@@ -1,9 +1,12 @@
 """What the stages of a program leave for one another, below RUN_DIR/stages/files."""
 
+import contextlib
+import errno
+import hashlib
 import json
-import os
 import shutil
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,13 @@ from typing import Any
 from modelhub.ml.configs import ConfigT, config_load
 from modelhub.ml.corpora.documents import CorpusError, CorpusWriter
 from modelhub.ml.corpora.signals import signals_schema
+from modelhub.ml.manifest import (
+    MANIFEST_NAME,
+    files_changed,
+    folder_sync,
+    manifest_sha256,
+    manifest_write,
+)
 from modelhub.ml.records import json_canonical
 from modelhub.ml.rundir import RunDir
 
@@ -84,6 +94,10 @@ class Plan:
     def count(self) -> int:
         return sum(part.documents for part in self.own)
 
+    @property
+    def decided(self) -> Path:
+        return self.files / "decided"
+
     def examined(self, part: Part) -> Path:
         return self.files / "examined" / f"{part.number:05d}"
 
@@ -96,17 +110,83 @@ def files_begin(run: RunDir) -> Path:
     return files
 
 
-def part_writer(run: Path, part: int) -> CorpusWriter:
-    """Writes a part's shards, in the place of those that a killed attempt has left."""
-    folder = run / "outputs" / "corpus"
-    for old in folder.glob(f"*-{part:05d}-*.parquet"):
-        old.unlink()
+@contextlib.contextmanager
+def made_whole(final: Path) -> Iterator[Path]:
+    """A folder to fill, which is `final` with a manifest when the context ends: whole, or not.
+
+    Every attempt at a part fills one of its own, on whatever machine, and the first that is done
+    stays. One that is done later must have made the same: raises CorpusError naming what differs,
+    and leaves what is there.
+    """
+    final.parent.mkdir(exist_ok=True)
+    temporary = _beside(final)
+    temporary.mkdir()
+    try:
+        yield temporary
+        manifest_write(temporary)
+        folder_sync(temporary)
+        try:
+            temporary.rename(final)
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            _same_check(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _same_check(later: Path, final: Path) -> None:
+    changed = files_changed(_files_of(later), _files_of(final))
+    if changed:
+        begun_by = next((one for one in final.parents if one.name == FOLDER), final.parent)
+        raise CorpusError(
+            f"{final} was made twice, and {', '.join(changed)} came out otherwise: the machines "
+            "must have the same version of this project and of its packages. See that they have, "
+            f"and remove {begun_by} to begin anew"
+        )
+
+
+def _beside(path: Path) -> Path:
+    """A name that no other attempt takes: process numbers repeat from machine to machine."""
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+
+
+def _files_of(part: Path) -> dict[str, Any]:
+    return dict(json.loads((part / MANIFEST_NAME).read_text())["files"])
+
+
+def parts_sha256(parts: Iterable[Path]) -> str:
+    """One checksum of what a stage has left: of the parts' names and the sha256 of each."""
+    digest = hashlib.sha256()
+    for part in parts:
+        sha256 = manifest_sha256(json.loads((part / MANIFEST_NAME).read_text()))
+        digest.update(f"{part.name} {sha256}\n".encode())
+    return digest.hexdigest()
+
+
+def part_writer(folder: Path, part: int) -> CorpusWriter:
+    """Writes a part's shards, under names by which they stand in the order of the parts."""
     return CorpusWriter(folder, signals_schema(), part=part)
+
+
+def shards_gather(run: Path, parts: Iterable[Path]) -> dict[str, Any]:
+    """Bring every part's shards into the output; an attempt that was killed goes on.
+
+    Returns them as a manifest lists files: {name: {"sha256", "bytes"}}, as the parts have told.
+    """
+    folder = run / "outputs" / "corpus"
+    listed: dict[str, Any] = {}
+    for part in parts:
+        for shard in part.glob("*.parquet"):
+            shard.rename(folder / shard.name)
+        told = _files_of(part)
+        listed |= {name: one for name, one in told.items() if name.endswith(".parquet")}
+    return listed
 
 
 def json_replace(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = _beside(path)
     temporary.write_text(json_canonical(value))
     temporary.replace(path)
 

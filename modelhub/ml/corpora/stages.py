@@ -13,7 +13,8 @@ A run directory is what one machine's program has (rundir.py), and what comes of
 same documents in the same order, the same reasons, the same report and figures; the shards alone
 are cut elsewhere. A task is (stage, rank), of any number of tasks, on any machine that sees the
 directory and the inputs at the same place. A task that was killed is run again: what lies there
-whole is not made anew. datatrove_step.py has the stages as steps of its pipelines.
+whole is not made anew. Of two attempts at one task, the first that is done stays, and the other is
+held against it. datatrove_step.py has the stages as steps of its pipelines.
 
 `decide` holds some forty bytes a document; `compare` as much of each that is in its share; the
 others hold one shard's.
@@ -61,8 +62,18 @@ def stage_run(run: Path, stage: str, rank: int, tasks: int) -> Counts:
 
 
 def program_of(run: Path) -> str:
-    """The program of a run directory. Raises CorpusError for one that has no stages."""
-    program = str(json.loads((run / "config.json").read_text()).get("program"))
+    """The program of a run directory. Raises CorpusError for a folder that is none, and for a
+    program that has no stages."""
+    try:
+        program = str(json.loads((run / "config.json").read_text())["program"])
+    except FileNotFoundError as error:
+        raise CorpusError(
+            f"{run} is no run directory: it has no config.json. `manage.py run_export RUN {run}` "
+            "writes one of a run of the site; by hand it is "
+            '{"program": "clean_corpus", "config": {…}, "inputs": {…}} (docs/runs.md)'
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{run / 'config.json'} names no program: {error}") from error
     if program not in STAGES:
         raise CorpusError(f"{program} has no stages: {' and '.join(STAGES)} have")
     return program

@@ -89,6 +89,15 @@ def test_the_command_queues_a_run(tmp_path, capsys):
         call_command("import_questions", str(tmp_path / "none"))
 
 
+@pytest.mark.django_db
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.gz")
+    with pytest.raises(RefusedError, match=r"pipe\.gz is a pipe: save what it gives in a file"):
+        imported(tmp_path, tmp_path / "pipe.gz")
+    with pytest.raises(CommandError, match=r"pipe\.gz is no plain file"):
+        call_command("import_questions", str(tmp_path / "pipe.gz"))
+
+
 def test_a_line_longer_than_any_question_is_refused_before_it_is_read_whole(tmp_path):
     path = questions_write(tmp_path / "q.jsonl.gz", [("a?", "1"), ("b?", " " * (1 << 20) + "1")])
     wanted = r"q\.jsonl\.gz, line 2: longer than 1048576 characters: is it JSON Lines"

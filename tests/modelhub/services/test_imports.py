@@ -1,6 +1,7 @@
 """Imports: only what lies below an import folder, and a version when the run has ended."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,12 @@ def test_a_folder_is_no_file_and_a_file_no_folder(db, root):
         request("smol", "gguf")
     with pytest.raises(ApplicationError, match="is no folder"):
         request("smol.gguf", "directory")
+
+
+def test_a_pipe_is_neither(db, root):
+    os.mkfifo(root / "pipe.gguf")
+    with pytest.raises(ApplicationError, match=r"'pipe\.gguf' is a pipe: name a file or a folder"):
+        request("pipe.gguf", "gguf")
 
 
 @pytest.mark.parametrize("location", ["smol", "a/b/c", "../x/y", "a/..", "https://x/y", "a /b"])

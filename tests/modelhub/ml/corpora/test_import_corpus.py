@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -142,6 +144,17 @@ def test_links_and_hidden_files_are_passed_over(tmp_path: Path) -> None:
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
     (folder / "open.txt").write_text("open")
     assert texts(folder) == ["open"]
+
+
+def test_what_is_neither_file_nor_folder_is_named_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "door"))
+        for name, kind in (("pipe.txt", "a pipe"), ("door", "a socket")):
+            with pytest.raises(SourceError, match=f"{name} is {kind}: texts are read from .* Save"):
+                texts(tmp_path / name)
+    with pytest.raises(SourceError, match="null is a device"):
+        texts(Path("/dev/null"))
 
 
 def test_a_file_that_becomes_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from modelhub.ml.corpora import clean_corpus
 from modelhub.ml.corpora.documents import CorpusError
 from modelhub.ml.corpora.many_machines import executors_make, executors_run, main
 from modelhub.ml.rundir import RunDir
-from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write
+from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write, word_list_write
 from tests.modelhub.ml.corpora.test_clean_corpus import ITEM
 from tests.modelhub.ml.corpora.test_stages import PHRASE, SETTINGS, texts_varied, told
 from tests.modelhub.ml.runs import run_write
@@ -28,6 +28,7 @@ def make_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         "corpus": corpus_write(folder / "corpus", texts, shards=4),
         "known_1": corpus_write(folder / "known", [texts[2]]),
         "evaluation_1": evaluation_write(folder / "set", [ITEM, f"Explain: {PHRASE}"]),
+        "bad_words_1": word_list_write(folder / "words", ["ill repute", "zounds"]),
     }
     return lambda name: run_write(folder / name, "clean_corpus", SETTINGS, **inputs)
 
@@ -40,6 +41,7 @@ def test_several_processes_clean_as_one_machine_does(make_run: Callable[[str], P
     counted = (many / "stages" / "2-examine-of-3" / "stats.json").read_text()
     assert "exact_duplicate" not in counted
     assert '"gopher.words_min"' in counted
+    assert '"bad_words"' in counted
 
 
 def test_a_task_that_fails_ends_it_there_and_names_its_log(
@@ -60,6 +62,8 @@ def test_what_one_machine_refuses_is_refused(
     run = run_write(tmp_path / "run", "clean_corpus", {}, corpus=corpus)
     assert main(["local", str(run), "--tasks", "1"]) == 2
     assert "refused: nothing is left of 1 documents" in capsys.readouterr().err
+    assert main(["local", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere is no run directory: it has no config.json" in capsys.readouterr().err
     with pytest.raises(CorpusError, match="tokenise has no stages"):
         executors_make(run_write(tmp_path / "other", "tokenise", {}), "local", tasks=1)
 

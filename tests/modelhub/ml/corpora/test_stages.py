@@ -1,9 +1,10 @@
 """Stages of many tasks make of a corpus what the program of one machine makes of it."""
 
+import itertools
 import json
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
 import pyarrow.parquet as pq
 
-from modelhub.ml.corpora import clean_corpus, clean_stages, import_corpus, stages
+from modelhub.ml.corpora import clean_corpus, clean_stages, documents, import_corpus, stages
 from modelhub.ml.corpora.documents import CorpusError, rows_read
 from modelhub.ml.corpora.readers import SourceError
-from modelhub.ml.manifest import manifest_verify
+from modelhub.ml.corpora.stage_files import made_whole
+from modelhub.ml.manifest import IntegrityError, manifest_verify
 from modelhub.ml.rundir import RunDir
 from tests.modelhub.ml.corpora.corpus import corpus_write, evaluation_write, word_list_write
 from tests.modelhub.ml.corpora.test_clean_corpus import CHINESE, ITEM, OTHER, STORY, TWIN
@@ -176,14 +178,86 @@ def test_what_a_killed_task_left_is_made_anew(
     for stage in ("prepare", "examine", "compare", "decide", "write"):
         stages.stage_run(run, stage, 0, 1)
     files = run / "stages" / "files"
-    half = sorted((files / "written").glob("*.json"))[1]
-    half.unlink()
-    (run / "outputs" / "corpus" / f"documents-{half.stem}-00007.parquet").write_bytes(b"half")
+    half = sorted((files / "written").glob("0*"))[1]
+    half.rename(half.with_name(f".{half.name}-of-a-killed-attempt"))
     again = sorted((files / "examined").glob("0*"))[-1]
     shutil.rmtree(again)
     for stage in ("examine", "compare", "decide", "write", "finish"):
         stages.stage_run(run, stage, 0, 1)
     assert told(run) == one_machine
+
+
+def test_an_attempt_that_dies_beside_another_spoils_nothing(
+    world: Callable[..., Path], one_machine: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two machines at one part one is killed among its documents, while the other writes."""
+    run = world("two attempts")
+    for stage in ("prepare", "examine", "compare", "decide"):
+        stages.stage_run(run, stage, 0, 1)
+    monkeypatch.setattr(documents, "GROUP_DOCUMENTS", 2)
+    real, begun = clean_stages.kept_write, []
+
+    def beside(rows: Any, *more: Any, **settings: Any) -> Iterator[int]:
+        begun.append(1)
+        if len(begun) == 2:
+            yield from real(itertools.islice(rows, 3), *more, **settings)
+            raise KeyboardInterrupt
+        yield from real(rows, *more, **settings)
+        if len(begun) == 1:
+            with pytest.raises(KeyboardInterrupt):
+                stages.stage_run(run, "write", 0, 1)
+
+    monkeypatch.setattr(clean_stages, "kept_write", beside)
+    stages.stage_run(run, "write", 0, 1)
+    stages.stage_run(run, "finish", 0, 1)
+    assert told(run) == one_machine
+
+
+def test_of_two_attempts_the_first_stays_and_one_that_differs_is_told(tmp_path: Path) -> None:
+    final = tmp_path / "stages" / "files" / "written" / "00003"
+    final.parents[1].mkdir(parents=True)
+
+    def made(text: str) -> None:
+        with made_whole(final) as folder:
+            (folder / "documents.txt").write_text(text)
+
+    made("first")
+    made("first")
+    with pytest.raises(CorpusError, match=r"written/00003 was made twice, and documents\.txt .*"):
+        made("second")
+    assert (final / "documents.txt").read_text() == "first"
+    assert [one.name for one in final.parent.iterdir()] == ["00003"]
+
+
+def test_the_corpus_keeps_what_its_stages_left_and_by_which_code(
+    world: Callable[..., Path],
+) -> None:
+    origins = []
+    for tasks in (1, 4):
+        run = world(f"origin{tasks}")
+        stages_run(run, tasks)
+        manifest = json.loads((run / "outputs" / "corpus" / "manifest.json").read_text())
+        origins.append(manifest["origin"])
+    assert origins[0] == origins[1]
+    assert origins[0]["stages"].keys() == {"examine", "compare", "decide", "write"}
+    assert {"modelhub.ml.corpora.clean_stages", "modelhub.ml.corpora.stage_files"} <= origins[0][
+        "sources"
+    ].keys()
+
+
+def test_a_shard_that_changed_after_its_task_is_refused(world: Callable[..., Path]) -> None:
+    run = world("changed")
+    for stage in ("prepare", "examine", "compare", "decide", "write"):
+        stages.stage_run(run, stage, 0, 1)
+    shard = next((run / "stages" / "files" / "written").glob("*/signals-*.parquet"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=f"output corpus: {shard.name} has changed since"):
+        stages.stage_run(run, "finish", 0, 1)
+    assert not (run / "result.json").exists()
+    (run / "outputs" / "corpus" / shard.name).write_bytes(whole)
+    stages.stage_run(run, "finish", 0, 1)
+    assert (run / "result.json").exists()
 
 
 def test_nothing_left_is_refused_with_the_funnel(tmp_path: Path) -> None:
@@ -200,6 +274,24 @@ def test_a_program_without_stages_is_refused(tmp_path: Path) -> None:
         stages.stage_run(run, "prepare", 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (None, "run is no run directory: it has no config.json. `manage.py run_export RUN "),
+        ("{", r"config\.json names no program"),
+        ("[]", r"config\.json names no program"),
+    ],
+)
+def test_a_folder_that_is_no_run_directory_is_named(
+    tmp_path: Path, config: str | None, said: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    if config is not None:
+        (tmp_path / "run" / "config.json").write_text(config)
+    with pytest.raises(CorpusError, match=said):
+        stages.program_of(tmp_path / "run")
+
+
 def test_an_import_by_many_is_that_of_one_machine(tmp_path: Path) -> None:
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -211,9 +303,9 @@ def test_an_import_by_many_is_that_of_one_machine(tmp_path: Path) -> None:
     stages_run(many, 3, again=True)
     results = [json.loads((run / "result.json").read_text())["result"] for run in (one, many)]
     assert results[0] == results[1]
-    documents = [list(rows_read(run / "outputs" / "corpus")) for run in (one, many)]
-    assert documents[0] == documents[1]
-    assert len(documents[0]) == 4
+    rows = [list(rows_read(run / "outputs" / "corpus")) for run in (one, many)]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 4
 
 
 def test_settings_that_change_between_two_stages_are_refused(tmp_path: Path) -> None:
