@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from modelhub.ml.configs import CHOICES, OPEN, ConfigError, ProgramConfig, config_load
+from modelhub.ml.configs import CHOICES, OPEN, SITE, ConfigError, ProgramConfig, config_load
 
 _SHORT = {  # parts of settings' names that are no words
     **{name: name.upper() for name in ("lr", "kl", "url", "ema", "ptx", "pii", "c4", "dpo")},
@@ -40,15 +40,22 @@ class ConfigField:
     choices: tuple[Any, ...] = ()  # the values it takes, or of a list its items; empty: any
     is_open: bool = False  # the choices are suggestions: the program may know more
     section: str = ""  # heading of the settings it stands among
+    is_of_site: bool = False  # the site fills it in: nobody is asked
 
     @property
     def is_required(self) -> bool:
         return self.default is dataclasses.MISSING
 
 
-@functools.cache
 def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
-    """The settings of a configuration class: its own in its order, then those that it shares."""
+    """The settings of a configuration class that one may choose: its own in its order, then those
+    that it shares."""
+    return tuple(one for one in all_fields(cls) if not one.is_of_site)
+
+
+@functools.cache
+def all_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
+    """Those of `config_fields`, and those that the site itself fills in."""
     hints = typing.get_type_hints(cls)
     said: dict[str, _Said] = {}
     for one in reversed(cls.__mro__):  # a class that shares its settings has their words
@@ -77,6 +84,7 @@ def config_fields(cls: type[ProgramConfig]) -> tuple[ConfigField, ...]:
                 choices=field.metadata.get(CHOICES, ()),
                 is_open=field.metadata.get(OPEN, False),
                 section=said[field.name].section,
+                is_of_site=SITE in field.metadata,
             )
         )
     return tuple(found)

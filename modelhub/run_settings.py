@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from modelhub.config_fields import ConfigField, config_fields
+from modelhub.config_fields import ConfigField, all_fields
 from modelhub.json_text import json_rows
 from modelhub.ml.configs import ProgramConfig
 from modelhub.models import Run
@@ -48,13 +48,13 @@ def config_class(program: str) -> type[ProgramConfig] | None:
 def setting_order(program: str) -> dict[str, int]:
     """A program's settings by their place in its class."""
     cls = config_class(program)
-    return {one.name: place for place, one in enumerate(config_fields(cls))} if cls else {}
+    return {one.name: place for place, one in enumerate(all_fields(cls))} if cls else {}
 
 
 def settings_grouped(run: Run) -> list[SettingsGroup]:
     """The run's settings. What its class has no more, or its program no class, comes last."""
     cls = config_class(run.program)
-    fields = [one for one in config_fields(cls) if one.name in run.config] if cls else []
+    fields = [one for one in all_fields(cls) if one.name in run.config] if cls else []
     known = {one.name for one in fields}
     found = [
         SettingsGroup(

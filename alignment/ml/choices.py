@@ -72,19 +72,27 @@ class Questions:
 
 
 def questions_lay(
-    prompts: Path, references: Path, tokenizer: Any, *, options: int, max_tokens: int, at_most: int
+    prompts: Path,
+    references: Path,
+    tokenizer: Any,
+    *,
+    options: int,
+    max_tokens: int,
+    at_most: int,
+    shares: Sequence[float],
 ) -> Questions:
     """Lay multiple-choice questions out of prompts and what is right for each.
 
-    prompts, references: folders with prompts.jsonl and references.jsonl. The wrong answers to a
-    question are the right ones to the questions behind it, in the order of their ids, the first
-    again behind the last: numbers of the same kind, of which none is right. Of a worked solution
-    ("… #### 18") its end alone is an answer. Prompts that training may have seen are left out.
+    prompts, references: folders with prompts.jsonl and references.jsonl; shares: of the split. The
+    wrong answers to a question are the right ones to the questions behind it, in the order of their
+    ids, the first again behind the last: numbers of the same kind, of which none is right. Of a
+    worked solution ("… #### 18") its end alone is an answer. Prompts that training may have seen
+    are left out.
     Raises RefusedError if fewer than two questions are left, or there are too few answers.
     """
     every = list(records_read(prompts / "prompts.jsonl", PromptRecord))
     unseen = sorted(
-        (one for one in every if split_of(group_hash(one.messages)) != "train"),
+        (one for one in every if split_of(group_hash(one.messages), shares) != "train"),
         key=lambda one: one.prompt_id,
     )
     known = references_load(references / REFERENCES_NAME, [one.prompt_id for one in unseen])

@@ -32,7 +32,7 @@ from annotation.records import (
     RankingRecord,
 )
 from annotation.records import DemonstrationRecord as WrittenRecord
-from annotation.splits import SIDES, group_hash, split_of
+from annotation.splits import SHARES, SIDES, group_hash, split_of
 from modelhub.ml.chat import (
     ChatTemplateError,
     answer_encode,
@@ -64,16 +64,17 @@ class Conversation:
     weight: float = 1.0  # as a snapshot has it; fine-tuning takes all alike, and says so
 
 
-def conversations_read(folder: Path) -> Iterator[Conversation]:
+def conversations_read(folder: Path, shares: Sequence[float] = SHARES) -> Iterator[Conversation]:
     """The conversations of an artifact, in the order of its rows.
 
+    shares: by which a row's side is told that does not name its own (a run's `split_shares`).
     Rows without an answer to a question are yielded with no message, for the caller to count.
     Raises RecordError naming line and field, RefusedError for a folder that holds neither file.
     """
     path = folder / DEMONSTRATIONS_NAME
     if path.exists():
         for line, value in lines_read(path):
-            yield _row_read(value, path.name, line)
+            yield _row_read(value, path.name, line, shares)
     elif (folder / RANKINGS_NAME).exists():
         yield from _dialogues_read(folder / RANKINGS_NAME)
     else:
@@ -83,7 +84,7 @@ def conversations_read(folder: Path) -> Iterator[Conversation]:
         )
 
 
-def _row_read(value: Any, file: str, line: int) -> Conversation:
+def _row_read(value: Any, file: str, line: int, shares: Sequence[float]) -> Conversation:
     if not isinstance(value, dict):
         raise RecordError(file, line, "", f"expected an object, got {type(value).__name__}")
     if "candidate" in value:
@@ -96,7 +97,7 @@ def _row_read(value: Any, file: str, line: int) -> Conversation:
             written_from=len(kept.messages),
             finish_reason=kept.finish_reason,
         )
-    return _chat_read(value, file, line)
+    return _chat_read(value, file, line, shares)
 
 
 def _written_read(record: WrittenRecord, file: str, line: int) -> Conversation:
@@ -117,7 +118,7 @@ def _written_read(record: WrittenRecord, file: str, line: int) -> Conversation:
     )
 
 
-def _chat_read(row: dict[str, Any], file: str, line: int) -> Conversation:
+def _chat_read(row: dict[str, Any], file: str, line: int, shares: Sequence[float]) -> Conversation:
     """A row of turns, ours or ShareGPT's. Questions behind the last answer teach nothing."""
     names = ("conversations", "from", "value")
     if "messages" in row:
@@ -140,7 +141,7 @@ def _chat_read(row: dict[str, Any], file: str, line: int) -> Conversation:
     name = str(row.get("prompt_id") or row.get("id") or f"{file}:{line}")
     if "user" not in roles or roles.index("user") > roles.index("assistant"):
         return Conversation(id=name, messages=[], written_from=0)
-    split = row.get("split", split_of(group_hash(messages)))
+    split = row.get("split", split_of(group_hash(messages), shares))
     if split not in SIDES:
         raise RecordError(file, line, "split", f"wanted one of {', '.join(SIDES)}, got {split!r}")
     return Conversation(

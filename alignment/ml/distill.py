@@ -71,7 +71,7 @@ _NORM_FLOOR = 0.01
 # ── the text ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def answers_read(run: RunDir) -> list[Conversation]:
+def answers_read(run: RunDir, config: DistillConfig) -> list[Conversation]:
     """The teacher's answers of the inputs `candidates` and `prompts`; none where there are none.
 
     A prompt is on the side that its words say, as it is everywhere: what was sampled for a prompt
@@ -93,7 +93,7 @@ def answers_read(run: RunDir) -> list[Conversation]:
             messages=[*one.messages, {"role": "assistant", "content": answer.text}],
             written_from=len(one.messages),
             finish_reason=answer.finish_reason,
-            split=split_of(group_hash(one.messages)),
+            split=split_of(group_hash(one.messages), config.split_shares),
         )
         for one in contests
         for answer in one.answers
@@ -373,7 +373,7 @@ def main(run: RunDir) -> None:
     max_tokens = min(config.max_tokens, context_tokens)
     if (master := teacher_given(run, config)) is not None:
         max_tokens = min(max_tokens, model_context(master))
-    conversations = [*demonstrations_read(run), *answers_read(run)]
+    conversations = [*demonstrations_read(run, config), *answers_read(run, config)]
     lessons: dict[str, Lessons] = lessons_split(
         conversations, config, tokenizer, max_tokens=max_tokens
     )

@@ -94,7 +94,8 @@ def main(run: RunDir) -> None:
             repeated += 1
             continue
         references[prompt_id] = ReferenceRecord(prompt_id=prompt_id, answer=answer)
-        side = "train" if split_of(group_hash(messages)) == "train" else "held_out"
+        split = split_of(group_hash(messages), config.split_shares)
+        side = "train" if split == "train" else "held_out"
         prompts[side].append(PromptRecord(prompt_id=prompt_id, messages=messages))
     references_check(references, checker)
     if not prompts["train"]:

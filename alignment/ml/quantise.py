@@ -45,7 +45,7 @@ _UNSEEN = ("held_out", "validation")
 
 def lessons_unseen(run: RunDir, config: QuantiseConfig, tokenizer: Any, limit: int) -> list[Lesson]:
     """What both models hear. Raises RefusedError if no conversation is of an unseen split."""
-    every = list(conversations_read(run.input("demonstrations")))
+    every = list(conversations_read(run.input("demonstrations"), config.split_shares))
     unseen = [one for one in every if one.split in _UNSEEN]
     if not unseen:
         raise RefusedError(
@@ -89,6 +89,7 @@ def questions_unseen(
         options=config.options,
         max_tokens=limit,
         at_most=config.evaluate_at_most,
+        shares=config.split_shares,
     )
     print(
         f"{len(laid.groups)} questions; left out: {laid.learnt_from} of the train split, "

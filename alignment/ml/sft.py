@@ -299,10 +299,12 @@ def epochs_describe(taken: Sequence[Trained], plan: Sequence[Step]) -> list[dict
 # ── the run ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def demonstrations_read(run: RunDir) -> list[Conversation]:
+def demonstrations_read(run: RunDir, config: SftConfig) -> list[Conversation]:
     """The conversations of every input that holds demonstrations."""
     roles = [role for role in run.input_roles() if role.startswith("demonstrations")]
-    return [one for role in roles for one in conversations_read(run.input(role))]
+    return [
+        one for role in roles for one in conversations_read(run.input(role), config.split_shares)
+    ]
 
 
 def lessons_split(
@@ -416,7 +418,9 @@ def main(run: RunDir) -> None:
     given, tokenizer, context_tokens = base_open(run, config)
     session_end_add(tokenizer, config)
     max_tokens = min(config.max_tokens, context_tokens)
-    lessons = lessons_split(demonstrations_read(run), config, tokenizer, max_tokens=max_tokens)
+    lessons = lessons_split(
+        demonstrations_read(run, config), config, tokenizer, max_tokens=max_tokens
+    )
     learnt = lessons["train"]
     plan = steps_plan(
         [len(lesson.taught) for lesson in learnt.lessons],

@@ -29,6 +29,8 @@ EXIT_DISK_FULL = 5
 
 # In a field's metadata: the values it takes, and whether it takes others.
 CHOICES, OPEN = "choices", "open"
+# In a field's metadata: the setting of the site that stands in it in every run of the site.
+SITE = "site"
 ENGINES = ("auto", "vllm", "transformers", "openai")
 DTYPES = ("bfloat16", "float16", "float32")
 SAMPLING_DTYPES = ("auto", *DTYPES)
@@ -121,6 +123,12 @@ def one_of(options: Iterable[Any], default: Any, *, is_open: bool = False) -> An
     """
     metadata = {CHOICES: tuple(options), OPEN: is_open}
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def of_site(setting: str, default: Any) -> Any:
+    """A field of a configuration that nobody chooses: a run of the site has the site's `setting`
+    in it. `default` is for runs made by hand."""
+    return dataclasses.field(default=default, metadata={SITE: setting})
 
 
 def choices_check(config: Any) -> None:

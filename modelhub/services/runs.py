@@ -4,6 +4,7 @@ Every arrow is one conditional update. A worker's writes name the fence it claim
 workers, two reapers or a repeated message change a run once.
 """
 
+import dataclasses
 import json
 import logging
 import re
@@ -22,7 +23,7 @@ from django.utils.translation import gettext
 
 from modelhub import storage
 from modelhub.errors import ApplicationError, ConflictError
-from modelhub.ml.configs import ProgramConfig, config_dump, config_load
+from modelhub.ml.configs import SITE, ProgramConfig, config_dump, config_load
 from modelhub.ml.records import json_canonical
 from modelhub.models import Artifact, Run, RunInput, RunMetric, RunOutput
 from modelhub.services.history import act_record
@@ -54,7 +55,8 @@ def run_create(
 ) -> Run:
     """Queue a run of a program. It starts when a worker claims it.
 
-    `inputs` maps the roles the program knows to artifacts; `intent` is kept for whoever settles
+    `inputs` maps the roles the program knows to artifacts; fields of the site's own
+    (`configs.of_site`) get its settings; `intent` is kept for whoever settles
     the run's success (settings.RUN_SUCCEEDED_HOOKS). Raises ApplicationError for a program,
     launcher, number of processes, role or configuration that is not allowed.
     """
@@ -111,11 +113,21 @@ def _config_values(program: str, config: ProgramConfig) -> dict[str, Any]:
             % {"meant": config.PROGRAM, "program": program}
         )
     try:
-        values: dict[str, Any] = json.loads(json_canonical(config_dump(config)))
+        values: dict[str, Any] = json.loads(json_canonical(config_dump(_of_site(config))))
         config_load(type(config), values)
     except ValueError as error:  # a ConfigError, or something JSON cannot hold
         raise ApplicationError(str(error), {"field": "config"}) from error
     return values
+
+
+def _of_site(config: ProgramConfig) -> ProgramConfig:
+    """The configuration with what is the site's to say, whatever was given there."""
+    settled = {
+        field.name: getattr(settings, field.metadata[SITE])
+        for field in dataclasses.fields(config)
+        if SITE in field.metadata
+    }
+    return dataclasses.replace(config, **settled) if settled else config
 
 
 def run_claim(*, run_id: int, owner: str) -> Run | None:

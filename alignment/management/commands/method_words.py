@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand
 from django.utils.module_loading import import_string
 
 from alignment.methods import METHODS
-from modelhub.config_fields import config_fields, setting_help, setting_label
+from modelhub.config_fields import all_fields, setting_help, setting_label
 from modelhub.setting_words import LABEL_CONTEXT, section_english
 
 PATH = Path(__file__).resolve().parents[2] / "method_words.py"
@@ -43,14 +43,14 @@ def method_texts() -> Iterator[str]:
 def setting_texts() -> Iterator[str]:
     """Headings and sentences of every program's settings."""
     for path in settings.RUN_CONFIGS.values():
-        for field in config_fields(import_string(path)):
+        for field in all_fields(import_string(path)):
             yield from (section_english(field.section), setting_help(field.about))
 
 
 def setting_labels() -> Iterator[str]:
     """Names of every program's settings as words."""
     for path in settings.RUN_CONFIGS.values():
-        yield from (setting_label(field.name) for field in config_fields(import_string(path)))
+        yield from (setting_label(field.name) for field in all_fields(import_string(path)))
 
 
 def catalogue_text() -> str:

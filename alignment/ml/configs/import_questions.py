@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alignment.ml.configs.splits import SplitSettings
 from modelhub.ml.configs import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImportQuestionsConfig:
+class ImportQuestionsConfig(SplitSettings):
     """Bring questions and their right answers in, for a checker to reward. Reads no input; writes
     outputs `prompts` (to train on), `evaluation_prompts` (held out) and `references`."""
 
@@ -18,5 +19,6 @@ class ImportQuestionsConfig:
     checker: str = "gsm8k"  # every answer must be right by it
 
     def __post_init__(self) -> None:
+        self.split_check(self.PROGRAM)
         for field in ("location", "question_field", "answer_field", "checker"):
             require(bool(getattr(self, field)), self.PROGRAM, field, getattr(self, field), "a name")

@@ -5,11 +5,12 @@ from typing import Any, ClassVar
 
 from alignment.ml.configs.checks import positive_check
 from alignment.ml.configs.online import OnlineSettings
+from alignment.ml.configs.splits import SplitSettings
 from modelhub.ml.configs import one_of, require
 
 
 @dataclass(frozen=True, kw_only=True)
-class PpoConfig(OnlineSettings):
+class PpoConfig(OnlineSettings, SplitSettings):
     """Improve a policy by proximal policy optimisation. Reads `base` (the policy), `prompts`, and
     what rewards it: `reward`, or `reward` and `safety` (reward models), or `references` for a
     checker. May read `reference` (the policy that KL is counted from; else `base`), `pretraining`
@@ -45,6 +46,7 @@ class PpoConfig(OnlineSettings):
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
         self.online_check()
+        self.split_check(self.PROGRAM)
         positive_check(self, "kl_target", "kl_horizon", "ppo_epochs", "cliprange", "critic_lr")
         positive_check(self, "ptx_per_answer")
         for field in ("kl_coef", "target_kl", "cliprange_value", "critic_warmup_steps", "ptx_coef"):

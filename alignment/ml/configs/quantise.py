@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignment.ml.configs.checks import positive_check
+from alignment.ml.configs.splits import SplitSettings
 from modelhub.ml.configs import choices_check, one_of, require
 from modelhub.ml.quantisation import GROUP_SIZES, SCHEMES
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantiseConfig:
+class QuantiseConfig(SplitSettings):
     """Quantise a policy for serving. Reads `base`, `demonstrations` to hear both models on and, if
     given, `rankings` to test their judgement by, and `evaluation_prompts` with `references` as
     questions to answer; writes `model`."""
@@ -30,6 +31,7 @@ class QuantiseConfig:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
         choices_check(self)
+        self.split_check(self.PROGRAM)
         if self.scheme == "w8a8":
             check(self.group_size == 32, "group_size", "32: w8a8 has a scale a row, whatever it is")
         check(2 <= self.options <= 16, "options", "2 to 16")

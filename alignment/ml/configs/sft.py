@@ -6,13 +6,14 @@ from typing import Any, ClassVar
 
 from alignment.ml.configs.adapters import AdapterSettings
 from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
+from alignment.ml.configs.splits import SplitSettings
 from modelhub.ml.configs import choices_check, one_of, require
 
 LOSS_TURNS = ("written", "every", "last")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig(AdapterSettings):
+class SftConfig(AdapterSettings, SplitSettings):
     """Fine-tune a policy on conversations. Reads `base` (an adapter with `base_base`) and
     `demonstrations`, with any `demonstrations_2`, …, and may read `reward`, a reward model by which
     the step that is published is chosen; writes `model`, or `adapter`."""
@@ -85,6 +86,7 @@ class SftConfig(AdapterSettings):
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "evaluate_at_most")
         positive_check(self, "sample_prompts", "sample_tokens", "choice_tokens")
         positive_check(self, "bootstrap_samples")
+        self.split_check(self.PROGRAM)
 
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)

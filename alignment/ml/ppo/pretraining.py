@@ -44,7 +44,7 @@ def pretraining_load(
                 print(f"pretraining: {len(examples)} pieces of the corpus are taken", flush=True)
                 break
     elif (folder / DEMONSTRATIONS_NAME).exists() or (folder / RANKINGS_NAME).exists():
-        given = list(conversations_read(folder))
+        given = list(conversations_read(folder, config.split_shares))
         train = [one for one in given if one.split == "train"]
         if len(train) < len(given):
             print(f"pretraining: {len(given) - len(train)} are not for training", flush=True)

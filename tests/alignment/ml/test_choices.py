@@ -7,7 +7,7 @@ torch = pytest.importorskip("torch", reason="the ml extra is not installed")
 from alignment.ml.checkers import ReferenceRecord
 from alignment.ml.choices import means_of, questions_lay, questions_right
 from alignment.ml.shared_prefix import Group, attach
-from annotation.splits import group_hash, split_of
+from annotation.splits import SHARES, group_hash, split_of
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.configs import RefusedError
@@ -52,7 +52,7 @@ def written(folder, texts, answers):
 
 
 def laid(folder, base, **more):
-    asked = {"options": 3, "max_tokens": 200, "at_most": 100, **more}
+    asked = {"options": 3, "max_tokens": 200, "at_most": 100, "shares": SHARES, **more}
     return questions_lay(folder, folder, tokenizer_load(base), **asked)
 
 

@@ -317,6 +317,8 @@ def test_sharegpt_rows_are_split_as_the_sites_prompts_are(tmp_path):
     assert found[0].written_from == 2
     assert [one.split for one in found] == [split_of(group_hash(one.messages)) for one in found]
     assert {one.split for one in found} == {"train", "validation", "held_out"}
+    others = conversations_read(tmp_path, (0.0, 1.0, 0.0))
+    assert {one.split for one in others} == {"validation"}
     assert len({one.id for one in found}) == 40
 
 

@@ -185,8 +185,11 @@ def test_the_teachers_answers_are_learnt_but_for_prompts_to_test_on(tmp_path, st
     assert result["examples"] == 2 * sides.count("train")
     assert result["held_out"]["conversations"] == 2 * sides.count("held_out")
 
-    cut = next(one for one in distill.answers_read(RunDir(run)) if one.finish_reason == "length")
+    read = distill.answers_read(RunDir(run), DistillConfig())
+    cut = next(one for one in read if one.finish_reason == "length")
     assert cut.messages[-1] == {"role": "assistant", "content": "cut off he"}
+    apart = DistillConfig(split_shares=(0.0, 0.0, 1.0))
+    assert {one.split for one in distill.answers_read(RunDir(run), apart)} == {"held_out"}
     del inputs["prompts"]
     run = run_make(tmp_path / "without", "distill", inputs, {})
     with pytest.raises(RefusedError, match="give the prompts they answer too"):

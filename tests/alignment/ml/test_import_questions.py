@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 from alignment.ml.checkers import references_load
 from alignment.ml.import_questions import main
 from annotation.splits import group_hash, split_of
-from modelhub.ml.configs import RefusedError
+from modelhub.ml.configs import ConfigError, RefusedError
 from modelhub.ml.records import PromptRecord, RecordError, records_read
 from modelhub.ml.rundir import RunDir
 from modelhub.models import Run
@@ -50,6 +50,19 @@ def test_questions_are_on_their_own_side_and_have_their_answers(tmp_path):
     references = references_load(run / "outputs" / "references" / "references.jsonl", ids)
     answers = {one.messages[0]["content"]: references[one.prompt_id].answer for one in train}
     assert answers.items() <= dict(rows).items()
+
+
+def test_a_sites_own_shares_decide_the_sides(tmp_path):
+    path = questions_write(tmp_path / "q.gz", [(f"What is {n}?", str(n)) for n in range(40)])
+    shares = (0.4, 0.3, 0.3)
+    run = imported(tmp_path, path, checker="exact", split_shares=list(shares))
+    sides = {True: "prompts", False: "evaluation_prompts"}
+    for is_train, role in sides.items():
+        for one in prompts_of(run, role):
+            assert (split_of(group_hash(one.messages), shares) == "train") == is_train
+    assert len(prompts_of(run, "prompts")) < 25
+    with pytest.raises(ConfigError, match="split_shares: wanted three shares that sum to 1"):
+        imported(tmp_path / "no", path, split_shares=[0.5, 0.6, 0.2])
 
 
 def test_two_answers_to_a_question_and_answers_without_a_number_are_refused(tmp_path):

@@ -16,7 +16,7 @@ from alignment.ml.configs import QuantiseConfig
 from alignment.ml.data import rankings_load
 from alignment.ml.shared_prefix import attach
 from annotation.records import RankedCandidate
-from annotation.splits import group_hash, split_of
+from annotation.splits import SHARES, group_hash, split_of
 from modelhub.ml import generate
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import model_load, tokenizer_load
@@ -294,6 +294,7 @@ def test_accuracy_on_questions_stands_beside_the_parents(tmp_path, base, quantis
         options=3,
         max_tokens=512,
         at_most=99,
+        shares=SHARES,
     )
     right = {}
     for name, model in (

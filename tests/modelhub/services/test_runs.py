@@ -8,9 +8,12 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection, connections
 from django.utils import timezone
 
+from alignment.ml.configs import SftConfig
+from modelhub.config_fields import config_fields
 from modelhub.errors import ApplicationError, ConflictError
 from modelhub.ml.configs import GenerateConfig, ImportModelConfig
 from modelhub.models import Artifact, Run
+from modelhub.run_settings import settings_grouped
 from modelhub.services import runs
 from tests.builders import make_artifact
 from tests.modelhub.counting import CountingConfig
@@ -63,6 +66,18 @@ def test_what_may_not_run_is_refused_and_nothing_is_queued(db, change, message):
     with pytest.raises(ApplicationError, match=message):
         runs.run_create(**asked)
     assert not Run.objects.exists()
+
+
+def test_what_is_the_sites_to_say_is_written_into_every_run(db, settings):
+    """Or a prompt that a project holds out would be trained on here."""
+    settings.PROMPT_SPLIT_SHARES = (0.5, 0.1, 0.4)
+    for config in (SftConfig(), SftConfig(split_shares=(1.0, 0.0, 0.0))):
+        run = runs.run_create(program="sft", config=config, inputs={})
+        assert run.config["split_shares"] == [0.5, 0.1, 0.4]
+    assert "split_shares" not in {one.name for one in config_fields(SftConfig)}
+    shown = {row.name: row for group in settings_grouped(run) for row in group.rows}
+    assert shown["split_shares"].text == "0.5, 0.1, 0.4"
+    assert shown["split_shares"].about
 
 
 def test_a_configuration_that_json_cannot_hold_is_refused(db):

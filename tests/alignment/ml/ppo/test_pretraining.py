@@ -68,6 +68,20 @@ def test_of_peoples_demonstrations_the_answers_to_train_on_are_learnt(tmp_path, 
     assert "and then?" in tokenizer.decode(found[0].group.answers[0])
 
 
+def test_of_chats_those_count_that_the_sites_shares_train_on(tmp_path, tokenizer):
+    rows = [
+        {"messages": [*messages(f"Say {n}"), {"role": "assistant", "content": "Yes"}]}
+        for n in range(4)
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "demonstrations.jsonl").write_text(text)
+    every = PpoConfig(ptx_coef=1.0, split_shares=(1.0, 0.0, 0.0))
+    assert len(pretraining_load(tmp_path, tokenizer, every, max_tokens=100)) == 4
+    none = PpoConfig(ptx_coef=1.0, split_shares=(0.0, 0.0, 1.0))
+    with pytest.raises(RefusedError, match="no example"):
+        pretraining_load(tmp_path, tokenizer, none, max_tokens=100)
+
+
 def test_what_rejection_sampling_kept_is_learnt_an_answer_at_a_time(tmp_path, tokenizer):
     kept = [
         DemonstrationRecord(
