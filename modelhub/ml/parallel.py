@@ -54,6 +54,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from modelhub.ml.allocator import memory_keep
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pipeline_parallel import Pipeline, held_check, stage_held, stages_check
 from modelhub.ml.replicas import replicas_differing, weights_digests
@@ -302,9 +303,11 @@ ALONE = Processes(
 def processes_start() -> Processes:
     """Join the processes that torchrun, accelerate or the hub's launcher has started, if any.
 
+    From here on this process keeps the memory that it frees (modelhub/ml/allocator.py).
     The strategy is RONDO_STRATEGY, or fsdp2 under an accelerate configuration that asks for FSDP.
     Raises RefusedError for a strategy there is none of, or FSDP in its first version.
     """
+    memory_keep()
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     on_cuda = torch.cuda.is_available()
     if world == 1:

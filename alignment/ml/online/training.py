@@ -21,7 +21,6 @@ from alignment.ml.ppo.outcome import held_out_report, held_out_scores, outcome_p
 from alignment.ml.ppo.rewards import Reward, reward_make
 from alignment.ml.ppo.sampling import Drawing, LaidPrompt
 from alignment.ml.ppo.training import Trained, steps_plan
-from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.divergence import below_reason, divergence_stop, rise_reason
@@ -161,7 +160,6 @@ def online_run(run: RunDir, config: OnlineSettings, update: Update) -> None:
     there was nothing to learn from, and a policy that has not moved would look like a result.
     """
     adapter_machine_check(config)
-    memory_keep()
     base = run.input("base")
     tokenizer = tokenizer_load(base)
     rewards_check(run, tokenizer, config)

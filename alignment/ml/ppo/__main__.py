@@ -18,7 +18,6 @@ from alignment.ml.ppo.sampling import Drawing
 from alignment.ml.ppo.training import train
 from alignment.ml.ppo.updates import Learner
 from modelhub.ml.adapter import model_input
-from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.model_directory import model_directory_check
@@ -37,7 +36,6 @@ def inputs_check(run: RunDir, config: PpoConfig) -> None:
 def main(run: RunDir) -> None:
     config = run.config(PpoConfig)
     adapter_machine_check(config)
-    memory_keep()
     inputs_check(run, config)
     base = run.input("base")
     tokenizer = tokenizer_load(base)

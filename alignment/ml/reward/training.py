@@ -66,7 +66,6 @@ from alignment.ml.rounding import weights_check, weights_round
 from alignment.ml.shared_prefix import Group, member_scores, pack
 from annotation.records import RANKINGS_NAME
 from modelhub.ml.adapter import ModelInput, model_context, model_input
-from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import (
     model_save,
     tokenizer_load,
@@ -437,7 +436,6 @@ def main(run: RunDir) -> None:
     config = run.config(RewardConfig)
     adapter_machine_check(config)
     optimizer_check(config.optimizer)
-    memory_keep()
     base = model_input(run, "base")
     base_plain_check(base, config)
     tokenizer = reward_tokenizer_make(base.whole, config)

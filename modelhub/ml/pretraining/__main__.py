@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from modelhub.ml.allocator import memory_keep
 from modelhub.ml.checkpoint import dtype_named, model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.parallel import processes_start
@@ -79,7 +78,6 @@ def model_size(model: Any, config: PretrainConfig) -> Size:
 
 def main(run: RunDir) -> None:
     config = run.config(PretrainConfig)
-    memory_keep()
     # From meeting the other ranks to what is published: each can be waited for in vain.
     with watchdog(config.hang_timeout_s) as dog:
         pretrain(run, config, dog)

@@ -14,7 +14,7 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 def step():
-    for block in [bytearray(3 << 20) for _ in range(20)]:
+    for block in [bytearray(megabytes << 20) for megabytes in (20, 40)]:
         block[::4096] = b"x" * len(block[::4096])
 
 step()
