@@ -1,6 +1,6 @@
 """The annotator's page: one frame for every kind of task, which the page asks for itself."""
 
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.templatetags.static import static
 from django.urls import reverse
@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 
 from annotation import policy
 from annotation.desk_keys import DEFAULTS
+from annotation.frame import membership_wanted
 from annotation.models import Task
 from annotation.selectors.key_bindings import key_bindings_of
 
@@ -44,7 +45,10 @@ BLANK = "ASSIGNMENT"
 @require_safe
 def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
     """The page of every kind of task. A GET hands nothing out."""
-    membership = policy.membership_for(request.user, project_uid)
+    try:
+        membership = policy.membership_for(request.user, project_uid)
+    except Http404:
+        return membership_wanted(request, project_uid)
     project = membership.project
     state = {
         "viewer": membership.uid,
@@ -75,7 +79,7 @@ def annotate(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_safe
 def rank(request: HttpRequest, project_uid: str) -> HttpResponse:
     """The page's address from when there was one kind of task."""
-    policy.membership_for(request.user, project_uid)
+    policy.project_for(request.user, project_uid)
     return redirect("annotate", project_uid, permanent=True)
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
 
 from annotation import policy
 from annotation.models import Membership, Project
@@ -30,3 +31,14 @@ def quality_frame(request: HttpRequest, project: Project, part: str) -> dict[str
         "reports_waiting": reports_waiting(project=project),
         "questions_waiting": questions_waiting(project=project),
     }
+
+
+def membership_wanted(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """What a superuser sees where members work: they manage the project and are not one of them.
+
+    Raises Http404 for everybody else, to whom the project does not exist.
+    """
+    project = policy.project_for(request.user, project_uid, Membership.Role.MANAGER)
+    context = project_frame(request, project, "")
+    context["annotator"] = Membership.Role.ANNOTATOR
+    return render(request, "annotation/membership_wanted.html", context, status=403)

@@ -22,7 +22,7 @@ from django.views.decorators.http import require_http_methods, require_POST, req
 from annotation import policy
 from annotation.agreement import Interval
 from annotation.forms import error_add
-from annotation.frame import project_frame, quality_frame
+from annotation.frame import membership_wanted, project_frame, quality_frame
 from annotation.gold import GOLD_KINDS
 from annotation.models import KNOWN, Membership, Project, Review, Submission, Task
 from annotation.quality_tables import OWN_TABLES, PROGRESS_TABLES, QUALITY_TABLES
@@ -104,7 +104,10 @@ class KnownForm(forms.Form):
 @require_safe
 def project_dashboard(request: HttpRequest, project_uid: str) -> HttpResponse:
     """A member's own work: today, agreement, feedback. `?format=` takes the days away."""
-    membership = policy.membership_for(request.user, project_uid)
+    try:
+        membership = policy.membership_for(request.user, project_uid)
+    except Http404:
+        return membership_wanted(request, project_uid)
     project = membership.project
     report = report_of(project)
     with _file_language(request):
