@@ -47,6 +47,7 @@ from alignment.tasks import advance_round
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
 from modelhub.rendering import markdown_render, messages_render
+from modelhub.selectors.workers import workers_silence
 
 SAMPLES_PER_PAGE = 10
 STOP_POLLING = 286  # htmx's own status: swap this in, and ask no more
@@ -135,10 +136,13 @@ def round_detail(request: HttpRequest, round_uid: str) -> HttpResponse:
     round = round_for(request.user, round_uid)
     overview = round_overview(round=round)
     evaluation = overview.evaluation
+    runs = (view.run for stage in overview.stages for view in stage.runs)
+    silences = (workers_silence(run=run) for run in runs)
     context = {
         "round": round,
         "campaign": round.campaign,
         "overview": overview,
+        "silence": next(filter(None, silences), None),
         "rows": evaluation_rows(metrics=evaluation.metrics) if evaluation else [],
         "state_key": f"{round.state}-{round.lap}-{overview.waits_for_person}",
     }

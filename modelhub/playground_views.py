@@ -17,6 +17,7 @@ from modelhub.policy import hub_page
 from modelhub.selectors import playground as trials
 from modelhub.selectors.runs import run_get
 from modelhub.selectors.servers import servers_ready
+from modelhub.selectors.workers import workers_silence
 from modelhub.serializers import user_of
 from modelhub.services.playground import playground_trial_request
 
@@ -62,7 +63,10 @@ def trial(request: HttpRequest, trial_uid: str) -> HttpResponse:
     config = trials.trial_config(run) if run is not None else None
     if run is None or config is None:
         raise Http404("Not found.")
-    context: dict[str, Any] = {"trial": trials.trial_read(run=run, config=config)}
+    context: dict[str, Any] = {
+        "trial": trials.trial_read(run=run, config=config),
+        "silence": workers_silence(run=run),
+    }
     body = render_to_string("modelhub/playground.html#answers", context, request)
     context["seen"] = hashlib.sha256(body.encode()).hexdigest()[:16]
     if request.headers.get("HX-Request"):

@@ -40,6 +40,7 @@ from modelhub.selectors.garbage import garbage_plan
 from modelhub.selectors.playground import version_writes
 from modelhub.selectors.uses import version_is_unread, version_uses
 from modelhub.selectors.variants import version_variants
+from modelhub.selectors.workers import workers_silence, workers_silence_now
 from modelhub.serializers import user_of
 from modelhub.services.artifacts import version_lineage_verify
 from modelhub.services.garbage import garbage_collect
@@ -59,7 +60,11 @@ VERIFY_BYTES = 4 << 30  # more than this is hashed by a command, not while a per
 @require_safe
 @hub_page
 def model_list(request: HttpRequest) -> HttpResponse:
-    context = {"models": version_selectors.models_list(), "counts": run_selectors.run_counts()}
+    context = {
+        "models": version_selectors.models_list(),
+        "counts": run_selectors.run_counts(),
+        "silence": workers_silence_now(),
+    }
     return render(request, "modelhub/model_list.html", context)
 
 
@@ -245,6 +250,7 @@ def run_list(request: HttpRequest) -> HttpResponse:
         "status": status,
         "program": program,
         "programs": sorted(settings.RUN_PROGRAMS),
+        "silence": workers_silence_now(),
     }
     return render(request, "modelhub/run_list.html", context)
 
@@ -273,6 +279,7 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "actions_key": _actions_key(run),
         "spikes": run_selectors.run_spikes(run=run),
         "goes_on": run_selectors.run_goes_on(run=run),
+        "silence": workers_silence(run=run),
     }
     if run.result is not None:
         facts, tables = result_split(run.result)
