@@ -7,6 +7,8 @@ from django.contrib import messages
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.utils.html import format_html
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.http import require_http_methods
@@ -131,9 +133,14 @@ def _send(request: HttpRequest, corpus: RunOutput, given: dict[str, Any]) -> Pro
         overlap=given["overlap"],
     )
     told = ngettext(
-        "%(number)s document was sent to this project’s people.",
-        "%(number)s documents were sent to this project’s people.",
+        "{number} document was sent to {people}.",
+        "{number} documents were sent to {people}.",
         sent.made,
     )
-    messages.success(request, told % {"number": sent.made})
+    people = format_html(
+        '<a href="{}">{}</a>',
+        reverse("project_members", args=[project.uid]),
+        gettext("this project’s people"),
+    )
+    messages.success(request, format_html(told, number=sent.made, people=people))
     return project

@@ -254,7 +254,11 @@ PRESETS: dict[str, Form] = {
     "HH dialogue": DialogueForm(max_turns=8, rationale="none"),
 }
 
-# What people are asked of a corpus's documents, in a project that is made for it.
+# What people are asked of a corpus's documents, and the form of a project that is made for it.
+DOCUMENT_QUESTION = _(
+    "Is this text good for a language model to learn from? 7: well written and worth knowing. "
+    "4: you cannot say. 1: better left out. Say what is wrong with it by the flags."
+)
 DOCUMENT_FORM = RatingForm(
     rationale="none",
     flags=(

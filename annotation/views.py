@@ -100,9 +100,12 @@ def project_prompts(request: HttpRequest, project_uid: str) -> HttpResponse:
         else:
             messages.success(
                 request,
-                gettext(
-                    "%(new)s prompts imported; %(existing)s were already here. "
-                    "New answers: %(answers)s."
+                ngettext(
+                    "%(new)s prompt imported; already here: %(existing)s. "
+                    "New answers: %(answers)s.",
+                    "%(new)s prompts imported; already here: %(existing)s. "
+                    "New answers: %(answers)s.",
+                    counts.new,
                 )
                 % {
                     "new": counts.new,

@@ -10,6 +10,7 @@ import functools
 import inspect
 import io
 import json
+import re
 import textwrap
 import tokenize
 import types
@@ -96,11 +97,19 @@ def setting_label(name: str) -> str:
     return written[:1].upper() + written[1:]
 
 
+_AS_WRITTEN = re.compile(r"\w*[_\d]")
+
+
 def setting_help(about: str) -> str:
-    """A comment as the sentence it is: a capital first, unless it is a Greek symbol, and an end."""
+    """A comment as the sentence it is: a capital first and an end.
+
+    What is written as it stands in a configuration stays: a symbol, or a value (k1, forward_kl).
+    """
     if not about:
         return ""
-    first = about[0].upper() if about[0].isascii() else about[0]
+    first = about[0]
+    if first.isascii() and not _AS_WRITTEN.match(about):
+        first = first.upper()
     return f"{first}{about[1:]}{'' if about.endswith(('.', '…', '?')) else '.'}"
 
 

@@ -65,6 +65,9 @@ class CorpusListApi(HubApi):
         id_field = serializers.CharField(max_length=80, required=False)
         licence = serializers.CharField(max_length=80, required=False, allow_blank=True)
         language = serializers.CharField(max_length=8, required=False, allow_blank=True)
+        is_word_list = serializers.BooleanField(
+            required=False, help_text="words or phrases, one a line: offered as bad words alone"
+        )
 
     @extend_schema(parameters=[QuerySerializer], responses=CorpusSerializer(many=True))
     def get(self, request: Request) -> Response:

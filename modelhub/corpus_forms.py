@@ -78,6 +78,11 @@ class ImportCorpusForm(forms.Form):
         required=False,
         help_text=_("A code such as en or zh. Empty: each document’s, as identified."),
     )
+    is_word_list = forms.BooleanField(
+        label=_("A list of bad words, a word or phrase a line"),
+        required=False,
+        help_text=_("Cleanings are offered it as bad words, and as nothing else."),
+    )
 
     config: ImportCorpusConfig
 
@@ -99,6 +104,7 @@ class ImportCorpusForm(forms.Form):
                         "source",
                         "licence",
                         "language",
+                        "is_word_list",
                     )
                 },
             )

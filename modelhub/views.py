@@ -273,7 +273,7 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     context: dict[str, Any] = {
         "run": run,
         "log": storage.run_log_tail(run, max_bytes=LOG_BYTES),
-        "files": run_selectors.run_files(run=run),
+        "files": run_selectors.run_files(run=run, user=user_of(request)),
         "settings": settings_grouped(run),
         "acts": run_selectors.run_acts(run=run),
         "actions_key": _actions_key(run),

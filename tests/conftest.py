@@ -1,11 +1,21 @@
 """The cast: alice annotates, bob reviews, dana manages, eve is staff, charlie is outside."""
 
+from collections.abc import Iterator
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.utils import translation
 
 from annotation.models import Membership, Project
 from tests import builders
+
+
+@pytest.fixture(autouse=True)
+def language() -> Iterator[None]:
+    """A request leaves its language in the thread: no test meets that of the one before."""
+    yield
+    translation.deactivate()
 
 
 @pytest.fixture

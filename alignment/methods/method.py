@@ -27,6 +27,7 @@ class Input:
     is_many: bool = False
     of_project: tuple[str, ...] = ()  # rows of a project, written down when the run is launched
     task_kinds: tuple[str, ...] = ()  # of those rows, where they are tasks
+    is_word_list: bool = False  # corpora that are lists of words fit, which no other input offers
     is_learnt: bool = False  # prompts that come into training: none that is held out may be there
 
 

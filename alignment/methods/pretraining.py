@@ -43,6 +43,7 @@ PRETRAINING = (
                 role="bad_words",
                 title="Lists of bad words, a word a line: documents that hold one go",
                 kinds=("corpus",),
+                is_word_list=True,
                 is_required=False,
                 is_many=True,
             ),

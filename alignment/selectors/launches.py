@@ -12,11 +12,11 @@ from alignment.methods import Input
 from annotation.models import PreferenceDataset, Project, Prompt
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
-from modelhub.models import Artifact, ModelVersion, Run, RunOutput
+from modelhub.models import Artifact, ModelVersion, Run, RunInput, RunOutput
 from modelhub.selectors.naming import NAMED, output_name, run_mark
 
 MAX_CHOICES = 200  # of each kind, newest first
-_ROWS = {
+ROWS = {
     "open": _("open tasks"),
     "judged": _("tasks that people have judged"),
     "prompts": _("its prompts to train on"),
@@ -61,6 +61,8 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
         .order_by("-pk")[:MAX_CHOICES]
     ]
     outputs = RunOutput.objects.filter(artifact__kind__in=input.kinds, run__status="succeeded")
+    if not input.is_word_list:
+        outputs = outputs.exclude(run__in=_word_lists()).exclude(artifact__in=_word_lists_used())
     found += [
         (f"run/{output.run.uid}/{output.role}", output_name(output))
         for output in outputs.select_related("run", "artifact")
@@ -79,6 +81,17 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     return found
 
 
+def _word_lists() -> QuerySet[Run]:
+    """The imports of what was said to be a list of words."""
+    return Run.objects.filter(program="import_corpus", config__is_word_list=True).values("pk")
+
+
+def _word_lists_used() -> QuerySet[RunInput]:
+    """The artifacts that some cleaning took for a list of bad words."""
+    used = RunInput.objects.filter(run__program="clean_corpus", role__startswith="bad_words")
+    return used.values("artifact")
+
+
 def _of_projects(input: Input, user: User) -> list[tuple[str, str]]:
     if not input.of_project:
         return []
@@ -90,7 +103,7 @@ def _of_projects(input: Input, user: User) -> list[tuple[str, str]]:
         sides = set(prompts.values_list("project_id", "split").distinct())
         offered = [(project, which) for project, which in offered if (project.pk, which) in sides]
     return [
-        (f"project/{project.uid}/{which}", f"{project}: {_ROWS[which]}")
+        (f"project/{project.uid}/{which}", f"{project}: {ROWS[which]}")
         for project, which in offered
     ]
 

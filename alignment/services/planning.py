@@ -5,7 +5,7 @@ Found out later it would cost people their rankings.
 
 from collections import Counter
 
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from alignment.models import Campaign
 from alignment.recipe import Recipe
@@ -46,9 +46,12 @@ def prompts_check(*, campaign: Campaign, recipe: Recipe) -> None:
     wanted = len(prompts) * recipe.overlap
     if wanted < recipe.minimum_rankings:
         raise ApplicationError(
-            gettext(
+            ngettext(
+                "%(number)s prompt ranked by %(overlap)s each gives %(wanted)s rankings; the "
+                "recipe asks for at least %(minimum_rankings)s.",
                 "%(number)s prompts ranked by %(overlap)s each give %(wanted)s rankings; the "
-                "recipe asks for at least %(minimum_rankings)s."
+                "recipe asks for at least %(minimum_rankings)s.",
+                len(prompts),
             )
             % {
                 "number": len(prompts),

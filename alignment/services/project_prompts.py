@@ -3,7 +3,7 @@
 As in a round: what is learnt from lies on the training side, and no other prompt comes there.
 """
 
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from alignment.methods import Input
 from annotation.models import Project, Prompt, Split
@@ -73,9 +73,12 @@ def learnt_check(*, input: Input, artifact: Artifact) -> None:
     )
     if others:
         raise ApplicationError(
-            gettext(
+            ngettext(
+                "%(number)s of the %(asked)s prompts is held out or for validation: nothing is"
+                " trained on it. Choose a project’s prompts to train on.",
                 "%(number)s of the %(asked)s prompts are held out or for validation: nothing is"
-                " trained on them. Choose a project’s prompts to train on."
+                " trained on them. Choose a project’s prompts to train on.",
+                others,
             )
             % {"number": others, "asked": len(uids)},
             where,

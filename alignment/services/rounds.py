@@ -13,7 +13,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import IntegrityError, transaction
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 
 from alignment.models import Campaign, Round, RoundRun, StageEvent
 from alignment.recipe import Recipe, recipe_dump
@@ -222,8 +222,10 @@ def round_annotation_close(*, round: Round, actor: User | None, reason: str = ""
         raise ApplicationError(gettext("New candidates are still being written for this round."))
     if accepted < minimum:
         raise ApplicationError(
-            gettext(
-                "%(accepted)s rankings were accepted; the recipe asks for at least %(minimum)s."
+            ngettext(
+                "%(accepted)s ranking was accepted; the recipe asks for at least %(minimum)s.",
+                "%(accepted)s rankings were accepted; the recipe asks for at least %(minimum)s.",
+                accepted,
             )
             % {"accepted": accepted, "minimum": minimum},
             {"accepted": accepted, "minimum": minimum},

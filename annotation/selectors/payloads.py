@@ -1,8 +1,10 @@
 """What the annotator's page is given to show."""
 
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import Any
+
+from django.utils.translation import gettext
 
 from annotation.identity import identity_mask
 from annotation.models import (
@@ -11,6 +13,7 @@ from annotation.models import (
     DialogueTurn,
     Guideline,
     Membership,
+    Prompt,
     Question,
     Rating,
     Submission,
@@ -19,7 +22,7 @@ from annotation.models import (
 )
 from annotation.selectors.people import desk_counts
 from annotation.shown_order import order_shuffled
-from annotation.task_forms import form_of
+from annotation.task_forms import DOCUMENT_QUESTION, form_of
 from modelhub.prepared import Prepared
 from modelhub.rendering import markdown_render, words_count
 
@@ -66,7 +69,7 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
                     "text": str(message["content"]),
                     "html": markdown_render(str(message["content"])),
                 }
-                for message in task.prompt.messages
+                for message in messages_shown(task.prompt)
             ]
         },
         "candidates": [
@@ -146,6 +149,17 @@ _GUIDELINE = Prepared(
     ),
     numbers=("guideline",),
 )
+
+
+def messages_shown(prompt: Prompt) -> list[Mapping[str, str]]:
+    """What annotators, and who reviews them, read of a prompt.
+
+    Of a document of a corpus the question alone, in their language: where the document is from is
+    for those who manage.
+    """
+    if prompt.source == Prompt.OF_CORPUS:
+        return [{"role": "user", "content": gettext(DOCUMENT_QUESTION)}]
+    return list(prompt.messages)
 
 
 def candidate_payload(candidate: Candidate) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from annotation.models import (
     TaskCandidate,
 )
 from annotation.selectors.judgements import judgement_of
-from annotation.selectors.payloads import letter_of
+from annotation.selectors.payloads import letter_of, messages_shown
 from annotation.shown_order import order_shuffled
 from annotation.task_forms import flag_label
 from modelhub.rendering import markdown_render, messages_render, words_count
@@ -127,7 +127,7 @@ def _shown(task: Task, candidates: Sequence[Candidate], order: Sequence[str]) ->
     in_order = sorted(candidates, key=lambda one: places.get(one.uid, len(places)))
     return TaskShown(
         task=task,
-        messages=messages_render(task.prompt.messages),
+        messages=messages_render(messages_shown(task.prompt)),
         answers=[
             AnswerShown(
                 uid=one.uid,

@@ -24,7 +24,7 @@ from annotation.models import (
 from annotation.services.task_forms import task_form_save
 from annotation.services.tasks import tasks_create
 from annotation.splits import content_hash, group_hash, split_of
-from annotation.task_forms import DOCUMENT_FORM
+from annotation.task_forms import DOCUMENT_FORM, DOCUMENT_QUESTION
 from modelhub.errors import ApplicationError
 from modelhub.ml.corpora.documents import Document, documents_at, has_signals
 from modelhub.ml.corpora.rules import RULES
@@ -144,17 +144,12 @@ def document_judgement_hand_down(*, submission: Submission) -> None:
 
 
 def _prompt(project: Project, corpus: RunOutput, place: int, document: Document) -> Prompt:
-    asked = gettext(
-        "Is this text good for a language model to learn from? 7: well written and worth knowing. "
-        "4: you cannot say. 1: better left out. Say what is wrong with it by the flags."
+    # Kept in one language, whoever sends it; annotators are shown the question in theirs.
+    where = (
+        f"Document {_storable(document.id[:200])} of {_storable(document.source[:80])}, "
+        f"place {place} of corpus {corpus.artifact.sha256[:12]}."
     )
-    where = gettext("Document %(id)s of %(source)s, place %(place)s of corpus %(corpus)s.") % {
-        "id": _storable(document.id[:200]),
-        "source": _storable(document.source[:80]),
-        "place": place,
-        "corpus": corpus.artifact.sha256[:12],
-    }
-    messages = [{"role": "user", "content": f"{asked}\n\n{where}"}]
+    messages = [{"role": "user", "content": f"{where}\n\n{DOCUMENT_QUESTION}"}]
     group = group_hash(messages)
     return Prompt(
         project=project,

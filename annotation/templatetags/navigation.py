@@ -36,7 +36,7 @@ def nav_links(context: Context) -> list[Link]:
     wanted = [
         (gettext("Projects"), "home", ("/projects/", "/datasets/"), True),
         (gettext("Rounds"), "campaign_list", ("/rounds/",), manager),
-        (gettext("Model hub"), "model_list", ("/hub/", "/launch/"), staff),
+        (gettext("Model hub"), "model_list", ("/hub/", "/launch/", "/corpora/"), staff),
         (gettext("Admin"), "admin:index", ("/admin/",), staff),
     ]
     links = []

@@ -207,7 +207,7 @@ class GenerateConfig:
     chunk_samples: int = 128  # answers written, and kept after a kill, together
     # auto: bfloat16 where the device multiplies in it, float32 elsewhere.
     dtype: str = one_of(SAMPLING_DTYPES, "auto")
-    endpoint_url: str = ""  # engine "openai": base URL ending in /v1
+    endpoint_url: str = ""  # with engine "openai": base URL ending in /v1
     endpoint_model: str = ""
     endpoint_key_variable: str = ""  # name of the environment variable that holds the key
 

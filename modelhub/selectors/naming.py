@@ -7,8 +7,11 @@ NAMED names was fetched along.
 from collections.abc import Mapping
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext, ngettext
 
 from modelhub.json_text import count_text
@@ -48,6 +51,14 @@ def run_mark(run: Run) -> str:
     """When a run ended, and the part of its uid that pages show: "2026-11-29 20:15 · e95e3ad1"."""
     when = timezone.localtime(run.ended_at or run.created_at)
     return f"{when:%Y-%m-%d %H:%M} · {run.uid[:8]}"
+
+
+def artifact_title_for(artifact: Artifact, *, user: User | None) -> str:
+    """The title in the words of the app that settings.ARTIFACT_TITLES names for the kind, if it has
+    any for the user. The queries are that app's."""
+    path = settings.ARTIFACT_TITLES.get(artifact.kind)
+    told: str = import_string(path)(artifact=artifact, user=user) if path and user else ""
+    return told or artifact_title(artifact)
 
 
 def artifact_title(artifact: Artifact) -> str:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet
 from django.utils import timezone
@@ -14,9 +15,9 @@ from modelhub import storage
 from modelhub.figure_order import figure_order
 from modelhub.json_text import json_rows
 from modelhub.ml.pretraining.configs import SPIKES_NAME, PretrainConfig
-from modelhub.models import Run, RunInput, RunMetric, RunOutput
+from modelhub.models import Artifact, Run, RunInput, RunMetric, RunOutput
 from modelhub.run_settings import setting_order
-from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title
+from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title, artifact_title_for
 
 
 def runs_list(*, status: str = "", program: str = "") -> QuerySet[Run]:
@@ -41,22 +42,39 @@ def run_get(*, uid: str) -> Run | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """An artifact that a run read or made, under its role, and what it is called."""
+
+    role: str
+    artifact: Artifact
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunFiles:
     """What a run read and made."""
 
-    inputs: list[RunInput]
-    outputs: list[RunOutput]
+    inputs: list[RunFile]
+    outputs: list[RunFile]
 
 
-def run_files(*, run: Run) -> RunFiles:
+def run_files(*, run: Run, user: User | None = None) -> RunFiles:
     """Inputs and outputs by role, with their artifacts, what these are called, and who made them.
 
-    A constant number of queries.
+    Rows of a project are called by its name where the user may know it. A constant number of
+    queries, and one for each input that holds such rows.
     """
     named = [f"artifact__{one}" for one in NAMED_ARTIFACT]
     inputs = run.inputs.select_related("artifact").prefetch_related(*named).order_by("role")
     outputs = run.outputs.select_related("artifact").prefetch_related(*named).order_by("role")
-    return RunFiles(inputs=list(inputs), outputs=list(outputs))
+    return RunFiles(
+        inputs=[_file(one, artifact_title_for(one.artifact, user=user)) for one in inputs],
+        outputs=[_file(one, artifact_title(one.artifact)) for one in outputs],
+    )
+
+
+def _file(row: RunInput | RunOutput, title: str) -> RunFile:
+    return RunFile(role=row.role, artifact=row.artifact, title=title)
 
 
 def run_acts(*, run: Run) -> list[LogEntry]:

@@ -12,9 +12,8 @@ from django.utils.translation import gettext
 from modelhub.charts import Reliability, reliability_draw
 from modelhub.figure_order import headlines
 from modelhub.json_text import count_text, json_rows, json_text
-from modelhub.models import Artifact, Run
+from modelhub.models import Run
 from modelhub.rule_labels import FAMILIES, step_label
-from modelhub.selectors.naming import artifact_title
 
 register = template.Library()
 
@@ -23,12 +22,6 @@ register = template.Library()
 def count(value: int | None) -> str:
     """A large count in words: 134515008 → "134.5 M", 950 → "950"."""
     return "–" if value is None else count_text(value)
-
-
-@register.filter
-def titled(artifact: Artifact) -> str:
-    """What people call an artifact (modelhub/selectors/naming.py)."""
-    return artifact_title(artifact)
 
 
 @register.filter

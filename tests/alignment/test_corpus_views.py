@@ -13,7 +13,7 @@ from django.urls import reverse
 
 from annotation.models import Membership, Project, Split
 from modelhub.ml.corpora.contamination import items_read
-from modelhub.models import RuleSet, Run, RunOutput
+from modelhub.models import RuleSet, Run, RunInput, RunOutput
 from modelhub.storage import artifact_folder
 from tests import builders
 from tests.modelhub.corpora import make_corpus
@@ -58,6 +58,20 @@ def test_held_out_prompts_and_corpora_are_offered_and_given_to_the_cleaning(
     texts = [one.text for one in items_read("held_out_1", folder)]
     assert any("Which river was low?" in text for text in texts)
     assert not any("Train on this." in text for text in texts)
+
+
+def test_a_list_of_bad_words_is_offered_as_nothing_else(
+    staff: Client, corpus: RunOutput, tmp_path: Path
+) -> None:
+    told = make_corpus(tmp_path, ["darn\nheck"], is_word_list=True)
+    used = make_corpus(tmp_path, ["drat"])
+    cleaning = Run.objects.create(program="clean_corpus", config={})
+    RunInput.objects.create(run=cleaning, role="bad_words_1", artifact=used.artifact)
+    page = staff.get(reverse("corpus_rules", args=[corpus.run.uid])).content.decode()
+    for words in (told, used):
+        box = f'value="run/{words.run.uid}/corpus"'
+        (tag,) = [tag for tag in page.split("<input") if box in tag]
+        assert 'name="against-bad_words"' in tag
 
 
 def test_what_is_ticked_stays_so_when_something_is_refused(

@@ -38,6 +38,8 @@ def test_every_text_and_every_name_of_a_setting_has_a_translation():
 def test_a_comment_becomes_a_sentence():
     assert setting_help("peak, after warm-up") == "Peak, after warm-up."
     assert setting_help("λ_D") == "λ_D."  # no capital of a symbol, which is another one
+    assert setting_help("k1 is the log-ratio") == "k1 is the log-ratio."  # as it is set
+    assert setting_help("forward_kl of both") == "forward_kl of both."
     assert setting_help("which one?") == "Which one?"
     assert setting_help("") == ""
 

@@ -15,6 +15,7 @@ from django.test import Client
 from django.urls import reverse
 
 from modelhub.models import RuleSet, Run, RunOutput
+from modelhub.services.corpora import document_judge
 from tests.builders import make_user
 from tests.modelhub.corpora import make_cleaned, make_corpus
 
@@ -62,6 +63,18 @@ def test_corpora_do_not_exist_for_members_and_outsiders(
 def test_the_list_says_what_there_is(staff: Client, corpus: RunOutput) -> None:
     page = shown(staff, "corpus_list")
     assert "CC0-1.0" in page and "zh" in page
+
+
+def test_one_of_a_thing_is_named_as_one(staff: Client, corpus: RunOutput, tmp_path: Path) -> None:
+    single = make_corpus(tmp_path, ["Rain."])
+    document_judge(corpus=single.artifact, place=0, is_good=True, author=make_user("reader"))
+    page = shown(staff, "corpus_detail", single)
+    assert "1 document, 5 characters, 1 word." in page
+    told = "1 judgement of 1 document by 1 person; 0 from tasks."
+    assert told in shown(staff, "corpus_rules", single)
+    assert "3 documents, " in shown(staff, "corpus_detail", corpus)
+    cleaned = make_cleaned(tmp_path, corpus, families=[], languages=["zh"])
+    assert "1 of 3 documents was kept." in shown(staff, "corpus_removed", cleaned)
 
 
 def test_cleaned_corpora_are_told_apart_by_what_was_done(

@@ -164,7 +164,7 @@ def test_prompts_come_in_whole_or_not_at_all(project, dana, signed_in) -> None:
 
     good = upload("good.jsonl", '{"prompt": "one"}', '{"prompt": "two"}', '{"prompt": "one"}')
     answer = client.post(url, {"file": good}, follow=True)
-    assert "2 prompts imported; 1 were already here. New answers: 0." in answer.content.decode()
+    assert "2 prompts imported; already here: 1. New answers: 0." in answer.content.decode()
     assert client.post(url, {}).status_code == 400
 
 

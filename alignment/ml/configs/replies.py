@@ -19,7 +19,7 @@ class EngineSettings:
     # auto: bfloat16 where the device multiplies in it, float32 elsewhere.
     dtype: str = one_of(DTYPES, "auto")
     seed: int = 0
-    endpoint_url: str = ""  # engine "openai": base URL ending in /v1
+    endpoint_url: str = ""  # with engine "openai": base URL ending in /v1
     endpoint_model: str = ""
     endpoint_key_variable: str = ""  # name of the environment variable that holds the key
 

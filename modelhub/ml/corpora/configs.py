@@ -27,6 +27,7 @@ class ImportCorpusConfig:
     source: str  # what the texts are called in mixtures and reports, such as sanguo
     licence: str = ""  # SPDX where there is one: CC0-1.0, MIT
     language: str = ""  # ISO 639, such as en or zh; empty: each document's as identified
+    is_word_list: bool = False  # words or phrases, one a line: offered as bad words alone
     workers: int = 0  # processes that measure signals; 0: one a core
     max_document_characters: int = 10_000_000  # a longer one is refused, with its place
 

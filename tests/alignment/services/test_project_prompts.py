@@ -81,12 +81,30 @@ def test_prompts_that_are_not_for_it_are_answered_but_never_trained_on(
         launched("ppo", manager, policy, prompts=f"project/{project.uid}/{split}")
     sampled = launched("generate", manager, policy, prompts=f"project/{project.uid}/{split}")
     assert questions(sampled, "prompts") == [f"A question that is {split}?"]
-    with pytest.raises(ApplicationError, match="1 of the 1 prompts are held out") as refused:
+    with pytest.raises(ApplicationError, match="1 of the 1 prompts is held out") as refused:
         launched("ppo", manager, policy, prompts=f"run/{sampled.uid}/prompts")
     assert refused.value.extra == {"field": "inputs.prompts"}
     assert not Run.objects.filter(program="ppo").exists()
     again = launched("generate", manager, policy, prompts=f"run/{sampled.uid}/prompts")
     assert again.inputs.get(role="prompts").artifact == sampled.inputs.get(role="prompts").artifact
+
+
+def test_a_runs_page_names_the_project_and_the_side_of_its_prompts(
+    project: Project, manager: User, policy: ModelVersion
+) -> None:
+    rows = f"project/{project.uid}"
+    inputs = {"prompts": f"{rows}/train", "evaluation_prompts": f"{rows}/held_out"}
+    run = launched("ppo", manager, policy, **inputs)
+    client, stranger = Client(), Client()
+    client.force_login(manager)
+    stranger.force_login(builders.make_user("stranger", is_staff=True))
+    page = reverse("run_detail", args=[run.uid])
+    shown = client.get(page).content.decode()
+    assert "Tides: its prompts to train on" in shown and "Tides: its held-out prompts" in shown
+    shown = stranger.get(page).content.decode()
+    assert "another project: its held-out prompts" in shown and "Tides" not in shown
+    Prompt.objects.all().delete()  # or questions that no project ever had
+    assert "<td>prompts<br>" in client.get(page).content.decode()
 
 
 def test_what_no_round_samples_answers_to_is_not_among_them(
@@ -137,7 +155,7 @@ def test_prompts_that_no_project_knows_are_held_out_where_an_import_says_so(
     imported = Run.objects.create(program="import_questions", config={})
     imported.outputs.create(role="evaluation_prompts", artifact=artifact)
     for reference in (f"run/{imported.uid}/evaluation_prompts", f"run/{earlier.uid}/prompts"):
-        with pytest.raises(ApplicationError, match="1 of the 1 prompts are held out"):
+        with pytest.raises(ApplicationError, match="1 of the 1 prompts is held out"):
             launched("ppo", manager, policy, prompts=reference)
 
 

@@ -10,9 +10,12 @@ pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils.translation import override
 
 from annotation.models import Membership, Project, Prompt, SampledDocument, Submission, Task
 from annotation.selectors.documents import documents_sent_counts
+from annotation.selectors.payloads import assignment_payload
+from annotation.selectors.shown import task_shown
 from annotation.services.assignments import assignment_next
 from annotation.services.datasets import preference_dataset_freeze
 from annotation.services.documents import SHOWN_CHARACTERS, DocumentsSent, documents_send
@@ -84,6 +87,37 @@ def test_documents_become_rating_tasks_once(project: Project, corpus: RunOutput)
     assert send(make_project("other"), corpus).made == 2
     with pytest.raises(ApplicationError, match="No document is left"):
         send(project, corpus)
+
+
+def test_an_annotator_is_asked_in_their_language_and_is_not_told_where_a_document_is_from(
+    project: Project, corpus: RunOutput
+) -> None:
+    send(project, corpus, count=1)
+    alice = make_member(project, "alice")
+    given = assignment_next(membership=alice)
+    assert given is not None
+    asked = {}
+    for language in ("en", "zh-hans"):
+        with override(language):
+            ((message,), reviewed) = (
+                assignment_payload(assignment=given)["prompt"]["messages"],
+                task_shown(task=given.task).messages,
+            )
+        asked[language] = message["text"]
+        assert reviewed == [{"role": "user", "html": message["html"]}]
+    assert asked["en"].startswith("Is this text good for a language model to learn from?")
+    assert "语言模型" in asked["zh-hans"]
+    kept = given.task.prompt.messages[0]["content"]  # for managers: which document it is
+    assert kept.startswith("Document ") and f"corpus {corpus.artifact.sha256[:12]}" in kept
+    assert not any("corpus" in words or "place" in words for words in asked.values())
+
+
+def test_a_prompt_is_the_same_whichever_language_it_was_sent_in(
+    project: Project, corpus: RunOutput
+) -> None:
+    with override("zh-hans"):
+        send(project, corpus, count=1)
+    assert "Is this text good" in Prompt.objects.get(project=project).messages[0]["content"]
 
 
 def test_a_form_of_the_projects_own_is_left_as_it_is(project: Project, corpus: RunOutput) -> None:
@@ -236,11 +270,16 @@ def test_a_page_sends_documents_to_a_new_project(corpus: RunOutput, eve: User) -
     client.force_login(eve)
     where = f"{reverse('corpus_ask', args=[corpus.run.uid])}?threshold-{WORDS}=20"
     page = client.get(where).content.decode()
+    (here,) = [part for part in page.split("<a ") if 'aria-current="page"' in part]
+    assert "Model hub" in here
     assert "Texts of test" in page and "Words, at least" in page
     asked = {"near": WORDS, "count": 1, "overlap": 3, "project": "", "name": "Rate these"}
     response = client.post(where, asked)
     project = Project.objects.get(name="Rate these")
     assert response["Location"] == reverse("project_tasks", args=[project.uid])
+    people = reverse("project_members", args=[project.uid])
+    told = client.get(response["Location"]).content.decode()
+    assert f'1 document was sent to <a href="{people}">this project’s people</a>.' in told
     # Nearest to 20 and below it: 10 words.
     assert SampledDocument.objects.get().place == 0
     assert Task.objects.get(project=project).overlap == 3

@@ -52,9 +52,7 @@ def test_a_run_waits_since_it_was_asked_for_again(waiting, eve: User):
     assert workers_silence(run=again) is None
 
 
-def test_a_new_run_and_one_that_ended_cost_no_query(
-    waiting, counting, django_assert_num_queries
-):
+def test_a_new_run_and_one_that_ended_cost_no_query(waiting, counting, django_assert_num_queries):
     new, ended = counting(), runs.run_cancel(run=waiting, actor=None)
     with django_assert_num_queries(0):
         assert workers_silence(run=new) is workers_silence(run=ended) is None
