@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from django.http import Http404
+from django.utils.translation import gettext
 from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
+from rest_framework.exceptions import NotFound
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -71,7 +72,9 @@ class VersionCompareApi(HubApi):
         uids = list(dict.fromkeys(given.validated_data["version"]))
         versions = versions_get(uids=uids)
         if len(versions) < len(uids):
-            raise Http404("Not found.")
+            known = {one.uid for one in versions}
+            unknown = ", ".join(uid for uid in uids if uid not in known)
+            raise NotFound(gettext("There is no version %(uid)s.") % {"uid": unknown})
         if len(versions) < 2:
             raise serializers.ValidationError({"version": ["Name two versions or more."]})
         found = versions_compare(versions=versions)

@@ -13,8 +13,10 @@ from modelhub.selectors.comparison_rows import ComparedRow
 from modelhub.selectors.playground import version_writes
 from modelhub.selectors.versions import versions_newest
 from modelhub.selectors.versions_compare import (
+    MOST_ASKED,
     MOST_COMPARED,
     VersionComparison,
+    uids_known,
     versions_compare,
     versions_get,
 )
@@ -26,8 +28,10 @@ VERSIONS_OFFERED = 200
 @hub_page
 def version_compare(request: HttpRequest) -> HttpResponse:
     """Two to four versions side by side: ?version=UID&version=UID, &only=differences."""
-    asked = list(dict.fromkeys(uid for uid in request.GET.getlist("version") if uid))
-    versions = versions_get(uids=asked)
+    named = (uid for uid in request.GET.getlist("version") if uid)
+    asked = list(dict.fromkeys(named))[:MOST_ASKED]
+    known = uids_known(uids=asked)
+    versions = versions_get(uids=known)
     comparison = versions_compare(versions=versions) if len(versions) > 1 else None
     differences_alone = request.GET.get("only") == "differences"
     uids = [version.uid for version in versions]
@@ -37,7 +41,8 @@ def version_compare(request: HttpRequest) -> HttpResponse:
         "comparison": comparison,
         "parts": _parts(comparison, differences_alone=differences_alone) if comparison else [],
         "differences_alone": differences_alone,
-        "left_out": len(asked) - len(versions),
+        "unknown": [uid[:40] for uid in asked if uid not in known],
+        "left_out": max(0, len(known) - MOST_COMPARED),
         "most": MOST_COMPARED,
         "offered": offered if len(versions) < MOST_COMPARED else [],
         "here": _address(uids),

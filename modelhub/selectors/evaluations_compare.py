@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import F, Window
+from django.db.models.functions import DenseRank
 from django.utils.translation import gettext
 
-from modelhub.models import Artifact, ModelVersion, Run
+from modelhub.models import Artifact, ModelVersion, Run, RunInput
 from modelhub.selectors.comparison_rows import ComparedRow, figure_text, row_ranked
 from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title
 from modelhub.version_figures import Figure, figures_read
@@ -39,12 +41,21 @@ class Evaluation:
 
 
 def evaluations_of(versions: Sequence[ModelVersion], limit: int = 50) -> list[Evaluation]:
-    """The evaluations that read any of the versions and succeeded, newest first."""
-    artifacts = {version.artifact_id for version in versions}
+    """The newest evaluations that succeeded of each of the versions, newest first.
+
+    limit: of each, so that none is crowded out by one that is evaluated again and again. A constant
+    number of queries.
+    """
+    read = RunInput.objects.filter(
+        role__in=("before", "after"),
+        artifact__in={version.artifact_id for version in versions},
+        run__program="evaluate",
+        run__status=Run.Status.SUCCEEDED,
+    )
+    place = Window(DenseRank(), partition_by=F("artifact"), order_by=F("run").desc())
+    newest = read.annotate(place=place).filter(place__lte=limit).values_list("run", flat=True)
     runs = (
-        Run.objects.filter(program="evaluate", status=Run.Status.SUCCEEDED)
-        .filter(inputs__role__in=("before", "after"), inputs__artifact__in=artifacts)
-        .distinct()
+        Run.objects.filter(pk__in=set(newest))
         .prefetch_related(*(f"inputs__artifact__{one}" for one in NAMED_ARTIFACT))
         .order_by("-pk")
     )
@@ -54,7 +65,7 @@ def evaluations_of(versions: Sequence[ModelVersion], limit: int = 50) -> list[Ev
             given={one.role: one.artifact for one in run.inputs.all()},
             figures=figures_read(run.result or {}),
         )
-        for run in runs[:limit]
+        for run in runs
     ]
 
 

@@ -39,6 +39,7 @@ from modelhub.version_figures import (
 )
 
 MOST_COMPARED = 4
+MOST_ASKED = 100  # uids that are looked for
 _WEIGHTS = (Artifact.Kind.MODEL, Artifact.Kind.ADAPTER)
 # Files of which the first that is there says which token is which.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
@@ -77,7 +78,8 @@ class VersionComparison:
 
 
 def versions_get(*, uids: Sequence[str]) -> list[ModelVersion]:
-    """The versions of these uids in their order, unknown ones and repeats left out; four at most.
+    """The versions of these uids in their order, unknown ones and repeats left out; the first four
+    that there are.
 
     A constant number of queries.
     """
@@ -86,10 +88,17 @@ def versions_get(*, uids: Sequence[str]) -> list[ModelVersion]:
         ModelVersion.objects.select_related("model", "artifact", "run", "parent__model")
         .select_related("parent__artifact")
         .prefetch_related("aliases", "run__inputs__artifact", *inputs)
-        .filter(uid__in=list(dict.fromkeys(uids))[:MOST_COMPARED])
+        .filter(uid__in=uids_known(uids=uids)[:MOST_COMPARED])
     )
     by_uid = {version.uid: version for version in found}
     return [by_uid[uid] for uid in dict.fromkeys(uids) if uid in by_uid]
+
+
+def uids_known(*, uids: Sequence[str]) -> list[str]:
+    """Those of the first hundred uids that a version has, each once, in their order. One query."""
+    asked = list(dict.fromkeys(uids))[:MOST_ASKED]
+    known = set(ModelVersion.objects.filter(uid__in=asked).values_list("uid", flat=True))
+    return [uid for uid in asked if uid in known]
 
 
 def versions_compare(*, versions: Sequence[ModelVersion]) -> VersionComparison:

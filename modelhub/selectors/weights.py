@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db.models import Q, QuerySet
@@ -20,9 +20,14 @@ _MAX_BYTES_AT_ONCE = 4 << 30  # of files without hashes of tensors, hashed while
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsGroup:
-    """The tensors of one layer, or those that are of none, by their names within it."""
+    """The tensors of one layer, or those that are of none, by their names within it.
+
+    Of `layers` layers in a row of which the same is to be said there is one group, called by the
+    first and the last of them.
+    """
 
     name: str
+    layers: int = 1
     same: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     only_here: list[str] = field(default_factory=list)
@@ -70,7 +75,7 @@ def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> Weight
         )
         kind.append(name.removeprefix(f"{title}.") if title else name)
     return WeightsComparison(
-        groups=[groups[title] for title in sorted(groups, key=_by_number)],
+        groups=_in_rows([groups[title] for title in sorted(groups, key=_by_number)]),
         tensors=len(here),
         size_bytes=sum(one["bytes"] for one in here.values()),
         same=len(same),
@@ -79,6 +84,39 @@ def tensors_compare(here: Mapping[str, Any], there: Mapping[str, Any]) -> Weight
         only_here=sum(len(one.only_here) for one in groups.values()),
         only_there=sum(len(one.only_there) for one in groups.values()),
     )
+
+
+def _in_rows(groups: list[WeightsGroup]) -> list[WeightsGroup]:
+    """Layers in a row that differ alike as one: what is tuned is mostly tuned in all of them."""
+    rows: list[list[WeightsGroup]] = []
+    for group in groups:
+        if rows and _goes_on(rows[-1][-1], group):
+            rows[-1].append(group)
+        else:
+            rows.append([group])
+    return [
+        replace(row[0], name=f"{row[0].name}–{_last_number(row[-1].name)}", layers=len(row))
+        if len(row) > 1
+        else row[0]
+        for row in rows
+    ]
+
+
+def _goes_on(before: WeightsGroup, after: WeightsGroup) -> bool:
+    """Whether a group is the layer behind another and differs in the same tensors."""
+    stem, _, number = before.name.rpartition(".")
+    if not number.isdigit() or after.name != f"{stem}.{int(number) + 1}":
+        return False
+    return _differing(before) == _differing(after)
+
+
+def _differing(group: WeightsGroup) -> tuple[set[str], ...]:
+    kinds = (group.same, group.changed, group.only_here, group.only_there)
+    return tuple(map(set, kinds))
+
+
+def _last_number(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _by_number(title: str) -> list[str | int]:

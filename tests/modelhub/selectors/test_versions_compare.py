@@ -8,6 +8,7 @@ from django.urls import reverse
 
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.comparison_rows import ComparedRow
+from modelhub.selectors.evaluations_compare import evaluations_of
 from modelhub.selectors.versions_compare import VersionComparison, versions_compare, versions_get
 from tests import builders
 
@@ -206,6 +207,16 @@ def test_an_evaluation_of_two_of_them_and_one_against_a_third():
     assert row.cells[0].text == "0.25 [0.2, 0.3]"
 
 
+def test_a_version_evaluated_again_and_again_crowds_no_other_out(django_assert_max_num_queries):
+    base, often, seldom = (builders.make_version(name) for name in ("base", "often", "seldom"))
+    once = evaluated(base, seldom, win_rate=0.5)
+    newest = [evaluated(base, often, win_rate=0.5) for _ in range(4)]
+    versions = versions_get(uids=[often.uid, seldom.uid])
+    with django_assert_max_num_queries(9):
+        found = evaluations_of(versions, limit=2)
+    assert [one.run for one in found] == [newest[3], newest[2], once]
+
+
 def test_what_a_quantised_version_lost_stands_with_its_bounds():
     lost = {"figure": "perplexity", "own": 9.5, "parent": 9.0, "difference": 0.5}
     row = {**lost, "difference_low": 0.2, "difference_high": 0.8}
@@ -239,7 +250,8 @@ def test_unknown_ones_and_repeats_are_left_out_and_the_order_is_kept():
     one, two = builders.make_version("one"), builders.make_version("two")
     assert versions_get(uids=[two.uid, "0" * 32, one.uid, two.uid]) == [two, one]
     many = [builders.make_version("many") for _ in range(5)]
-    assert versions_get(uids=[version.uid for version in many]) == many[:4]
+    asked = ["0" * 32, *(version.uid for version in many)]
+    assert versions_get(uids=asked) == many[:4]  # what is not there takes no place
 
 
 def test_the_page_shows_all_or_only_what_differs(eve, signed_in):
@@ -261,7 +273,17 @@ def test_the_page_of_one_version_asks_for_another_and_says_what_is_gone(eve, sig
     page = signed_in(eve).get(reverse("version_compare"), {"version": [one.uid, "0" * 32]})
     assert page.status_code == 200
     assert "Choose two versions or more" in page.content.decode()
-    assert "1 more was asked for" in page.content.decode()
+    shown = page.content.decode()
+    assert "There is no version of this uid" in shown and f"<code>{'0' * 32}</code>" in shown
+    assert "more was asked for" not in shown
+
+
+def test_the_page_counts_what_is_one_too_many(eve, signed_in):
+    uids = [builders.make_version("many").uid for _ in range(5)]
+    shown = signed_in(eve).get(reverse("version_compare"), {"version": [uids[0], *uids]})
+    assert "Compare 4 versions" in shown.content.decode()
+    assert "1 more was asked for. At most 4 stand side by side." in shown.content.decode()
+    assert "There is no version" not in shown.content.decode()
 
 
 def test_versions_are_marked_in_the_lists(eve, signed_in):
@@ -300,6 +322,7 @@ def test_the_api_knows_no_stranger(eve, signed_in):
     uids = [one.uid, "0" * 32]
     reply = signed_in(eve).get(reverse("api_version_compare"), {"version": uids})
     assert reply.status_code == 404
+    assert reply.json()["message"] == f"There is no version {'0' * 32}."
 
 
 def test_it_costs_the_same_queries_however_many_there_are(django_assert_max_num_queries):

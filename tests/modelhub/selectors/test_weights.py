@@ -56,6 +56,32 @@ def test_layers_come_by_number_and_not_by_the_alphabet() -> None:
     assert [group.name for group in found.groups] == ["", "layers.0", "layers.2", "layers.10"]
 
 
+def test_layers_in_a_row_that_differ_alike_are_one_row(
+    tmp_path: Path, eve: User, signed_in
+) -> None:
+    names = [f"layers.{layer}.{name}" for layer in range(30) for name in ("q", "k", "norm")]
+    one = {name: [float(place)] for place, name in enumerate(names)}
+    # Tuned: q and k of every layer, but k of layer 12 alone is left.
+    other = {
+        name: [-1.0] if not name.endswith("norm") and name != "layers.12.k" else value
+        for name, value in one.items()
+    }
+    base = version_of(tmp_path, "base", {**one, "embed": [0.5]})
+    tuned = version_of(tmp_path, "tuned", {**other, "embed": [0.5]}, base)
+    found = weights_compare(here=tuned.artifact, there=base.artifact)
+    rows = [(row.name, row.layers, row.same, sorted(row.changed)) for row in found.groups]
+    assert [(name, layers) for name, layers, _, _ in rows] == [
+        ("", 1),
+        ("layers.0–11", 12),
+        ("layers.12", 1),
+        ("layers.13–29", 17),
+    ]
+    assert rows[1][2:] == (["norm"], ["k", "q"]) and sorted(rows[2][2]) == ["k", "norm"]
+    assert found.changed == 59  # what is counted is counted in every layer
+    page = signed_in(eve).get(reverse("version_weights", args=[tuned.uid])).content.decode()
+    assert "17 layers alike" in page and page.count("k, ") + page.count("q, ") <= 4
+
+
 def test_nothing_beside_nothing() -> None:
     found = tensors_compare({}, {})
     assert (found.groups, found.tensors, found.same) == ([], 0, 0)
