@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from alignment import api, launch_api
+from alignment import api, corpus_api, launch_api
 
 CAMPAIGN = "campaigns/<str:campaign_uid>"
 ROUND = "rounds/<str:round_uid>"
@@ -10,6 +10,11 @@ ROUND = "rounds/<str:round_uid>"
 urlpatterns = [
     path("methods/", launch_api.MethodListApi.as_view(), name="api_method_list"),
     path("runs/", launch_api.RunLaunchApi.as_view(), name="api_run_launch"),
+    path(
+        "hub/corpora/<str:run_uid>/clean/",
+        corpus_api.CorpusCleanApi.as_view(),
+        name="api_corpus_clean",
+    ),
     path("campaigns/", api.CampaignsApi.as_view(), name="api_campaigns"),
     path(f"{CAMPAIGN}/", api.CampaignApi.as_view(), name="api_campaign"),
     path(f"{CAMPAIGN}/rounds/", api.RoundsApi.as_view(), name="api_rounds"),

@@ -20,9 +20,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
         corpus_api.CorpusDocumentsApi.as_view(),
         name="api_corpus_documents",
     ),
-    path(
-        "corpora/<str:run_uid>/clean/", corpus_api.CorpusCleanApi.as_view(), name="api_corpus_clean"
-    ),
     path("runs/", api.RunListApi.as_view(), name="api_run_list"),
     path("runs/<str:run_uid>/", api.RunDetailApi.as_view(), name="api_run_detail"),
     path("runs/<str:run_uid>/metrics/", api.RunMetricsApi.as_view(), name="api_run_metrics"),

@@ -1,4 +1,4 @@
-"""The API of corpora: brought in, read document by document, cleaned. For staff, as all the hub."""
+"""The API of corpora: brought in, read document by document. For staff, as all the hub."""
 
 from dataclasses import asdict
 from typing import Any
@@ -15,14 +15,13 @@ from modelhub.api import HubApi, NewestFirst
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError
 from modelhub.ml.corpora.configs import FORMATS, SPLITS, ImportCorpusConfig
-from modelhub.ml.corpora.rules import FAMILIES, thresholds_of
 from modelhub.models import RunOutput
 from modelhub.selectors import corpora as selectors
 from modelhub.serializers import StrictSerializer, input_read, user_of
-from modelhub.services.corpora import corpus_clean_request, corpus_import_request, rule_set_save
+from modelhub.services.corpora import corpus_import_request
 from modelhub.services.idempotency import idempotent
 
-_KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)
+KEY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)
 MAX_CHARACTERS = 100_000
 
 
@@ -77,7 +76,7 @@ class CorpusListApi(HubApi):
         page = pages.paginate_queryset(selectors.corpora_list(), request, view=self)
         return pages.get_paginated_response(CorpusSerializer(page, many=True).data)
 
-    @extend_schema(request=InputSerializer, responses={202: QueuedSerializer}, parameters=[_KEY])
+    @extend_schema(request=InputSerializer, responses={202: QueuedSerializer}, parameters=[KEY])
     def post(self, request: Request) -> Response:
         """Queue an import. With an Idempotency-Key, sent twice it is queued once."""
         given = input_read(self.InputSerializer, request)
@@ -187,54 +186,6 @@ class CorpusDocumentsApi(HubApi):
         )
         context = {"characters": asked["characters"]}
         return Response(self.OutputSerializer(page, context=context).data)
-
-
-class CorpusCleanApi(HubApi):
-    """Keep thresholds under a name, and queue the cleaning of a corpus by them.
-
-    Thresholds not given are as published; null takes a rule out. With an Idempotency-Key, sent
-    twice it is queued once.
-    """
-
-    class InputSerializer(StrictSerializer):
-        name = serializers.SlugField(max_length=80)
-        note = serializers.CharField(max_length=300, required=False, allow_blank=True)
-        thresholds = serializers.DictField(
-            child=serializers.FloatField(allow_null=True), required=False
-        )
-
-    class OutputSerializer(QueuedSerializer):
-        rule_set = serializers.CharField(help_text="name@number of the thresholds kept")
-
-    @extend_schema(request=InputSerializer, responses={202: OutputSerializer}, parameters=[_KEY])
-    def post(self, request: Request, run_uid: str) -> Response:
-        corpus = corpus_of(run_uid)
-        given = input_read(self.InputSerializer, request)
-        user = user_of(request)
-        try:
-            thresholds = thresholds_of(FAMILIES, given.get("thresholds", {}))
-        except ConfigError as error:
-            raise ApplicationError(str(error), {"field": "thresholds"}) from error
-
-        def act() -> dict[str, str]:
-            saved = rule_set_save(
-                name=given["name"], note=given.get("note", ""), thresholds=thresholds, author=user
-            )
-            run = corpus_clean_request(
-                corpus=corpus.artifact,
-                rule_set=saved,
-                source=str((corpus.run.result or {}).get("source", "")) or corpus.run.label,
-                requested_by=user,
-            )
-            return {"run": run.uid, "rule_set": str(saved)}
-
-        key = request.headers.get("Idempotency-Key")
-        body = {"corpus": run_uid, **given}
-        reply = (
-            act() if key is None else idempotent(user=user, key=f"clean:{key}", body=body, act=act)
-        )
-        tasks.ring_queued_runs.delay_on_commit()
-        return Response(reply, status=202)
 
 
 def corpus_of(run_uid: str) -> RunOutput:

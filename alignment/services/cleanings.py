@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.translation import gettext
 
 from alignment.methods import METHODS
 from alignment.services.launches import inputs_resolve
+from modelhub.errors import ApplicationError
 from modelhub.models import Run, RunOutput
 from modelhub.services.corpora import corpus_clean_request, rule_set_save
 
@@ -27,14 +29,18 @@ def cleaning_request(
     """Keep thresholds under the next number of a name, and queue the cleaning by them.
 
     against: references by role, each of HELD_AGAINST, as a launch names them. Raises
-    ApplicationError for one that the person may not have or that does not fit, for a project
-    without held-out prompts, and for a rule that is not; nothing is kept then.
+    ApplicationError for one that the person may not have or that does not fit, for the corpus
+    itself, for a project without held-out prompts, and for a rule that is not; then nothing is
+    kept.
     """
-    given = inputs_resolve(
-        METHODS["clean_corpus"],
-        {"corpus": f"run/{corpus.run.uid}/{corpus.role}", **against},
-        requested_by,
-    )
+    own = f"run/{corpus.run.uid}/{corpus.role}"
+    for role, references in against.items():
+        if own in references:
+            raise ApplicationError(
+                gettext("A corpus is not held against itself: nothing would be left."),
+                {"field": f"inputs.{role}"},
+            )
+    given = inputs_resolve(METHODS["clean_corpus"], {**against, "corpus": own}, requested_by)
     rule_set = rule_set_save(name=name, thresholds=thresholds, author=requested_by, note=note)
     return corpus_clean_request(
         corpus=corpus.artifact,

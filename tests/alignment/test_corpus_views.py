@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
 from django.contrib.auth.models import User
+from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
@@ -87,6 +88,53 @@ def test_what_is_ticked_stays_so_when_something_is_refused(
     shown = staff.post(where, asked | {"show": "yes"})["Location"]
     (tag,) = [tag for tag in staff.get(shown).content.decode().split("<input") if box in tag]
     assert " checked" in tag
+
+
+def clean(client: Client, cleaned: RunOutput, **against: Any) -> HttpResponse:
+    return client.post(
+        reverse("api_corpus_clean", args=[cleaned.run.uid]),
+        {"name": "strict", "against": against},
+        "application/json",
+    )
+
+
+def test_the_api_holds_a_cleaning_against_the_same(
+    staff: Client, corpus: RunOutput, project: Project, tmp_path: Path
+) -> None:
+    other = make_corpus(tmp_path, [TEXT.upper()])
+    had = f"run/{other.run.uid}/corpus"
+    reply = clean(staff, corpus, held_out=[f"project/{project.uid}/held_out"], bad_words=[had])
+    assert reply.status_code == 202
+    run = Run.objects.get(program="clean_corpus")
+    assert reply.json() == {"run": run.uid, "rule_set": "strict@1"}
+    given = {one.role: one.artifact for one in run.inputs.all()}
+    assert given.keys() == {"corpus", "held_out_1", "bad_words_1"}
+    assert (given["corpus"], given["bad_words_1"]) == (corpus.artifact, other.artifact)
+    texts = [one.text for one in items_read("held_out_1", artifact_folder(given["held_out_1"]))]
+    assert any("Which river was low?" in text for text in texts)
+
+
+def test_the_api_refuses_what_the_page_refuses_and_keeps_nothing(
+    staff: Client, corpus: RunOutput
+) -> None:
+    foreign, empty = builders.make_project("Foreign"), builders.make_project("Empty")
+    builders.make_prompt(foreign, "Whose is it?", split=Split.HELD_OUT)
+    eve = User.objects.get(username="eve")
+    Membership.objects.create(project=empty, user=eve, role=Membership.Role.MANAGER)
+    own = f"run/{corpus.run.uid}/corpus"
+    for role, reference, said in (
+        ("held_out", f"project/{foreign.uid}/held_out", "there is no"),
+        ("held_out", f"project/{empty.uid}/held_out", "no held-out prompts"),
+        ("evaluation", f"project/{empty.uid}/held_out", "there is no"),
+        ("known", own, "not held against itself"),
+    ):
+        reply = clean(staff, corpus, **{role: [reference]})
+        assert (reply.status_code, reply.json()["extra"]) == (400, {"field": f"inputs.{role}"})
+        assert said in reply.json()["message"]
+    assert clean(staff, corpus, corpus=[own]).status_code == 400  # a field that is not
+    assert clean(staff, corpus, held_out="all").status_code == 400
+    assert not RuleSet.objects.exists()
+    assert not Run.objects.filter(program="clean_corpus").exists()
 
 
 def test_what_cannot_be_held_against_is_refused_and_nothing_is_kept(
