@@ -20,8 +20,9 @@ RATIONALES = ("none", "optional", "required")
 STARTS = ("nothing", "draft", "either")
 MAX_FLAGS = 20
 MAX_LABEL_CHARS = 80
-# Keys with a meaning on every annotator's page, or on the page of ratings (1 to 7).
-TAKEN_KEYS = frozenset("1234567jkgdsuqe?")
+# Keys with a meaning on every annotator's page, or on the page of ratings: 1 to 7, and those that
+# move among answers, compare, fold and scroll them, show their source, and write a reason.
+TAKEN_KEYS = frozenset("1234567jkgdsuqe?rotl")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _KEY = re.compile(r"[a-z0-9]")
 _ENDPOINT = re.compile(r"[-a-zA-Z0-9_]{1,80}")
@@ -243,7 +244,7 @@ PRESETS: dict[str, Form] = {
             ),
             Flag(name="denigrates", label=_("Denigrates a protected class"), key="p"),
             Flag(name="harmful_advice", label=_("Gives harmful advice"), key="a"),
-            Flag(name="opinion", label=_("Expresses an opinion"), key="o"),
+            Flag(name="opinion", label=_("Expresses an opinion"), key="n"),
             Flag(name="moral_judgment", label=_("Expresses a moral judgement"), key="m"),
         )
     ),
@@ -265,7 +266,7 @@ DOCUMENT_FORM = RatingForm(
         Flag(name="boilerplate", label=_("Menus, notices, boilerplate"), key="b"),
         Flag(name="advertising", label=_("Advertising or spam"), key="a"),
         Flag(name="garbled", label=_("Garbled or cut to pieces"), key="c"),
-        Flag(name="repetitive", label=_("Repeats itself"), key="r"),
+        Flag(name="repetitive", label=_("Repeats itself"), key="w"),
         Flag(name="machine_made", label=_("Made by a machine"), key="m"),
         Flag(name="harmful", label=_("Harmful"), key="x"),
         Flag(name="personal", label=_("Personal data"), key="p"),
@@ -304,7 +305,19 @@ def form_read(kind: str, settings: Mapping[str, Any]) -> Form:
 def form_of(project: Project, kind: str) -> Form:
     """How the project asks for a kind. One query, none where its task_forms were prefetched."""
     row = next((row for row in project.task_forms.all() if row.kind == kind), None)
-    return form_read(kind, row.settings if row else {})
+    return form_read(kind, _keys_freed(row.settings) if row else {})
+
+
+def _keys_freed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Stored settings, without the keys of flags that have got a meaning of the page's own."""
+    flags = settings.get("flags")
+    if not isinstance(flags, list):
+        return settings
+    freed = [
+        {**one, "key": ""} if isinstance(one, dict) and one.get("key") in TAKEN_KEYS else one
+        for one in flags
+    ]
+    return {**settings, "flags": freed}
 
 
 def _typed(cls: type[Any], values: Any, where: str) -> dict[str, Any]:

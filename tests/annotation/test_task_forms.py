@@ -1,12 +1,24 @@
 """How a project asks for a kind of task."""
 
+import re
 from typing import Any
 
 import pytest
+from django.template.loader import get_template
 from django.utils.translation import override
 
+from annotation.desk_keys import DEFAULTS
 from annotation.models import Project, TaskForm
-from annotation.task_forms import FORMS, PRESETS, FormError, form_of, form_read
+from annotation.task_forms import (
+    DOCUMENT_FORM,
+    FORMS,
+    PRESETS,
+    TAKEN_KEYS,
+    FormError,
+    RatingForm,
+    form_of,
+    form_read,
+)
 
 SIDES = [{"endpoint": "small", "temperature": 0.7}, {"endpoint": "large"}]
 
@@ -21,6 +33,26 @@ def test_a_preset_survives_being_stored(project: Project, name: str) -> None:
     preset = PRESETS[name]
     TaskForm.objects.create(project=project, kind=preset.KIND, settings=preset.as_json())
     assert form_of(project, preset.KIND) == preset
+
+
+def test_no_flag_of_ours_has_a_key_that_the_page_of_ratings_gives_a_meaning() -> None:
+    ours = [RatingForm(), DOCUMENT_FORM, *PRESETS.values()]
+    flags = {flag.key for form in ours if isinstance(form, RatingForm) for flag in form.flags}
+    told = get_template("annotation/annotate.html").template.source
+    keys = get_template("annotation/kinds/_keys.html").template.source
+    ratings = keys[keys.index('id="keys-rating"') : keys.index('id="keys-demonstration"')]
+    actions = set(re.findall(r'data-(?:action|titled)="(\w+)"', told + ratings))
+    assert {"fold", "link", "rationale", "report", "skip", "source"} <= actions
+    assert not flags & {DEFAULTS[name] for name in actions & DEFAULTS.keys()}
+    assert {DEFAULTS[name] for name in actions & DEFAULTS.keys()} - {"!", "x"} <= TAKEN_KEYS
+
+
+def test_a_stored_flag_gives_up_a_key_that_has_become_the_pages(project: Project) -> None:
+    flags = [{"name": "old", "label": "Old", "key": "r"}, {"name": "own", "label": "O", "key": "w"}]
+    TaskForm.objects.create(project=project, kind="rating", settings={"flags": flags})
+    form = form_of(project, "rating")
+    assert isinstance(form, RatingForm)
+    assert [(flag.name, flag.key) for flag in form.flags] == [("old", ""), ("own", "w")]
 
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {

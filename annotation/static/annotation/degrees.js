@@ -59,6 +59,9 @@
         row.append(button);
       }
       this.root.querySelectorAll("[data-end]").forEach((end, side) => (end.textContent = letters[side]));
+      // On a phone the steps have no room for their words: the ends and the middle are named below them.
+      this.root.querySelectorAll("[data-far]").forEach((end, side) => (end.textContent = fill(gettext("%(letter)s much better"), { letter: letters[side] })));
+      this.root.querySelector("[data-middle]").textContent = tie ? gettext("tie") : gettext("unsure");
       this.draw(null);
     }
 
