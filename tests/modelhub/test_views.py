@@ -127,7 +127,8 @@ def test_a_runs_page_shows_what_it_is_doing(staff, counting):
     log = storage.run_folder_make(run) / storage.LOG_NAME
     log.write_text("<script>alert(1)</script>\n")
     page = page_of(staff, "run_detail", run.uid)
-    for shown in ("running", "attempt 1", "gpu-box:17", "3 of 9 steps", "<dt>seed</dt><dd>11</dd>"):
+    seed = '<dt title="seed">seed</dt><dd>11</dd>'
+    for shown in ("running", "attempt 1", "gpu-box:17", "3 of 9 steps", seed):
         assert shown in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     assert "<script>alert" not in page
