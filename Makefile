@@ -78,9 +78,11 @@ types:
 	@touch $@
 
 unit:
-	@# One thread a process: two processes of two spinning threads each take many times as long.
+	@# One thread a process: two processes of two spinning threads each take many times as long. Three
+	@# processes for two cores, as tests wait for browsers and programs; in the order of their files,
+	@# for by the number of its tests the few long ones would all be run at the end, side by side.
 	DEEPSPEED_SITE=$(CURDIR)/.venv-deepspeed OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile
+	  $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 bench-reward: setup ## the shared prefix against TRL's RewardTrainer
 	$(BIN)/python -m benchmarks.bench_reward
