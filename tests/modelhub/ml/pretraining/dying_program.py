@@ -1,12 +1,12 @@
-"""Pretraining whose second rank is killed once, behind the fourth step."""
+"""Pretraining whose second rank hangs once behind the fourth step, and is killed there once."""
 
 import os
 import signal
 
 from modelhub.ml.parallel import process_rank
-from modelhub.ml.pretraining import __main__ as pretraining
 from modelhub.ml.pretraining import training
 from modelhub.ml.rundir import RunDir, program_run
+from tests.modelhub.ml.pretraining import hanging_program
 
 
 def main(run: RunDir) -> None:
@@ -21,7 +21,7 @@ def main(run: RunDir) -> None:
         return taken(model, sources, samples, config, *given)
 
     training.step_backward = step_backward
-    pretraining.main(run)
+    hanging_program.main(run)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from safetensors.torch import load_file
 
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.pretraining.__main__ import main
+from modelhub.ml.pretraining.watchdog import EXIT_HUNG
 from modelhub.ml.tensor_parallel import degree_check, plan_check
 from tests.alignment.ml.programs import checkpoints_of, lines_of
-from tests.modelhub.ml.pretraining import drift_program
+from tests.modelhub.ml.pretraining import drift_program, hanging_program
 from tests.modelhub.ml.pretraining.pretrain_runs import (
     figures_of,
     pretrain_run,
@@ -200,30 +201,38 @@ def launched(run, program, *, timeout_s, **environment):
             stderr=subprocess.STDOUT,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
-    return process.wait(timeout_s)
+    try:
+        return process.wait(timeout_s)
+    finally:
+        process.terminate()  # and all that it has started
 
 
-@pytest.mark.timeout(900)  # four launches, and three times the patience
-def test_a_rank_that_hangs_is_ended_and_all_start_again(tmp_path, given, alone):
+def test_a_rank_that_hangs_is_ended_and_all_go_on(tmp_path, given, alone):
     """Before the first step, behind the fourth and behind the last, in one run."""
-    run = made(tmp_path / "run", given, hang_timeout_s=15.0)
-    status = launched(run, "hanging_program", timeout_s=880, RONDO_RESTARTS="3")
+    run = made(tmp_path / "run", given, hang_timeout_s=600.0)
+    for where in ("start", "step", "end"):
+        processes = ranks_start(hanging_program.main, run, world=2)
+        processes[1].join(120)
+        for process in processes:  # as the launcher does
+            process.kill()
+        assert ranks_end(processes)[1] == EXIT_HUNG, (run / "log.txt").read_text()[-3000:]
+        assert (run / f"hung_{where}").exists()
     log = (run / "log.txt").read_text()
-    assert status == 0, log[-3000:]
-    assert "no sign of life for" in log
-    assert "in wait_for_ever" in log
-    hung = [line for line in log.splitlines() if "ended with" in line]
-    assert len(hung) == 3, hung
-    assert all(line.endswith("ended with 4") for line in hung), hung
-    assert log.count("starting again") == 3
+    assert log.count("no sign of life for") == log.count("in wait_for_ever") == 3
+    assert ranks_run(hanging_program.main, run, world=2) == [0, 0], log[-3000:]
     assert "going on after step 3" in log
     assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)
 
 
-def test_a_killed_rank_is_started_again_by_the_launcher(tmp_path, given, alone):
-    run = made(tmp_path / "run", given)
-    assert launched(run, "dying_program", timeout_s=180) == 0, (run / "log.txt").read_text()[-3000:]
+def test_ranks_that_died_or_hung_are_started_again_by_the_launcher(tmp_path, given, alone):
+    run = made(tmp_path / "run", given, hang_timeout_s=600.0)
+    (run / "hung_start").touch()
+    (run / "hung_end").touch()
+    status = launched(run, "dying_program", timeout_s=300, RONDO_RESTARTS="2")
     log = (run / "log.txt").read_text()
-    assert "starting again" in log
+    assert status == 0, log[-3000:]
+    ended = [line.rpartition(" ")[2] for line in log.splitlines() if "ended with" in line]
+    assert ended == [str(EXIT_HUNG), "-9"], log[-3000:]
+    assert log.count("starting again") == 2
     assert "going on after step 3" in log
     assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)

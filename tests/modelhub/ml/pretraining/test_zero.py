@@ -21,7 +21,7 @@ from tests.modelhub.ml.pretraining.pretrain_runs import (
     sums,
     tokenizer_write,
 )
-from tests.modelhub.ml.pretraining.zero_program import SITE, main
+from tests.modelhub.ml.pretraining.zero_program import SITE, drifting, main
 from tests.modelhub.ml.ranks import ranks_end, ranks_run, ranks_start
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow]
@@ -72,7 +72,9 @@ def test_two_processes_give_the_losses_of_one(tmp_path, given, alone, stage, dty
 
 @needs_deepspeed
 @pytest.mark.parametrize("shared", [2, 3])
-def test_a_killed_run_goes_on_shared_and_alone(tmp_path, given, alone, shared):
+def test_a_killed_run_goes_on_shared_and_alone_and_a_weight_that_drifts_stops_it(
+    tmp_path, given, alone, shared
+):
     run = made(tmp_path / "run", given, zero_stage=shared)
     processes = ranks_start(main, run, world=2)
     deadline = time.monotonic() + 200
@@ -84,12 +86,20 @@ def test_a_killed_run_goes_on_shared_and_alone(tmp_path, given, alone, shared):
     for process in processes:
         process.kill()
     ranks_end(processes)
+    # Of stage 2 every rank has all weights, and those of one change behind the last step here.
+    drifts = shared == 2
     for world, stage in ((1, 0), (2, shared)):
         again = made(tmp_path / f"on{world}", given, zero_stage=stage)
         (again / "checkpoints").mkdir()
         shutil.copytree(kept, again / "checkpoints" / "step-00000003")
-        assert ranks_run(main, again, world=world) == [0] * world, (again / "log.txt").read_text()
+        (again / "drift").write_text("wte.weight,6")
+        program, ended = (drifting, 2) if drifts and world == 2 else (main, 0)
+        log = again / "log.txt"
+        assert ranks_run(program, again, world=world) == [ended] * world, log.read_text()[-3000:]
         assert figures_of(again, "loss") == pytest.approx(figures_of(alone, "loss")[3:], rel=2e-4)
+        assert (again / "result.json").exists() == (not ended)
+        told = "refused: the weights of rank 1 are not those of rank 0: transformer.wte.weight"
+        assert (told in log.read_text()) == bool(ended)
 
 
 def weight_of(size, *, share, here=0):
