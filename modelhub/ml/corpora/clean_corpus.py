@@ -19,32 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from modelhub.ml.corpora import contamination, duplicates
-from modelhub.ml.corpora.cleaning import (
-    CONTAMINATED,
-    EMPTIED,
-    KEPT,
-    REPEATED_SHOWN,
-    WORDS,
-    Examined,
-    Verdicts,
-    Written,
-    contamination_because,
-    contamination_reports,
-    duplicates_drop,
-    funnel,
-    hits_telling,
-    index_write,
-    kept_write,
-    origin,
-    report_write,
-    result_make,
-    rules_drop,
-    set_phrases,
-    signals_check,
-    texts_examine,
-    word_list_write,
-)
+from modelhub.ml.corpora import cleaning, contamination, duplicates
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.corpora.documents import (
     CorpusError,
@@ -67,20 +42,20 @@ def main(run: RunDir) -> None:
     scratch = _scratch(run)
     folder = run.input("corpus")
     known = [run.input(role) for role in run.input_roles() if role.startswith("known_")]
-    signals_check(folder)
-    index = index_write(run, config, scratch)
-    bad_words = word_list_write(run, scratch)
+    cleaning.signals_check(folder)
+    index = cleaning.index_write(run, config, scratch)
+    bad_words = cleaning.word_list_write(run, scratch)
     count = documents_count(folder)
     if not count:
         raise CorpusError("the corpus has no documents")
 
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(count, config, thresholds, bad_words=bad_words)
-    rules_drop(verdicts, signals_read(folder), config, thresholds)
+    verdicts = cleaning.Verdicts.of(count, config, thresholds, bad_words=bad_words)
+    cleaning.rules_drop(verdicts, signals_read(folder), config, thresholds)
     print(f"{len(verdicts.kept())} of {count} documents are left by the rules", flush=True)
 
     signatures = scratch / "signatures"
-    examine = partial(texts_examine, config=config, index=index, bad_words=bad_words)
+    examine = partial(cleaning.texts_examine, config=config, index=index, bad_words=bad_words)
     exact_N2, hits, known_count = _texts_examine(
         run,
         folder,
@@ -91,7 +66,7 @@ def main(run: RunDir) -> None:
         workers=workers_given(config.workers),
     )
     places = np.concatenate([-1 - np.arange(known_count), verdicts.kept()])
-    groups = duplicates_drop(
+    groups = cleaning.duplicates_drop(
         verdicts,
         places,
         duplicates.exact_duplicates(exact_N2) if config.exact_duplicates else None,
@@ -101,13 +76,15 @@ def main(run: RunDir) -> None:
 
     written = _kept_write(run, folder, config, verdicts)
     if not written.counts.documents:
-        raise CorpusError(f"nothing is left of {count} documents: {funnel(verdicts, count)}")
-    report_write(run.output("report"), verdicts, found)
-    most = groups.most_common(REPEATED_SHOWN)
+        raise CorpusError(
+            f"nothing is left of {count} documents: {cleaning.funnel(verdicts, count)}"
+        )
+    cleaning.report_write(run.output("report"), verdicts, found)
+    most = groups.most_common(cleaning.REPEATED_SHOWN)
     run.succeed(
         outputs={"corpus": "corpus", "report": "evaluation"},
-        result=origin(folder)
-        | result_make(config, thresholds, verdicts, count, written, most, found, index),
+        result=cleaning.origin(folder)
+        | cleaning.result_make(config, thresholds, verdicts, count, written, most, found, index),
     )
 
 
@@ -115,8 +92,8 @@ def _texts_examine(
     run: RunDir,
     folder: Path,
     known: list[Path],
-    examine: Callable[[list[str]], list[Examined]],
-    verdicts: Verdicts,
+    examine: Callable[[list[str]], list[cleaning.Examined]],
+    verdicts: cleaning.Verdicts,
     signatures: Path,
     *,
     workers: int,
@@ -127,7 +104,7 @@ def _texts_examine(
     and how many are known. Their signatures are written to a file, one after another.
     """
     known_count = sum(map(documents_count, known))
-    is_kept_N = verdicts.step_N == KEPT
+    is_kept_N = verdicts.step_N == cleaning.KEPT
 
     def documents() -> Iterator[Document]:
         for one in known:
@@ -148,8 +125,8 @@ def _texts_examine(
                 place = int(places[done - known_count]) if done >= known_count else -1
                 done += 1
                 if place >= 0 and one.bad:
-                    verdicts.alone[WORDS] += 1
-                    verdicts.drop(place, WORDS, one.bad)
+                    verdicts.alone[cleaning.WORDS] += 1
+                    verdicts.drop(place, cleaning.WORDS, one.bad)
                     continue
                 exact += one.exact
                 if one.hits and place >= 0:
@@ -176,41 +153,43 @@ def _contamination_find(
     hits: list[tuple[int, list[contamination.Hit]]],
     config: CleanCorpusConfig,
     index: Path | None,
-    verdicts: Verdicts,
+    verdicts: cleaning.Verdicts,
 ) -> list[dict[str, Any]]:
     """Drop, or only report, documents that share words with evaluation items."""
-    phrases = set_phrases((one for _, one in hits), config.contamination_documents_max)
-    telling = hits_telling(hits, phrases)
+    phrases = cleaning.set_phrases((one for _, one in hits), config.contamination_documents_max)
+    telling = cleaning.hits_telling(hits, phrases)
     if index is None or not telling:
         return []
     found = []
     for place, document in enumerate(documents_read(folder)):
         if place not in telling:
             continue
-        reports = contamination_reports(index, place, document, telling[place])
+        reports = cleaning.contamination_reports(index, place, document, telling[place])
         found += reports
-        verdicts.alone[CONTAMINATED] += 1
+        verdicts.alone[cleaning.CONTAMINATED] += 1
         if config.contamination_drop:
-            verdicts.drop(place, CONTAMINATED, contamination_because(reports))
+            verdicts.drop(place, cleaning.CONTAMINATED, cleaning.contamination_because(reports))
     return found
 
 
 def _kept_write(
-    run: RunDir, folder: Path, config: CleanCorpusConfig, verdicts: Verdicts
-) -> Written:
+    run: RunDir, folder: Path, config: CleanCorpusConfig, verdicts: cleaning.Verdicts
+) -> cleaning.Written:
     """Write the kept documents. One of which no line is left is dropped here, as the last step."""
-    written = Written()
+    written = cleaning.Written()
     places, count = verdicts.kept().tolist(), len(verdicts.step_N)
     done = count - len(places)
-    rows = _kept_rows(folder, verdicts.step_N == KEPT)
+    rows = _kept_rows(folder, verdicts.step_N == cleaning.KEPT)
     workers = workers_given(config.workers)
     with CorpusWriter(run.output("corpus"), signals_schema()) as writer:
-        for looked_at in kept_write(rows, places, writer, written, config, workers=workers):
+        for looked_at in cleaning.kept_write(
+            rows, places, writer, written, config, workers=workers
+        ):
             done += looked_at
             _progress(run, count, 1 / 2 + done / count / 2)
     for place in written.emptied:
-        verdicts.alone[EMPTIED] += 1
-        verdicts.drop(place, EMPTIED)
+        verdicts.alone[cleaning.EMPTIED] += 1
+        verdicts.drop(place, cleaning.EMPTIED)
     return written
 
 

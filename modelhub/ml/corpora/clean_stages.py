@@ -10,31 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from modelhub.ml.corpora import duplicates
-from modelhub.ml.corpora.cleaning import (
-    CONTAMINATED,
-    EMPTIED,
-    KEPT,
-    REPEATED_SHOWN,
-    WORDS,
-    Verdicts,
-    Written,
-    contamination_because,
-    contamination_reports,
-    duplicates_drop,
-    funnel,
-    hits_telling,
-    index_write,
-    kept_write,
-    origin,
-    report_write,
-    result_make,
-    rules_drop,
-    set_phrases,
-    signals_check,
-    texts_examine,
-    word_list_write,
-)
+from modelhub.ml.corpora import cleaning, duplicates
 from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.corpora.contamination import Hit
 from modelhub.ml.corpora.documents import (
@@ -72,9 +48,9 @@ def prepare(run_path: Path, _rank: int, _tasks: int) -> Counts:
     files = files_begin(run)
     folder = run.input("corpus")
     known = [run.input(role) for role in run.input_roles() if role.startswith("known_")]
-    signals_check(folder)
-    index = index_write(run, config, files)
-    bad_words = word_list_write(run, files)
+    cleaning.signals_check(folder)
+    index = cleaning.index_write(run, config, files)
+    bad_words = cleaning.word_list_write(run, files)
     parts = [(shard, shard_count(shard), -1) for one in known for shard in corpus_shards(one)]
     start = 0
     for shard in corpus_shards(folder):
@@ -107,16 +83,16 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
     """steps.npy, exact.npy, keys.npy, signatures.npy, hits.jsonl and said.json of a shard."""
     config = plan.load(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(part.documents, config, thresholds, bad_words=plan.bad_words)
+    verdicts = cleaning.Verdicts.of(part.documents, config, thresholds, bad_words=plan.bad_words)
     is_own = part.start >= 0
     if is_own:
-        rules_drop(verdicts, shard_signals(part.shard), config, thresholds)
+        cleaning.rules_drop(verdicts, shard_signals(part.shard), config, thresholds)
     rows = verdicts.kept()
-    texts = _kept(shard_documents(part.shard), verdicts.step_N == KEPT)
+    texts = _kept(shard_documents(part.shard), verdicts.step_N == cleaning.KEPT)
     found = [
         one
         for chunk in document_chunks(texts)
-        for one in texts_examine(
+        for one in cleaning.texts_examine(
             [document.text for document in chunk],
             config=config,
             index=plan.index if is_own else None,
@@ -125,8 +101,8 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
     ]
     for row, one in zip(rows.tolist(), found, strict=True):
         if one.bad:
-            verdicts.alone[WORDS] += 1
-            verdicts.drop(row, WORDS, one.bad)
+            verdicts.alone[cleaning.WORDS] += 1
+            verdicts.drop(row, cleaning.WORDS, one.bad)
     rows, found = verdicts.kept(), [one for one in found if not one.bad]
     exact = b"".join(one.exact for one in found)
     hashes = config.near_bands * config.near_rows
@@ -147,7 +123,9 @@ def _part_examine(plan: Plan, part: Part) -> Counter[str]:
             file.writelines(json_canonical(line) + "\n" for line in lines)
         because = list(verdicts.because.items())
         json_replace(folder / "said.json", {"alone": verdicts.alone, "because": because})
-    dropped = np.bincount(verdicts.step_N[verdicts.step_N != KEPT], minlength=len(verdicts.steps))
+    dropped = np.bincount(
+        verdicts.step_N[verdicts.step_N != cleaning.KEPT], minlength=len(verdicts.steps)
+    )
     named = zip(verdicts.steps, dropped.tolist(), strict=True)
     return Counter({"examined": len(rows)} | {name: count for name, count in named if count})
 
@@ -232,7 +210,7 @@ def decide(run: Path, _rank: int, _tasks: int) -> Counts:
         return {}
     config = plan.load(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
-    verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
+    verdicts = cleaning.Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
     known, hits = 0, []
     for part in plan.parts:
         folder = plan.examined(part)
@@ -243,18 +221,18 @@ def decide(run: Path, _rank: int, _tasks: int) -> Counts:
         verdicts.alone.update(json.loads((folder / "said.json").read_text())["alone"])
         hits += [(part.start + row, one) for row, one in _hits_read(folder)]
     places = np.concatenate([-1 - np.arange(known), verdicts.kept()])
-    groups = duplicates_drop(
+    groups = cleaning.duplicates_drop(
         verdicts,
         places,
         _joined(plan, len(places), [-1]) if config.exact_duplicates else None,
         _joined(plan, len(places), range(config.near_bands)) if config.near_duplicates else None,
     )
-    phrases = set_phrases((one for _, one in hits), config.contamination_documents_max)
-    for place in hits_telling(hits, phrases):
-        verdicts.alone[CONTAMINATED] += 1
+    phrases = cleaning.set_phrases((one for _, one in hits), config.contamination_documents_max)
+    for place in cleaning.hits_telling(hits, phrases):
+        verdicts.alone[cleaning.CONTAMINATED] += 1
         if config.contamination_drop:
-            verdicts.drop(place, CONTAMINATED)  # by what, the stage says that has the text
-    most = groups.most_common(REPEATED_SHOWN)
+            verdicts.drop(place, cleaning.CONTAMINATED)  # by what, the stage says that has the text
+    most = groups.most_common(cleaning.REPEATED_SHOWN)
     facts = {"alone": verdicts.alone, "most_repeated": most, "phrases": sorted(phrases)}
     with made_whole(plan.decided) as folder:
         np.save(folder / "steps.npy", verdicts.step_N)
@@ -290,23 +268,25 @@ def _part_write(plan: Plan, part: Part) -> Counter[str]:
     config = plan.load(CleanCorpusConfig)
     decided = json.loads((plan.decided / "decided.json").read_text())
     steps = np.load(plan.decided / "steps.npy", mmap_mode="r")
-    is_kept_N = np.array(steps[part.start : part.start + part.documents] == KEPT)
-    telling = hits_telling(_hits_read(plan.examined(part)), set(decided["phrases"]))
+    is_kept_N = np.array(steps[part.start : part.start + part.documents] == cleaning.KEPT)
+    telling = cleaning.hits_telling(_hits_read(plan.examined(part)), set(decided["phrases"]))
     reports: list[dict[str, Any]] = []
 
     def rows() -> Iterator[tuple[Document, dict[str, Any]]]:
         for row, (document, signals) in enumerate(shard_rows(part.shard)):
             if row in telling and plan.index is not None:
                 place = part.start + row
-                reports.extend(contamination_reports(plan.index, place, document, telling[row]))
+                reports.extend(
+                    cleaning.contamination_reports(plan.index, place, document, telling[row])
+                )
             if is_kept_N[row]:
                 yield document, signals
 
-    written = Written()
+    written = cleaning.Written()
     places = (part.start + np.flatnonzero(is_kept_N)).tolist()
     with made_whole(_written(plan, part)) as folder:
         with part_writer(folder, part.number) as writer:
-            for _ in kept_write(rows(), places, writer, written, config, workers=1):
+            for _ in cleaning.kept_write(rows(), places, writer, written, config, workers=1):
                 pass
         told = {
             "counts": written.counts.told(),
@@ -324,12 +304,12 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
     config = run.config(CleanCorpusConfig)
     thresholds = thresholds_of(config.families, config.thresholds)
     decided = json.loads((plan.decided / "decided.json").read_text())
-    verdicts = Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
+    verdicts = cleaning.Verdicts.of(plan.count, config, thresholds, bad_words=plan.bad_words)
     verdicts.step_N = np.load(plan.decided / "steps.npy")
     verdicts.first_N = np.load(plan.decided / "firsts.npy")
     verdicts.alone = Counter(decided["alone"])
-    written, found = Written(), []
-    contaminated = verdicts.steps.index(CONTAMINATED)
+    written, found = cleaning.Written(), []
+    contaminated = verdicts.steps.index(cleaning.CONTAMINATED)
     for part in plan.own:
         said = json.loads((plan.examined(part) / "said.json").read_text())
         verdicts.because |= {part.start + row: words for row, words in said["because"]}
@@ -338,18 +318,18 @@ def finish(run_path: Path, _rank: int, _tasks: int) -> Counts:
         written.scrubbed.update(told["scrubbed"])
         found += told["contamination"]
         for place in told["emptied"]:
-            verdicts.alone[EMPTIED] += 1
-            verdicts.drop(place, EMPTIED)
+            verdicts.alone[cleaning.EMPTIED] += 1
+            verdicts.drop(place, cleaning.EMPTIED)
     for report in reversed(found):  # of several items of a document the first is its reason
         if verdicts.step_N[report["place"]] == contaminated:
-            verdicts.because[report["place"]] = contamination_because([report])
+            verdicts.because[report["place"]] = cleaning.contamination_because([report])
     if not written.counts.documents:
         raise CorpusError(
-            f"nothing is left of {plan.count} documents: {funnel(verdicts, plan.count)}"
+            f"nothing is left of {plan.count} documents: {cleaning.funnel(verdicts, plan.count)}"
         )
-    report_write(run.output("report"), verdicts, found)
+    cleaning.report_write(run.output("report"), verdicts, found)
     most = decided["most_repeated"]
-    result = origin(plan.own[0].shard.parent) | result_make(
+    result = cleaning.origin(plan.own[0].shard.parent) | cleaning.result_make(
         config, thresholds, verdicts, plan.count, written, most, found, plan.index
     )
     written_parts = [_written(plan, part) for part in plan.own]

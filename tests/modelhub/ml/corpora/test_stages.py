@@ -14,7 +14,14 @@ pytest.importorskip("rensa", reason="the pretrain extra is not installed")
 
 import pyarrow.parquet as pq
 
-from modelhub.ml.corpora import clean_corpus, clean_stages, documents, import_corpus, stages
+from modelhub.ml.corpora import (
+    clean_corpus,
+    clean_stages,
+    cleaning,
+    documents,
+    import_corpus,
+    stages,
+)
 from modelhub.ml.corpora.documents import CorpusError, rows_read
 from modelhub.ml.corpora.readers import SourceError
 from modelhub.ml.corpora.stage_files import made_whole
@@ -195,7 +202,7 @@ def test_an_attempt_that_dies_beside_another_spoils_nothing(
     for stage in ("prepare", "examine", "compare", "decide"):
         stages.stage_run(run, stage, 0, 1)
     monkeypatch.setattr(documents, "GROUP_DOCUMENTS", 2)
-    real, begun = clean_stages.kept_write, []
+    real, begun = cleaning.kept_write, []
 
     def beside(rows: Any, *more: Any, **settings: Any) -> Iterator[int]:
         begun.append(1)
@@ -207,7 +214,7 @@ def test_an_attempt_that_dies_beside_another_spoils_nothing(
             with pytest.raises(KeyboardInterrupt):
                 stages.stage_run(run, "write", 0, 1)
 
-    monkeypatch.setattr(clean_stages, "kept_write", beside)
+    monkeypatch.setattr(cleaning, "kept_write", beside)
     stages.stage_run(run, "write", 0, 1)
     stages.stage_run(run, "finish", 0, 1)
     assert told(run) == one_machine

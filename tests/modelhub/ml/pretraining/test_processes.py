@@ -190,7 +190,7 @@ def drifted(run, drift, **processes):
     return ranks_run(drift_program.main, run, **processes)
 
 
-def launched(run, program, *, timeout_s, **environment):
+def launched(run, program, *, timeout_s):
     """A program of this folder on two processes of torchrun, to its end. Returns its status."""
     command = [sys.executable, "-m", "modelhub.ml.launch", "torchrun", "2", "ddp"]
     with (run / "log.txt").open("ab") as log:
@@ -199,7 +199,7 @@ def launched(run, program, *, timeout_s, **environment):
             cwd=ROOT,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
     try:
         return process.wait(timeout_s)
@@ -224,15 +224,16 @@ def test_a_rank_that_hangs_is_ended_and_all_go_on(tmp_path, given, alone):
     assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)
 
 
-def test_ranks_that_died_or_hung_are_started_again_by_the_launcher(tmp_path, given, alone):
+@pytest.mark.timeout(900)
+def test_ranks_of_which_one_hung_are_started_again_by_the_launcher(tmp_path, given, alone):
+    """As those are of which one was killed: tests/modelhub/ml/test_launch.py."""
     run = made(tmp_path / "run", given, hang_timeout_s=600.0)
-    (run / "hung_start").touch()
-    (run / "hung_end").touch()
-    status = launched(run, "dying_program", timeout_s=300, RONDO_RESTARTS="2")
+    for where in ("start", "end"):
+        (run / f"hung_{where}").touch()
+    status = launched(run, "hanging_program", timeout_s=800)
     log = (run / "log.txt").read_text()
     assert status == 0, log[-3000:]
-    ended = [line.rpartition(" ")[2] for line in log.splitlines() if "ended with" in line]
-    assert ended == [str(EXIT_HUNG), "-9"], log[-3000:]
-    assert log.count("starting again") == 2
+    assert f"ended with {EXIT_HUNG}\n" in log
+    assert log.count("starting again") == 1
     assert "going on after step 3" in log
     assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)
