@@ -16,7 +16,6 @@ The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; b
 folder, it goes on. One JSON line on standard output, with 95 % bootstrap intervals over questions.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -35,7 +34,7 @@ from alignment.ml.validation import Heard, conversations_hear, heard_compare
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.ppo_reference import prompts_write
 from benchmarks.preference_reference import FILES, dialogue_read
-from benchmarks.runs import metrics_table, program_run
+from benchmarks.runs import metrics_table, program_run, reference_parser
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.generate import prompt_prefix, prompts_read
 from modelhub.ml.records import CandidateRecord, json_canonical, records_read
@@ -103,14 +102,10 @@ def losses_read(model_folder: Path, prompts: Path, answers: Path, pre_prompt: st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = reference_parser(__doc__, "var/context-reference")
     parser.add_argument("--reward", type=Path, required=True, help="a reward model's folder")
     parser.add_argument("--prompts", type=int, default=120)
     parser.add_argument("--held-out", type=int, default=80)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/context-reference"))
     given = parser.parse_args()
     folder, started = given.folder, time.monotonic()
     base = smollm2_prepare(folder / "base")

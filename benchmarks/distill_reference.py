@@ -13,7 +13,6 @@ Files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by 
 folder, it goes on. One JSON line an arm on standard output.
 """
 
-import argparse
 import gzip
 import itertools
 import json
@@ -29,7 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from torch import nn
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, reference_parser
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
@@ -85,13 +84,9 @@ def prompts_prepare(folder: Path, data: Path, count: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = reference_parser(__doc__, "var/distill-reference")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--prompts", type=int, default=400)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/distill-reference"))
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)

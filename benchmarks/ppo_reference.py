@@ -15,7 +15,6 @@ Files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by 
 folder, it goes on. One JSON line on standard output.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -28,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run, settings_read
+from benchmarks.runs import program_run, reference_parser, settings_read
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
 
 CONFIG: dict[str, Any] = {
@@ -86,15 +85,11 @@ def inputs_prepare(folder: Path, prompts: list[str], held_out: int) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = reference_parser(__doc__, "var/ppo-reference")
     parser.add_argument("--reward", type=Path, required=True, help="a reward model's folder")
     parser.add_argument("--method", choices=OWN, default="ppo")
     parser.add_argument("--prompts", type=int, default=128)
     parser.add_argument("--held-out", type=int, default=64)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/ppo-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = CONFIG | OWN[given.method]

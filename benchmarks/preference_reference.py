@@ -21,7 +21,6 @@ Killed and started again with the same folder, it goes on. One JSON line on stan
 held-out report, before and after on the same prompts, with 95 % bootstrap intervals over prompts.
 """
 
-import argparse
 import gzip
 import hashlib
 import json
@@ -41,7 +40,7 @@ from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.reward_alpaca import records_make as alpaca_records_make
-from benchmarks.runs import program_run, settings_read
+from benchmarks.runs import program_run, reference_parser, settings_read
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import json_canonical, records_write
 
@@ -141,13 +140,9 @@ def inputs_prepare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = reference_parser(__doc__, "var/preference-reference")
     parser.add_argument("--method", choices=CONFIGS, default="dpo")
     parser.add_argument("--judgements", choices=FILES, default="hh_harmless")
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/preference-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = SHARED | CONFIGS[given.method]

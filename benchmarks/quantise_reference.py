@@ -11,7 +11,6 @@ and measured by the same functions. Speed: tokens a second of `generate` on the 
 there, --speed-prompts prompts at once, 64 tokens each; 0: not measured. One JSON line a scheme.
 """
 
-import argparse
 import json
 import os
 import time
@@ -25,7 +24,7 @@ from alignment.ml.configs import QuantiseConfig
 from alignment.ml.quantise import beside, measuring_make
 from annotation.splits import content_hash
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, reference_parser
 from benchmarks.sft_reference import rows_read
 from modelhub.ml.checkpoint import model_load, tokenizer_load
 from modelhub.ml.import_model import gguf_load
@@ -106,16 +105,12 @@ def gguf_table(folder: Path, name: str, inputs: dict[str, Path]) -> dict[str, An
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = reference_parser(__doc__, "var/quantise-reference")
     parser.add_argument("--conversations", type=int, default=400)
     parser.add_argument("--speed-prompts", type=int, default=32)
     parser.add_argument(
         "--schemes", nargs="+", choices=[*SCHEMES, *GGUF], default=[*SCHEMES, *GGUF]
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/quantise-reference"))
     given = parser.parse_args()
     folder = given.folder
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,9 @@
 """A run of a program by hand, as the benchmarks make theirs: begun, gone on with, or taken as it
 is."""
 
+import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -42,6 +44,18 @@ def program_run(
             stdout=sys.stderr,
         )
     return dict(json.loads((folder / "result.json").read_text())["result"])
+
+
+def reference_parser(description: str | None, folder: str) -> argparse.ArgumentParser:
+    """A parser of what every comparison takes: where its data lie, and where it works.
+
+    description: the module's; its first line is shown. folder: the default.
+    """
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    data = Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
+    parser.add_argument("--data", type=Path, default=data, help="the folder of shared data")
+    parser.add_argument("--folder", type=Path, default=Path(folder), help="what is made lies here")
+    return parser
 
 
 def settings_read(given: Iterable[Sequence[str]]) -> dict[str, Any]:

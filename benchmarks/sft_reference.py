@@ -14,7 +14,6 @@ Killed and started again with the same folder, it goes on. One JSON line an arm 
 its validation loss by step on standard error.
 """
 
-import argparse
 import gzip
 import itertools
 import json
@@ -28,7 +27,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import metrics_table, program_run
+from benchmarks.runs import metrics_table, program_run, reference_parser
 from modelhub.ml.records import json_canonical
 
 CONFIG: dict[str, Any] = {
@@ -79,14 +78,10 @@ def inputs_prepare(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = reference_parser(__doc__, "var/sft-reference")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=["lora"])
     parser.add_argument("--file", default="gsm8k_train")
     parser.add_argument("--conversations", type=int, default=400)
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/sft-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     changed = {}

@@ -16,7 +16,6 @@ The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; b
 same folder, a run goes on. One JSON line on standard output.
 """
 
-import argparse
 import gzip
 import json
 import os
@@ -33,7 +32,7 @@ from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from alignment.ml.data import DemonstrationRecord
 from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.ppo_reference import prompts_write
-from benchmarks.runs import program_run, settings_read
+from benchmarks.runs import program_run, reference_parser, settings_read
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
 
@@ -180,17 +179,13 @@ def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = reference_parser(__doc__, "var/sums-reference")
     parser.add_argument("--method", choices=METHODS, default="rloo")
     parser.add_argument("--prompts", type=int, default=4000)
     parser.add_argument("--held-out", type=int, default=1000)
     parser.add_argument(
         "--evaluate-on", choices=["held_out", "drawn", "validation"], default="held_out"
     )
-    parser.add_argument(
-        "--data", type=Path, default=Path(os.environ.get("RONDO_SHARED_DATA", "../shared/data"))
-    )
-    parser.add_argument("--folder", type=Path, default=Path("var/sums-reference"))
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = CONFIG | OWN[given.method]

@@ -1,9 +1,10 @@
 """Runs that the benchmarks make by hand: taken as they are, or begun anew."""
 
 import json
+from pathlib import Path
 
 from alignment.ml.checkers import REFERENCES_NAME
-from benchmarks.runs import program_run
+from benchmarks.runs import program_run, reference_parser
 
 
 def questions_write(path, count):
@@ -46,3 +47,13 @@ def test_a_run_of_other_rows_is_begun_anew_and_what_a_run_made_keeps_its_name(tm
         (run / "of-the-first").touch()
     assert shas[0][0] != shas[1][0] and shas[0][1] == shas[1][1]
     assert "origin" in json.loads((references / "manifest.json").read_text())
+
+
+def test_a_comparison_finds_its_data_where_it_is_told(monkeypatch):
+    monkeypatch.setenv("RONDO_SHARED_DATA", "/data")
+    parser = reference_parser("Compare.\n\nMore.", "var/here")
+    assert parser.description == "Compare."
+    given = parser.parse_args([])
+    assert (given.data, given.folder) == (Path("/data"), Path("var/here"))
+    given = parser.parse_args(["--data", "else", "--folder", "there"])
+    assert (given.data, given.folder) == (Path("else"), Path("there"))

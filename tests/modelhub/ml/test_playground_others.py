@@ -36,13 +36,14 @@ def tokenizer_with_sentinels() -> Any:
     return tokenizer
 
 
-def lively(model: Any) -> Any:
+def lively_write(folder: Path, model: Any, tokenizer: Any) -> Path:
     """The model with larger weights: as transformers draws them, little depends on what is read."""
     for weight in model.parameters():
         if weight.dim() == 2:
             torch.nn.init.normal_(weight, std=0.3)
     torch.nn.init.normal_(model.get_input_embeddings().weight, std=2.0)
-    return model
+    model_save(model, tokenizer, folder, dtype="float32")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +63,8 @@ def t5(tmp_path_factory) -> Path:
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    model = lively(transformers.T5ForConditionalGeneration(config))
-    folder = tmp_path_factory.mktemp("t5")
-    model_save(model, tokenizer, folder, dtype="float32")
-    return folder
+    model = transformers.T5ForConditionalGeneration(config)
+    return lively_write(tmp_path_factory.mktemp("t5"), model, tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +82,8 @@ def rwkv(tmp_path_factory) -> Path:
         eos_token_id=tokenizer.eos_token_id,
         use_cache=False,
     )
-    model = lively(transformers.RwkvForCausalLM(config))
-    folder = tmp_path_factory.mktemp("rwkv")
-    model_save(model, tokenizer, folder, dtype="float32")
-    return folder
+    model = transformers.RwkvForCausalLM(config)
+    return lively_write(tmp_path_factory.mktemp("rwkv"), model, tokenizer)
 
 
 def config_of(*strategies: dict, **settings) -> PlaygroundConfig:
