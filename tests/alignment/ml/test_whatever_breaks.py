@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 
 from alignment.ml import distill, dpo, kto, orpo, sft
 from alignment.ml.reward import training as reward
-from config.settings import RUN_PROGRAMS
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.records import records_write
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import messages, metrics_of, run_make
 from tests.alignment.ml.test_data import ranking
 from tests.modelhub.ml.ranks import ranks_run
+from tests.modelhub.ml.runs import ROOT
 from tests.tiny_model import tiny_model_write
 
 pytestmark = pytest.mark.ml
@@ -180,18 +180,37 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_attempt_and_the_next_goes_
 
 # ── the same twice ───────────────────────────────────────────────────────────────────────────────
 
+TWICE = ("sft", "reward", "kto")
+# Of this process, and so of what it forks, the seed is drawn unless the environment has one.
+OTHER_HASHES = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+
+
+@pytest.fixture(scope="module")
+def otherwise(tmp_path_factory, base):
+    """A run of each in one process in which hashes of text are others than here."""
+    folder = tmp_path_factory.mktemp("otherwise")
+    runs = {program: made(folder / program, program, base) for program in TWICE}
+    work = f"import sys; from {__name__} import several; several(sys.argv[1:])"
+    environment = {**os.environ, "PYTHONHASHSEED": OTHER_HASHES, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", work, *map(str, runs.values())]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    return runs
+
+
+def several(runs):
+    """In a process of its own: what each directory says, one after the other."""
+    torch.set_num_threads(1)
+    for run in map(RunDir, runs):
+        PROGRAMS[json.loads((run.path / "config.json").read_text())["program"]].main(run)
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["sft", "reward", "kto"])
-def test_the_same_rows_and_seed_are_the_same_bits_in_another_process(tmp_path, base, program):
+@pytest.mark.parametrize("program", TWICE)
+def test_the_same_rows_and_seed_are_the_same_bits_in_another_process(
+    tmp_path, base, otherwise, program
+):
     """Two processes whose hashes of text differ: no set's order may reach a batch."""
-    runs = []
-    for seed in ("1", "2"):
-        run = made(tmp_path / seed, program, base)
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", RUN_PROGRAMS[program], str(run)]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
-        runs.append(run)
-    one, other = runs
+    one, other = made(tmp_path / "here", program, base), otherwise[program]
+    assert ranks_run(PROGRAMS[program].main, one, world=1) == [0]
     assert (one / WEIGHTS).read_bytes() == (other / WEIGHTS).read_bytes()
     assert metrics_of(one) == metrics_of(other)
