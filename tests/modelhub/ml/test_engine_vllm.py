@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +14,14 @@ if importlib.util.find_spec("vllm") is None:
     pytest.skip("vLLM is not installed", allow_module_level=True)
 
 from modelhub.ml.records import CandidateRecord, records_read
-from tests.modelhub.ml.runs import (
-    program_finish,
-    program_start,
-    prompts_write,
-    run_write,
-    session_members,
-)
+from tests.modelhub.ml.forks import Forks, forks_open
+from tests.modelhub.ml.runs import prompts_write, run_write, session_members
 from tests.tiny_model import tiny_model_write
 
 # A start of vLLM takes half a minute on a quiet machine.
 pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900)]
 
-PROGRAM = "modelhub.ml.generate"
+PROGRAM = "modelhub.ml.generate:main"
 # Two chunks of 200 prompts of 25, 225 and 425 tokens: 45,000 in a first step that holds 32,768.
 # Were prompts ever prefilled in parts, a seeded request among them would end the engine.
 CONFIG = {
@@ -47,15 +44,23 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return prompts_write(tmp_path_factory.mktemp("inputs") / "prompts", 400, words=40)
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[Forks]:
+    with forks_open() as found:
+        yield found
+
+
 def _records(run: Path) -> list[CandidateRecord]:
     return list(records_read(run / "outputs/candidates/candidates.jsonl", CandidateRecord))
 
 
 @pytest.fixture(scope="module")
-def sampled(tiny: Path, prompts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def sampled(
+    tiny: Path, prompts: Path, forks: Forks, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     run = tmp_path_factory.mktemp("runs") / "vllm"
     run_write(run, "generate", CONFIG, prompts=prompts, model=tiny)
-    program_finish(PROGRAM, run)
+    forks.finish(PROGRAM, run)
     return run
 
 
@@ -72,11 +77,11 @@ def test_seeded_requests_with_more_prompt_than_a_step_holds_are_all_answered(sam
 
 
 def test_both_engines_agree_on_greedy_answers_and_their_log_probability(
-    sampled, tiny, prompts, tmp_path
+    sampled, tiny, prompts, forks, tmp_path
 ):
     config = {**CONFIG, "engine": "transformers"}
     run = run_write(tmp_path / "run", "generate", config, prompts=prompts, model=tiny)
-    program_finish(PROGRAM, run)
+    forks.finish(PROGRAM, run)
     pairs = [
         (one, other)
         for one, other in zip(_records(sampled), _records(run), strict=True)
@@ -91,28 +96,27 @@ def test_both_engines_agree_on_greedy_answers_and_their_log_probability(
 
 
 def test_a_killed_run_leaves_no_process_and_ends_as_one_never_interrupted(
-    sampled, tiny, prompts, tmp_path
+    sampled, tiny, prompts, forks, tmp_path
 ):
     run = run_write(tmp_path / "run", "generate", CONFIG, prompts=prompts, model=tiny)
-    process = program_start(PROGRAM, run)
+    process = forks.start(PROGRAM, run)
     first = run / "checkpoints" / "parts" / "part-00000.jsonl"
     deadline = time.monotonic() + 400
     while not first.exists():
-        assert process.poll() is None, (run / "log.txt").read_text()[-2000:]
+        assert session_members(process), (run / "log.txt").read_text()[-2000:]
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    time.sleep(0.5)
-    assert session_members(process.pid) == []
+    os.kill(process, signal.SIGKILL)
+    assert forks.wait(process) == -signal.SIGKILL
+    assert session_members(process) == []
     assert not (run / "result.json").exists()
-    program_finish(PROGRAM, run)
+    forks.finish(PROGRAM, run)
     assert "resuming: 400 of 800" in (run / "log.txt").read_text()
     name = "outputs/candidates/candidates.jsonl"
     assert (run / name).read_bytes() == (sampled / name).read_bytes()
 
 
-def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path, tiny):
+def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path, tiny, forks):
     """Trained until its answer is not the base's, then greedy, by both engines."""
     from alignment.ml import sft
     from modelhub.ml.manifest import manifest_write
@@ -148,7 +152,7 @@ def test_a_lora_adapter_is_served_on_its_base_as_transformers_serves_it(tmp_path
             model=adapter,
             model_base=tiny,
         )
-        program_finish(PROGRAM, run)
+        forks.finish(PROGRAM, run)
         found[engine] = _records(run)
     assert [one.text for one in found["vllm"]] == ["so it is"] * 3
     for one, other in zip(found["vllm"], found["transformers"], strict=True):

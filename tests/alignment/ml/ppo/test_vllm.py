@@ -1,9 +1,6 @@
 """Answers from vLLM, refreshed in place at every step, against the trainer's own numbers."""
 
 import importlib.util
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,12 +9,11 @@ if importlib.util.find_spec("vllm") is None:
 
 from tests.alignment.ml.ppo.runs import figures_of, ppo_run
 from tests.alignment.ml.programs import result_of, tiny_reward_write
+from tests.modelhub.ml.forks import forks_open
 from tests.tiny_model import tiny_model_write
 
 # A start of vLLM takes half a minute on a quiet machine.
 pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900)]
-
-ROOT = Path(__file__).resolve().parents[4]
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +22,18 @@ def inputs(tmp_path_factory):
     return {"base": base, "reward": tiny_reward_write(tmp_path_factory.mktemp("reward"), base)}
 
 
-def program(run, kind):
-    command = [sys.executable, "-m", "tests.alignment.ml.ppo.vllm_refresh_check", str(run), kind]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+@pytest.fixture(scope="module")
+def forks():
+    with forks_open() as found:
+        yield found
 
 
 @pytest.mark.parametrize(("dtype", "apart"), [("float32", 1e-3), ("bfloat16", 0.15)])
 def test_an_engine_refreshed_in_place_has_the_trainer_s_policy_at_every_step(
-    tmp_path, inputs, dtype, apart
+    tmp_path, inputs, forks, dtype, apart
 ):
     run = ppo_run(tmp_path, inputs, engine="vllm", sampler_dtype=dtype, epochs=2, lr=2e-2)
-    output = program(run, "whole")
+    output = forks.finish("alignment.ml.ppo.__main__:main", run)
     assert "engine vllm" in output
     figures = figures_of(run)
     assert len(figures) == result_of(run)["steps"] == 4
@@ -46,8 +41,8 @@ def test_an_engine_refreshed_in_place_has_the_trainer_s_policy_at_every_step(
     assert abs(figures[4]["objective/kl"]) > 0.1  # the weights have moved far
 
 
-def test_an_engine_that_keeps_its_weights_stops_the_run(tmp_path, inputs):
+def test_an_engine_that_keeps_its_weights_stops_the_run(tmp_path, inputs, forks):
     run = ppo_run(tmp_path, inputs, engine="vllm", epochs=2, lr=2e-2)
-    output = program(run, "stale")
+    output = forks.finish("tests.alignment.ml.ppo.vllm_refresh_check:stale", run)
     assert "canary: step 2: vllm and the trainer disagree on the same answers by" in output
     assert not (run / "result.json").exists() and len(figures_of(run)) == 1

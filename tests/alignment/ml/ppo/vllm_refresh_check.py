@@ -1,20 +1,14 @@
-"""PPO with vLLM in a process of its own: `python -m … FOLDER whole|stale`, runs made beforehand.
+"""PPO with vLLM, whose engine keeps its first weights: for tests of what notices it."""
 
-"stale" plants an engine that keeps its first weights.
-"""
-
-import sys
-
-from alignment.ml.ppo.__main__ import main
+from alignment.ml.ppo import __main__ as ppo
 from alignment.ml.ppo.sampling import CanaryError
 from modelhub.ml.engines.vllm import VllmEngine
 from modelhub.ml.rundir import RunDir
 
-if __name__ == "__main__":
-    run, kind = sys.argv[1:]
-    if kind == "stale":
-        VllmEngine.refresh = lambda self, weights: None
+
+def stale(run: RunDir) -> None:
+    VllmEngine.refresh = lambda self, weights: None
     try:
-        main(RunDir(run))
+        ppo.main(run)
     except CanaryError as error:
         print(f"canary: {error}")
