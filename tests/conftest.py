@@ -18,6 +18,17 @@ def language() -> Iterator[None]:
     translation.deactivate()
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """The same number of threads in every process: sums in another order are other sums."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def project(db: None) -> Project:
     return builders.make_project("Helpfulness")

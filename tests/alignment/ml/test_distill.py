@@ -32,16 +32,7 @@ from tests.alignment.ml.test_sft_watch import chat_rows
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
-pytestmark = pytest.mark.ml
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same number of threads in every process: sums in another order are other sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -31,18 +31,9 @@ from tests.alignment.ml.test_data import ranking
 from tests.modelhub.ml.ranks import ranks_run
 from tests.tiny_model import tiny_model_write, tiny_tokenizer
 
-pytestmark = pytest.mark.ml
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 FAST = {"lr": 1e-3, "rankings_per_step": 4, "bootstrap_samples": 100}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same number of threads in every process: sums in another order are other sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

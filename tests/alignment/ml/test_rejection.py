@@ -30,15 +30,7 @@ from tests.alignment.ml.programs import (
 )
 from tests.tiny_model import tiny_model_write
 
-pytestmark = pytest.mark.ml
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

@@ -17,17 +17,9 @@ from tests.alignment.ml.programs import run_make as program_make
 from tests.alignment.ml.reward.test_training import rows, run_make
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
 
-pytestmark = pytest.mark.ml
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 RANKINGS = [*rows(24), *rows(6, first=200, split="held_out")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

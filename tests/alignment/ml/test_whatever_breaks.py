@@ -29,7 +29,7 @@ from tests.modelhub.ml.ranks import ranks_run
 from tests.modelhub.ml.runs import ROOT
 from tests.tiny_model import tiny_model_write
 
-pytestmark = pytest.mark.ml
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 PROGRAMS = {
     "sft": sft,
@@ -40,15 +40,6 @@ PROGRAMS = {
     "kto": kto,
 }
 WEIGHTS = "outputs/model/model.safetensors"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same number of threads in every process: sums in another order are other sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -35,18 +35,9 @@ from tests.alignment.ml.programs import (
 )
 from tests.tiny_model import tiny_model_write
 
-pytestmark = pytest.mark.ml
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 METHODS = {"rloo": rloo, "grpo": grpo}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same number of threads in every process: sums in another order are other sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -35,16 +35,7 @@ from tests.modelhub.ml.pretraining.pretrain_runs import (
     sums,
 )
 
-pytestmark = pytest.mark.ml
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The same number of threads in every process: sums in another order are other sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [pytest.mark.ml, pytest.mark.usefixtures("one_thread")]
 
 
 def weights_of(run):
