@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db.models import QuerySet
@@ -81,12 +82,12 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     return found
 
 
-def _word_lists() -> QuerySet[Run]:
+def _word_lists() -> QuerySet[Run, Any]:
     """The imports of what was said to be a list of words."""
     return Run.objects.filter(program="import_corpus", config__is_word_list=True).values("pk")
 
 
-def _word_lists_used() -> QuerySet[RunInput]:
+def _word_lists_used() -> QuerySet[RunInput, Any]:
     """The artifacts that some cleaning took for a list of bad words."""
     used = RunInput.objects.filter(run__program="clean_corpus", role__startswith="bad_words")
     return used.values("artifact")
