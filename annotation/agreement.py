@@ -162,8 +162,11 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[under] + (ordered[over] - ordered[under]) * (place - under)
 
 
-def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Interval | None:
-    """A share with Wilson's score interval (Wilson 1927, JASA 22, 209-212); None of no trials."""
+def wilson_interval(successes: float, trials: int, *, level: float = 0.95) -> Interval | None:
+    """A share with Wilson's score interval (Wilson 1927, JASA 22, 209-212); None of no trials.
+
+    Fractions of a success may be among them: they vary less than a coin, so it is rather wide.
+    """
     if not trials:
         return None
     z = NormalDist().inv_cdf(0.5 + level / 2.0)

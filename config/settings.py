@@ -269,6 +269,8 @@ LINEAGE_CHECKS: list[str] = ["alignment.services.lineage.snapshots_compare"]
 # What artifacts of a kind are called to a user by who knows what is in them: called with artifact=,
 # user=, each gives words or "".
 ARTIFACT_TITLES: dict[str, str] = {"prompts": "alignment.selectors.prompt_titles.prompts_title"}
+# What people said of versions whose answers they judged: called with versions=, user=.
+PEOPLE_VERDICTS = "annotation.version_verdicts.version_verdicts"
 # Celery tasks sent when a run has ended: the apps above the hub take up their work at once.
 RUN_ENDED_TASKS: list[str] = ["annotation.tasks.ingest_batches", "alignment.tasks.advance_rounds"]
 RUN_LEASE_S = env.float("RONDO_RUN_LEASE_S", default=30)

@@ -13,8 +13,9 @@ from rest_framework.response import Response
 from modelhub.api import HubApi, ModelVersionSerializer
 from modelhub.models import ModelVersion
 from modelhub.selectors.comparison_rows import Cell, ComparedRow
+from modelhub.selectors.evaluations_compare import people_verdicts
 from modelhub.selectors.versions_compare import MOST_COMPARED, versions_compare, versions_get
-from modelhub.serializers import StrictSerializer
+from modelhub.serializers import StrictSerializer, user_of
 
 
 class RowSerializer(serializers.Serializer[Any]):
@@ -52,12 +53,26 @@ class VersionCompareApi(HubApi):
             after = serializers.CharField()
             figures = serializers.DictField(child=serializers.CharField())
 
+        class VerdictSerializer(serializers.Serializer[Any]):
+            before = serializers.CharField()
+            after = serializers.CharField()
+            wins = serializers.IntegerField()
+            ties = serializers.IntegerField()
+            losses = serializers.IntegerField()
+            prompts = serializers.IntegerField()
+            share = serializers.FloatField(help_text="of prompts won, a tie as half")
+            low = serializers.FloatField(allow_null=True)
+            high = serializers.FloatField(allow_null=True)
+
         versions = ModelVersionSerializer(many=True)
         facts = RowSerializer(many=True)
         origins = RowSerializer(many=True)
         settings = RowSerializer(many=True)
         figures = RowSerializer(many=True)
         duels = DuelSerializer(many=True)
+        people = VerdictSerializer(
+            many=True, help_text="rankings and pairs of people in projects you review"
+        )
         common_ancestor = serializers.CharField(allow_null=True, help_text="its uid")
         ways = serializers.ListField(
             child=serializers.ListField(child=serializers.CharField()),
@@ -98,6 +113,20 @@ class VersionCompareApi(HubApi):
                         "figures": dict(duel.figures),
                     }
                     for duel in found.duels
+                ],
+                "people": [
+                    {
+                        "before": one.before.uid,
+                        "after": one.after.uid,
+                        "wins": one.wins,
+                        "ties": one.ties,
+                        "losses": one.losses,
+                        "prompts": one.prompts,
+                        "share": one.share.value,
+                        "low": one.share.low,
+                        "high": one.share.high,
+                    }
+                    for one in people_verdicts(versions=versions, user=user_of(request))
                 ],
                 "common_ancestor": _uid(found.ancestry.common),
                 "ways": [[one.uid for one in way] for way in found.ancestry.ways],

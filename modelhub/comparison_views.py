@@ -10,6 +10,7 @@ from django.views.decorators.http import require_safe
 from modelhub.models import ModelVersion
 from modelhub.policy import hub_page
 from modelhub.selectors.comparison_rows import ComparedRow
+from modelhub.selectors.evaluations_compare import people_verdicts
 from modelhub.selectors.playground import version_writes
 from modelhub.selectors.versions import versions_newest
 from modelhub.selectors.versions_compare import (
@@ -20,6 +21,7 @@ from modelhub.selectors.versions_compare import (
     versions_compare,
     versions_get,
 )
+from modelhub.serializers import user_of
 
 VERSIONS_OFFERED = 200
 
@@ -39,6 +41,7 @@ def version_compare(request: HttpRequest) -> HttpResponse:
     context = {
         "versions": versions,
         "comparison": comparison,
+        "verdicts": people_verdicts(versions=versions, user=user_of(request)) if comparison else [],
         "parts": _parts(comparison, differences_alone=differences_alone) if comparison else [],
         "differences_alone": differences_alone,
         "unknown": [uid[:40] for uid in asked if uid not in known],

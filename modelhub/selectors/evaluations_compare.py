@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.conf import settings
+from django.contrib.auth.models import User
 from django.db.models import F, Window
 from django.db.models.functions import DenseRank
+from django.utils.module_loading import import_string
 from django.utils.translation import gettext
 
 from modelhub.models import Artifact, ModelVersion, Run, RunInput
@@ -38,6 +41,36 @@ class Evaluation:
             if side in self.given and self.given[side].pk == version.artifact_id:
                 return side
         return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleVerdict:
+    """What people said of two versions' answers to the same prompts, from `after`'s side."""
+
+    before: ModelVersion
+    after: ModelVersion
+    wins: int  # judgements that prefer its answers
+    ties: int
+    losses: int
+    prompts: int
+    share: Figure  # of prompts won, a tie as half, with its interval
+
+    @property
+    def judgements(self) -> int:
+        return self.wins + self.ties + self.losses
+
+    @property
+    def share_text(self) -> str:
+        return figure_text(self.share)
+
+
+def people_verdicts(*, versions: Sequence[ModelVersion], user: User) -> list[PeopleVerdict]:
+    """What the app that settings.PEOPLE_VERDICTS names has of people's judgements that the user may
+    know of. The queries are that app's."""
+    found: list[PeopleVerdict] = import_string(settings.PEOPLE_VERDICTS)(
+        versions=versions, user=user
+    )
+    return found
 
 
 def evaluations_of(versions: Sequence[ModelVersion], limit: int = 50) -> list[Evaluation]:

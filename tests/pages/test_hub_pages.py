@@ -106,6 +106,7 @@ def make_hub(text: str) -> list[str]:
         f"/hub/versions/{base.uid}/",
         f"/hub/versions/{stopped.uid}/",
         f"/hub/runs/{done.uid}/",
+        f"/hub/versions/compare/?version={base.uid}&version={reward.uid}",
         f"/hub/runs/{failed.uid}/",
     ]
 
@@ -177,6 +178,10 @@ def test_on_a_phone_nothing_is_cut_and_the_tab_that_is_open_is_seen(
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(wide) <= 0, path
         assert page.evaluate(CUT) == [], path
+        if "compare" in path:  # two of them side by side: nothing to be moved
+            assert page.evaluate(
+                "document.querySelector('.compared').scrollWidth <= innerWidth - 30"
+            )
         if path in TABS:
             here = page.locator(".tabs [aria-current]")
             expect(here).to_be_in_viewport(ratio=0.9)

@@ -71,6 +71,8 @@ def test_a_pair_is_judged_with_a_finger(open_page, project, alice) -> None:
     task_wait(page)
     by_letter = letters(page)
     expect(page.get_by_role("radio")).to_have_count(8)
+    for end in ("A much better", "unsure", "B much better"):  # the steps have no room for words
+        expect(page.locator(".degrees-ends").get_by_text(end, exact=True)).to_be_visible()
     page.get_by_role("radio", name="B is better than A").tap()
     page.get_by_role("button", name="A is not safe").tap()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
