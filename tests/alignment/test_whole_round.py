@@ -4,7 +4,9 @@ Sampling, the reward model and fine-tuning each lose their worker to SIGKILL in 
 they made is then compared, byte for byte, with what the same runs make when nobody disturbs them.
 """
 
+import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -14,7 +16,6 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from alignment.ml.configs import RewardConfig, SftConfig
 from alignment.models import Campaign, Evaluation, Round
 from alignment.recipe import Recipe
 from alignment.selectors.lineage import (
@@ -27,16 +28,16 @@ from alignment.selectors.overview import evaluation_samples, round_overview
 from alignment.services.campaigns import campaign_create
 from alignment.services.rounds import round_advance, round_decide, round_start
 from annotation.models import Candidate, Split, Task
-from modelhub.ml.configs import GenerateConfig, config_load
 from modelhub.models import Alias, Artifact, ModelVersion, Run
 from modelhub.runner import run_execute
 from modelhub.selectors.lineage import lineage_verify
 from modelhub.services.artifacts import artifact_store
-from modelhub.services.runs import run_create, runs_reap
+from modelhub.services.runs import runs_reap
 from modelhub.services.versions import model_get_or_create, model_version_register
 from modelhub.storage import run_folder
 from tests import builders
 from tests.alignment import hands
+from tests.alignment.ml.programs import lines_of
 from tests.modelhub.worker import worker_start
 
 pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.django_db(transaction=True)]
@@ -103,13 +104,28 @@ def tiny_campaign(tmp_path: Path) -> Campaign:
     return campaign_create(project=project, name="Tiny", base_version=base, created_by=None)
 
 
-def files(run: Run) -> list[dict[str, Any]]:
+def files(run: Run) -> dict[str, Any]:
     """What the run's outputs hold: file → sha256. Their names also say which code made them."""
-    return [one.artifact.manifest["files"] for one in run.outputs.select_related("artifact")]
+    outputs = run.outputs.select_related("artifact")
+    return {one.role: one.artifact.manifest["files"] for one in outputs}
+
+
+def files_in(folder: Path) -> dict[str, Any]:
+    """The same of a run directory that no worker has brought in."""
+    outputs = json.loads((folder / "result.json").read_text())["outputs"]
+    return {
+        role: json.loads((folder / one["path"] / "manifest.json").read_text())["files"]
+        for role, one in outputs.items()
+    }
 
 
 def losses(run: Run) -> list[tuple[int, float]]:
     return list(run.metrics.filter(name="loss").values_list("step", "value"))
+
+
+def losses_in(folder: Path) -> list[tuple[int, float]]:
+    lines = lines_of(folder / "metrics.jsonl")
+    return [(one["step"], one["values"]["loss"]) for one in lines if "loss" in one["values"]]
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 90) -> None:
@@ -159,19 +175,23 @@ def round_work(round: Round, *, until: str) -> Iterator[bool]:
             yield killed
 
 
-def undisturbed(killed: Iterable[Run]) -> dict[str, Run]:
-    """Their configurations and inputs once more, side by side, each from beginning to end."""
-    classes = {"generate": GenerateConfig, "reward": RewardConfig, "sft": SftConfig}
-    again = {}
+def undisturbed(killed: Iterable[Run]) -> dict[str, Path]:
+    """Their directories as they were at first, side by side, each from beginning to end."""
+    from alignment.ml import sft
+    from alignment.ml.reward import training as reward
+    from modelhub.ml import generate
+    from tests.modelhub.ml.ranks import program_start, ranks_end
+
+    programs = {"generate": generate.main, "reward": reward.main, "sft": sft.main}
+    again, processes = {}, []
     for run in killed:
-        inputs = {given.role: given.artifact for given in run.inputs.select_related("artifact")}
-        config = config_load(classes[run.program], run.config)
-        again[run.program] = run_create(program=run.program, config=config, inputs=inputs)
-    workers = [worker_start(run.pk) for run in again.values()]
-    assert [worker.wait(timeout=180) for worker in workers] == [0] * len(workers)
-    for run in again.values():
-        run.refresh_from_db()
-        assert run.status == Run.Status.SUCCEEDED, run.error
+        folder = run_folder(run)
+        again[run.program] = folder.with_name(f"{folder.name}-again")
+        again[run.program].mkdir()
+        shutil.copy(folder / "config.json", again[run.program])
+        (again[run.program] / "inputs").symlink_to(folder / "inputs")
+        processes.append(program_start(programs[run.program], again[run.program]))
+    assert ranks_end(processes, timeout_s=400) == [0] * len(processes)
     return again
 
 
@@ -187,8 +207,8 @@ def test_a_round_whose_workers_are_killed_ends_as_if_nothing_had_happened(
     again = undisturbed(killed)
     for run in killed:
         assert run.fence == 2, "killed once, finished the second time"
-        assert files(run) == files(again[run.program]), run.program
-        assert losses(run) == losses(again[run.program])
+        assert files(run) == files_in(again[run.program]), run.program
+        assert losses(run) == losses_in(again[run.program])
     assert Candidate.objects.filter(batch=round.batch).count() == 9 * 3
     assert Task.objects.count() == 9
     assert round.dataset is not None and round.dataset.counts["used"] == 9
