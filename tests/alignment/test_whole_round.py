@@ -128,7 +128,7 @@ def losses_in(folder: Path) -> list[tuple[int, float]]:
     return [(one["step"], one["values"]["loss"]) for one in lines if "loss" in one["values"]]
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 90) -> None:
+def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 300) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain for {what}"
