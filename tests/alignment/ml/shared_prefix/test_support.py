@@ -108,6 +108,24 @@ class TestRefusals:
             attach(model)
         assert model.config._attn_implementation != attention.IMPLEMENTATION
 
+    @pytest.mark.parametrize("is_laid_right", [True, False])
+    def test_rounded_activations_are_no_wrong_row(self, monkeypatch, is_laid_right):
+        """Where a sum's last bits decide on which side of a rounding it ends, rows differ."""
+        model = copy.deepcopy(fresh("llama_gqa", "causal")[1])
+        model.model.layers[0].mlp.register_forward_pre_hook(
+            lambda _, given: torch.where(
+                (given[0] * 1e7).round() % 2 == 0, given[0], 1.02 * given[0]
+            )
+        )
+        if is_laid_right:
+            attach(model)
+            return
+        monkeypatch.setattr(
+            shared_prefix.Row, "position_ids", lambda row: torch.arange(row.tokens)[None]
+        )
+        with pytest.raises(UnsupportedModelError, match="would be wrong"):
+            attach(model)
+
     def test_weights_that_are_not_numbers(self):
         model = copy.deepcopy(fresh("llama_gqa", "causal")[1])
         with torch.no_grad():
