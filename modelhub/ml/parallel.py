@@ -303,13 +303,15 @@ ALONE = Processes(
 def processes_start() -> Processes:
     """Join the processes that torchrun, accelerate or the hub's launcher has started, if any.
 
-    From here on this process keeps the memory that it frees (modelhub/ml/allocator.py).
+    Where models compute on the CPU the process keeps the memory that it frees from here on
+    (modelhub/ml/allocator.py); on CUDA the copy that a model leaves behind goes back to the system.
     The strategy is RONDO_STRATEGY, or fsdp2 under an accelerate configuration that asks for FSDP.
     Raises RefusedError for a strategy there is none of, or FSDP in its first version.
     """
-    memory_keep()
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     on_cuda = torch.cuda.is_available()
+    if not on_cuda:
+        memory_keep()
     if world == 1:
         return ALONE
     strategy = _strategy(os.environ)
