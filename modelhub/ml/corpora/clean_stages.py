@@ -29,6 +29,7 @@ from modelhub.ml.corpora.stage_files import (
     Part,
     Plan,
     files_begin,
+    is_prepared,
     json_replace,
     made_whole,
     mine,
@@ -43,6 +44,8 @@ SHARE_DOCUMENTS = 50_000_000  # texts whose hashes a task of `compare` sorts, or
 
 
 def prepare(run_path: Path, _rank: int, _tasks: int) -> Counts:
+    if is_prepared(run_path):
+        return {}
     run = RunDir(run_path)
     config = run.config(CleanCorpusConfig)
     files = files_begin(run)

@@ -13,6 +13,7 @@ from modelhub.ml.corpora.stage_files import (
     Counts,
     Plan,
     files_begin,
+    is_prepared,
     json_replace,
     made_whole,
     mine,
@@ -25,6 +26,8 @@ from modelhub.ml.rundir import RunDir
 
 def prepare(run_path: Path, _rank: int, tasks: int) -> Counts:
     """As many stretches of the files as there are tasks: each has shards of its own."""
+    if is_prepared(run_path):
+        return {}
     run = RunDir(run_path)
     config = run.config(ImportCorpusConfig)
     files_begin(run)

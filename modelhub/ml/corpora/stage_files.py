@@ -102,8 +102,18 @@ class Plan:
         return self.files / "examined" / f"{part.number:05d}"
 
 
+def is_prepared(run: Path) -> bool:
+    """Whether `prepare` is done: asked again it has nothing to do, and what other tasks have made
+    since stays. Raises CorpusError where it was done with other settings."""
+    try:
+        Plan(run)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def files_begin(run: RunDir) -> Path:
-    """The folder, without what an earlier attempt has left."""
+    """The folder, without what a killed `prepare` has left."""
     files = run.path / FOLDER / "files"
     shutil.rmtree(files, ignore_errors=True)
     files.mkdir(parents=True)
@@ -178,7 +188,8 @@ def shards_gather(run: Path, parts: Iterable[Path]) -> dict[str, Any]:
     listed: dict[str, Any] = {}
     for part in parts:
         for shard in part.glob("*.parquet"):
-            shard.rename(folder / shard.name)
+            with contextlib.suppress(FileNotFoundError):  # another attempt was quicker
+                shard.rename(folder / shard.name)
         told = _files_of(part)
         listed |= {name: one for name, one in told.items() if name.endswith(".parquet")}
     return listed

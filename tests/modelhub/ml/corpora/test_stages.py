@@ -189,6 +189,8 @@ def test_what_a_killed_task_left_is_made_anew(
     half.rename(half.with_name(f".{half.name}-of-a-killed-attempt"))
     again = sorted((files / "examined").glob("0*"))[-1]
     shutil.rmtree(again)
+    stages.stage_run(run, "prepare", 0, 1)
+    assert (files / "decided").exists()  # prepared once, hours of other tasks' work stay
     for stage in ("examine", "compare", "decide", "write", "finish"):
         stages.stage_run(run, stage, 0, 1)
     assert told(run) == one_machine
