@@ -16,7 +16,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from alignment.launch_origins import origins_html
 from alignment.methods import METHODS
-from alignment.selectors.launches import input_choices
+from alignment.selectors.launches import artifact_references, input_choices
 from alignment.services.cleanings import HELD_AGAINST, cleaning_request
 from modelhub import tasks
 from modelhub.corpus_forms import AGAINST, RuleSetForm, rules_query, thresholds_given
@@ -35,14 +35,14 @@ class AgainstForm(forms.Form):
 
     def __init__(self, given: QueryDict, *, corpus: RunOutput, user: User) -> None:
         super().__init__(given)
-        own = f"run/{corpus.run.uid}/{corpus.role}"
+        own = artifact_references(artifact=corpus.artifact)
         for one in METHODS["clean_corpus"].inputs:
             if one.role not in HELD_AGAINST:
                 continue
             choices = input_choices(input=one, user=user)
             self.fields[AGAINST + one.role] = forms.MultipleChoiceField(
                 label=gettext(one.title),
-                choices=[choice for choice in choices if choice[0] != own],
+                choices=[choice for choice in choices if choice[0] not in own],
                 widget=forms.CheckboxSelectMultiple,
                 required=False,
                 help_text="" if choices else origins_html(one),

@@ -136,13 +136,12 @@ def round_detail(request: HttpRequest, round_uid: str) -> HttpResponse:
     round = round_for(request.user, round_uid)
     overview = round_overview(round=round)
     evaluation = overview.evaluation
-    runs = (view.run for stage in overview.stages for view in stage.runs)
-    silences = (workers_silence(run=run) for run in runs)
+    runs = [view.run for stage in overview.stages for view in stage.runs]
     context = {
         "round": round,
         "campaign": round.campaign,
         "overview": overview,
-        "silence": next(filter(None, silences), None),
+        "silence": workers_silence(runs=runs),
         "rows": evaluation_rows(metrics=evaluation.metrics) if evaluation else [],
         "state_key": f"{round.state}-{round.lap}-{overview.waits_for_person}",
     }

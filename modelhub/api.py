@@ -299,12 +299,11 @@ def run_of(uid: str) -> Run:
 
 
 def run_reply(run: Run) -> dict[str, Any]:
-    files = run_selectors.run_files(run=run)
     return {
         **RunSerializer(run).data,
         "config": run.config,
         "result": run.result,
         "error": run.error,
-        "inputs": RunFileSerializer(files.inputs, many=True).data,
-        "outputs": RunFileSerializer(files.outputs, many=True).data,
+        "inputs": RunFileSerializer(run_selectors.run_inputs(run=run), many=True).data,
+        "outputs": RunFileSerializer(run_selectors.run_outputs(run=run), many=True).data,
     }

@@ -60,6 +60,7 @@ class VersionCompareApi(HubApi):
             ties = serializers.IntegerField()
             losses = serializers.IntegerField()
             prompts = serializers.IntegerField()
+            is_cut = serializers.BooleanField(help_text="the newest judgements alone are counted")
             share = serializers.FloatField(help_text="of prompts won, a tie as half")
             low = serializers.FloatField(allow_null=True)
             high = serializers.FloatField(allow_null=True)
@@ -122,6 +123,7 @@ class VersionCompareApi(HubApi):
                         "ties": one.ties,
                         "losses": one.losses,
                         "prompts": one.prompts,
+                        "is_cut": one.is_cut,
                         "share": one.share.value,
                         "low": one.share.low,
                         "high": one.share.high,

@@ -65,7 +65,7 @@ def trial(request: HttpRequest, trial_uid: str) -> HttpResponse:
         raise Http404("Not found.")
     context: dict[str, Any] = {
         "trial": trials.trial_read(run=run, config=config),
-        "silence": workers_silence(run=run),
+        "silence": workers_silence(runs=[run]),
     }
     body = render_to_string("modelhub/playground.html#answers", context, request)
     context["seen"] = hashlib.sha256(body.encode()).hexdigest()[:16]

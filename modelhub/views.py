@@ -273,20 +273,22 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     context: dict[str, Any] = {
         "run": run,
         "log": storage.run_log_tail(run, max_bytes=LOG_BYTES),
-        "files": run_selectors.run_files(run=run, user=user_of(request)),
-        "settings": settings_grouped(run),
-        "acts": run_selectors.run_acts(run=run),
         "actions_key": _actions_key(run),
         "spikes": run_selectors.run_spikes(run=run),
         "goes_on": run_selectors.run_goes_on(run=run),
-        "silence": workers_silence(run=run),
+        "silence": workers_silence(runs=[run]),
     }
     if run.result is not None:
         facts, tables = result_split(run.result)
         context["result"] = {"facts": facts, "tables": tables}
+        context["outputs"] = run_selectors.run_outputs(run=run)
     body = render_to_string("modelhub/run_detail.html#live_body", context, request)
     context["seen"] = hashlib.sha256((body + context["log"]).encode()).hexdigest()[:16]
     if not request.headers.get("HX-Request"):
+        # Beside the live part, and as it was when the run was asked for: not read by every poll.
+        context["inputs"] = run_selectors.run_inputs(run=run, user=user_of(request))
+        context["settings"] = settings_grouped(run)
+        context["acts"] = run_selectors.run_acts(run=run)
         return render(request, "modelhub/run_detail.html", context)
     if request.GET.get("seen") == context["seen"]:
         return HttpResponse(status=204)

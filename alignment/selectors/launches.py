@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -13,7 +13,7 @@ from alignment.methods import Input
 from annotation.models import PreferenceDataset, Project, Prompt
 from annotation.policy import projects_managed
 from modelhub.errors import ApplicationError
-from modelhub.models import Artifact, ModelVersion, Run, RunInput, RunOutput
+from modelhub.models import Artifact, ModelVersion, Run, RunOutput
 from modelhub.selectors.naming import NAMED, output_name, run_mark
 
 MAX_CHOICES = 200  # of each kind, newest first
@@ -63,7 +63,7 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     ]
     outputs = RunOutput.objects.filter(artifact__kind__in=input.kinds, run__status="succeeded")
     if not input.is_word_list:
-        outputs = outputs.exclude(run__in=_word_lists()).exclude(artifact__in=_word_lists_used())
+        outputs = outputs.exclude(artifact__in=_word_lists())
     found += [
         (f"run/{output.run.uid}/{output.role}", output_name(output))
         for output in outputs.select_related("run", "artifact")
@@ -82,15 +82,26 @@ def input_choices(*, input: Input, user: User) -> list[tuple[str, str]]:
     return found
 
 
-def _word_lists() -> QuerySet[Run, Any]:
-    """The imports of what was said to be a list of words."""
-    return Run.objects.filter(program="import_corpus", config__is_word_list=True).values("pk")
+def artifact_references(*, artifact: Artifact) -> set[str]:
+    """Every reference by which a choice may offer an artifact that runs made. One query."""
+    made = RunOutput.objects.filter(artifact=artifact).values_list("run__uid", "role")
+    return {f"run/{uid}/{role}" for uid, role in made}
 
 
-def _word_lists_used() -> QuerySet[RunInput, Any]:
-    """The artifacts that some cleaning took for a list of bad words."""
-    used = RunInput.objects.filter(run__program="clean_corpus", role__startswith="bad_words")
-    return used.values("artifact")
+def _word_lists() -> QuerySet[RunOutput, Any]:
+    """The artifacts that are lists of words: the newest import of the same says so.
+
+    What a cleaning took for one is none by that: a wrong tick would hide a corpus for good.
+    """
+    imported = RunOutput.objects.filter(run__program="import_corpus")
+    same = imported.filter(artifact=OuterRef("artifact")).order_by("-pk")
+    newest = imported.filter(pk=Subquery(same.values("pk")[:1]))
+    return newest.filter(run__config__is_word_list=True).values("artifact")
+
+
+def _is_word_list(artifact: Artifact) -> bool:
+    is_corpus = artifact.kind == Artifact.Kind.CORPUS
+    return is_corpus and _word_lists().filter(artifact=artifact).exists()
 
 
 def _of_projects(input: Input, user: User) -> list[tuple[str, str]]:
@@ -112,8 +123,8 @@ def _of_projects(input: Input, user: User) -> list[tuple[str, str]]:
 def input_resolve(*, input: Input, reference: str, user: User) -> Given:
     """What a reference names: "version/UID", "dataset/UID", "run/UID/ROLE" or "model@3".
 
-    Raises ApplicationError, naming the role, for a reference to nothing the person may have, or to
-    something that does not fit.
+    Raises ApplicationError, naming the role, for a reference to nothing the person may have, to
+    something that does not fit, or to a list of words where none is read.
     """
     match = _REFERENCE.fullmatch(reference)
     given = _found(match, user) if match else None
@@ -136,6 +147,12 @@ def input_resolve(*, input: Input, reference: str, user: User) -> Given:
         wanted = " or ".join((*input.versions, *input.kinds))
         raise ApplicationError(
             f"{input.title}: {reference} holds {given.artifact.kind}; wanted {wanted}.", where
+        )
+    elif not input.is_word_list and _is_word_list(given.artifact):
+        raise ApplicationError(
+            gettext("%(input)s: %(reference)s was imported as a list of bad words.")
+            % {"input": gettext(input.title), "reference": reference},
+            where,
         )
     return given
 

@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from django.contrib.auth.models import User
 from django.db import transaction
-from django.utils.translation import gettext
 
 from alignment.methods import METHODS
 from alignment.services.launches import inputs_resolve
-from modelhub.errors import ApplicationError
 from modelhub.models import Run, RunOutput
 from modelhub.services.corpora import corpus_clean_request, rule_set_save
 
@@ -34,12 +32,6 @@ def cleaning_request(
     kept.
     """
     own = f"run/{corpus.run.uid}/{corpus.role}"
-    for role, references in against.items():
-        if own in references:
-            raise ApplicationError(
-                gettext("A corpus is not held against itself: nothing would be left."),
-                {"field": f"inputs.{role}"},
-            )
     given = inputs_resolve(METHODS["clean_corpus"], {**against, "corpus": own}, requested_by)
     rule_set = rule_set_save(name=name, thresholds=thresholds, author=requested_by, note=note)
     return corpus_clean_request(

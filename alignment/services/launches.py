@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.utils.translation import gettext
 
 from alignment.methods import METHODS, Input, Method
 from alignment.selectors.launches import Given, input_resolve, project_resolve
@@ -17,6 +18,7 @@ from annotation.models import Project, Split
 from modelhub.config_fields import refused_setting
 from modelhub.errors import ApplicationError
 from modelhub.ml.configs import ConfigError, config_load
+from modelhub.ml.corpora.configs import CleanCorpusConfig
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.models import Artifact, ModelVersion, Run
 from modelhub.selectors.uses import version_use_check
@@ -160,7 +162,21 @@ def inputs_resolve(
                 )
                 read = version_inputs(version=given.version, role=name)
                 found |= {at: Given(artifact=own) for at, own in read.items() if at != name}
+    if method.config is CleanCorpusConfig:
+        _not_itself_check(method, found)
     return found
+
+
+def _not_itself_check(method: Method, given: Mapping[str, Given]) -> None:
+    """A corpus is not held against itself, by whichever reference it comes again."""
+    corpus = given["corpus"].artifact
+    for role, one in given.items():
+        if role != "corpus" and one.artifact == corpus:
+            asked = method.input(role)
+            raise ApplicationError(
+                gettext("A corpus is not held against itself: nothing would be left."),
+                {"field": f"inputs.{asked.role if asked else role}"},
+            )
 
 
 def _rows_store(input: Input, project: Project, which: str) -> Artifact:

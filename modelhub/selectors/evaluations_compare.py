@@ -54,6 +54,7 @@ class PeopleVerdict:
     losses: int
     prompts: int
     share: Figure  # of prompts won, a tie as half, with its interval
+    is_cut: bool  # whether there are older judgements, which do not count
 
     @property
     def judgements(self) -> int:

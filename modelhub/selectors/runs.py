@@ -15,7 +15,7 @@ from modelhub import storage
 from modelhub.figure_order import figure_order
 from modelhub.json_text import json_rows
 from modelhub.ml.pretraining.configs import SPIKES_NAME, PretrainConfig
-from modelhub.models import Artifact, Run, RunInput, RunMetric, RunOutput
+from modelhub.models import Artifact, Run, RunMetric
 from modelhub.run_settings import setting_order
 from modelhub.selectors.naming import NAMED_ARTIFACT, artifact_title, artifact_title_for
 
@@ -50,31 +50,33 @@ class RunFile:
     title: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class RunFiles:
-    """What a run read and made."""
-
-    inputs: list[RunFile]
-    outputs: list[RunFile]
-
-
-def run_files(*, run: Run, user: User | None = None) -> RunFiles:
-    """Inputs and outputs by role, with their artifacts, what these are called, and who made them.
+def run_inputs(*, run: Run, user: User | None = None) -> list[RunFile]:
+    """What a run read, by role, with the artifacts, what these are called, and who made them.
 
     Rows of a project are called by its name where the user may know it. A constant number of
-    queries, and one for each input that holds such rows.
+    queries; for each input that holds such rows two more, and the beginning of its file.
     """
-    named = [f"artifact__{one}" for one in NAMED_ARTIFACT]
-    inputs = run.inputs.select_related("artifact").prefetch_related(*named).order_by("role")
-    outputs = run.outputs.select_related("artifact").prefetch_related(*named).order_by("role")
-    return RunFiles(
-        inputs=[_file(one, artifact_title_for(one.artifact, user=user)) for one in inputs],
-        outputs=[_file(one, artifact_title(one.artifact)) for one in outputs],
-    )
+    rows = run.inputs.select_related("artifact").prefetch_related(*_NAMED_FILE).order_by("role")
+    return [
+        RunFile(
+            role=one.role,
+            artifact=one.artifact,
+            title=artifact_title_for(one.artifact, user=user),
+        )
+        for one in rows
+    ]
 
 
-def _file(row: RunInput | RunOutput, title: str) -> RunFile:
-    return RunFile(role=row.role, artifact=row.artifact, title=title)
+def run_outputs(*, run: Run) -> list[RunFile]:
+    """The same of what a run made. A constant number of queries."""
+    rows = run.outputs.select_related("artifact").prefetch_related(*_NAMED_FILE).order_by("role")
+    return [
+        RunFile(role=one.role, artifact=one.artifact, title=artifact_title(one.artifact))
+        for one in rows
+    ]
+
+
+_NAMED_FILE = tuple(f"artifact__{one}" for one in NAMED_ARTIFACT)
 
 
 def run_acts(*, run: Run) -> list[LogEntry]:

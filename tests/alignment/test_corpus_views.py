@@ -1,5 +1,6 @@
 """The page of a corpus's rules: what a cleaning is held against is chosen there."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
 
+from alignment.services.launches import Launch, run_launch
 from annotation.models import Membership, Project, Split
+from modelhub.errors import ApplicationError
 from modelhub.ml.corpora.contamination import items_read
 from modelhub.models import RuleSet, Run, RunInput, RunOutput
 from modelhub.storage import artifact_folder
@@ -61,18 +64,69 @@ def test_held_out_prompts_and_corpora_are_offered_and_given_to_the_cleaning(
     assert not any("Train on this." in text for text in texts)
 
 
-def test_a_list_of_bad_words_is_offered_as_nothing_else(
+def made_again(corpus: RunOutput, program: str, **config: Any) -> RunOutput:
+    """The same artifact, as another run made it."""
+    run = Run.objects.create(
+        program=program, config=config, status=Run.Status.SUCCEEDED, result={}, label="again"
+    )
+    return RunOutput.objects.create(run=run, role="corpus", artifact=corpus.artifact)
+
+
+def boxes(page: str, corpus: RunOutput) -> list[str]:
+    """The names of the boxes that offer a corpus."""
+    offered = f'value="run/{corpus.run.uid}/corpus"'
+    tags = [tag for tag in page.split("<input") if offered in tag]
+    return [name for tag in tags for name in re.findall(r'name="against-(\w+)"', tag)]
+
+
+def test_what_was_imported_as_a_list_of_words_is_taken_for_nothing_else(
     staff: Client, corpus: RunOutput, tmp_path: Path
 ) -> None:
-    told = make_corpus(tmp_path, ["darn\nheck"], is_word_list=True)
+    words = make_corpus(tmp_path, ["darn\nheck"], is_word_list=True)
+    rules = reverse("corpus_rules", args=[corpus.run.uid])
+    reference = f"run/{words.run.uid}/corpus"
+    assert boxes(staff.get(rules).content.decode(), words) == ["bad_words"]
+    for role in ("known", "evaluation"):
+        reply = clean(staff, corpus, **{role: [reference]})
+        assert (reply.status_code, reply.json()["extra"]) == (400, {"field": f"inputs.{role}"})
+        assert "imported as a list of bad words" in reply.json()["message"]
+    assert clean(staff, words).status_code == 400
+    assert not Run.objects.filter(program="clean_corpus").exists()
+    assert clean(staff, corpus, bad_words=[reference]).status_code == 202
+
+    # The tick was a mistake: imported again without it, the same is a corpus like others.
+    again = made_again(words, "import_corpus", is_word_list=False)
+    page = staff.get(rules).content.decode()
+    assert boxes(page, again) == boxes(page, words) == ["evaluation", "known", "bad_words"]
+    assert clean(staff, corpus, known=[reference]).status_code == 202
+
+
+def test_what_a_cleaning_took_for_bad_words_stays_offered_for_all_else(
+    staff: Client, corpus: RunOutput, tmp_path: Path
+) -> None:
     used = make_corpus(tmp_path, ["drat"])
     cleaning = Run.objects.create(program="clean_corpus", config={})
     RunInput.objects.create(run=cleaning, role="bad_words_1", artifact=used.artifact)
     page = staff.get(reverse("corpus_rules", args=[corpus.run.uid])).content.decode()
-    for words in (told, used):
-        box = f'value="run/{words.run.uid}/corpus"'
-        (tag,) = [tag for tag in page.split("<input") if box in tag]
-        assert 'name="against-bad_words"' in tag
+    assert boxes(page, used) == ["evaluation", "known", "bad_words"]
+
+
+def test_a_corpus_is_not_held_against_itself_by_another_name(
+    staff: Client, corpus: RunOutput
+) -> None:
+    again = made_again(corpus, "clean_corpus")
+    RunInput.objects.create(run=again.run, role="known_1", artifact=corpus.artifact)
+    page = staff.get(reverse("corpus_rules", args=[corpus.run.uid])).content.decode()
+    assert boxes(page, again) == boxes(page, corpus) == []
+    for role, name in (("known", "corpus"), ("evaluation", "known_1"), ("bad_words", "corpus")):
+        reply = clean(staff, corpus, **{role: [f"run/{again.run.uid}/{name}"]})
+        assert (reply.status_code, reply.json()["extra"]) == (400, {"field": f"inputs.{role}"})
+        assert "not held against itself" in reply.json()["message"]
+    assert not RuleSet.objects.exists()
+    inputs = {"corpus": f"run/{corpus.run.uid}/corpus", "known": [f"run/{again.run.uid}/corpus"]}
+    launch = Launch(method="clean_corpus", settings={}, inputs=inputs)
+    with pytest.raises(ApplicationError, match="not held against itself"):
+        run_launch(launch=launch, requested_by=User.objects.get(username="eve"))
 
 
 def test_what_is_ticked_stays_so_when_something_is_refused(

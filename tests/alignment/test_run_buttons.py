@@ -1,11 +1,13 @@
 """A manager stops and takes up single runs, on the page of their round."""
 
 import re
+from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from alignment.models import Campaign, Round
 from alignment.services.rounds import round_advance
@@ -72,3 +74,18 @@ def test_a_run_of_a_stage_that_is_over_is_not_retried(campaign: Campaign, manage
     assert "has gone on" in html(manager.post(url, follow=True))
     run.refresh_from_db()
     assert run.status == Run.Status.FAILED
+
+
+def test_a_manager_who_is_not_staff_is_told_whom_to_ask_for_a_worker(
+    campaign: Campaign, dana: User, manager: Client
+) -> None:
+    round = hands.make_round(campaign)
+    round_advance(round=round)
+    Run.objects.update(created_at=timezone.now() - timedelta(hours=60))
+    page = reverse("round_detail", args=[round.uid])
+    shown = html(manager.get(page))
+    assert "No worker has reported for 2 days." in shown
+    assert "Ask whoever runs this site" in shown and "make up" not in shown
+    User.objects.filter(pk=dana.pk).update(is_staff=True)
+    shown = html(manager.get(page))
+    assert "Ask whoever runs this site" not in shown and "make up" in shown

@@ -37,3 +37,6 @@ def test_outsiders_are_not_told_that_there_is_such_a_project(
         assert there.status_code == nowhere.status_code == 404
         assert project.name not in there.content.decode()
         assert "a manager of the project can add you under People" in there.content.decode()
+        elsewhere = client.get("/hub/nothing/")
+        assert elsewhere.status_code == 404
+        assert "under People" not in elsewhere.content.decode()

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.urls import reverse
 
-from annotation.models import Candidate, Membership, Project, Task
+from annotation.models import Candidate, Membership, Project, Submission, Task
 from annotation.services.assignments import assignment_next
 from annotation.services.pairs import pair_submit
 from annotation.services.rankings import ranking_submit
@@ -87,3 +87,44 @@ def test_the_page_and_the_api_say_it(
     (told,) = client.get(reverse("api_version_compare"), asked).json()["people"]
     assert (told["wins"], told["ties"], told["losses"], told["prompts"]) == (2, 1, 1, 2)
     assert told["before"] == versions[0].uid and told["share"] == 0.625
+
+
+def test_whose_it_was_when_it_was_made_decides(
+    versions: list[ModelVersion], judged: None, bob: User
+) -> None:
+    """Ann is a program and the robot a person, since they judged."""
+    for name, source in (("ann", "simulated"), ("robot", "person")):
+        Membership.objects.filter(user__username=name).update(source=source)
+    (verdict,) = version_verdicts(versions=versions, user=bob)
+    assert (verdict.wins, verdict.ties, verdict.losses) == (2, 1, 1)
+    Submission.objects.filter(annotator__user__username="ann").update(source="product")
+    (verdict,) = version_verdicts(versions=versions, user=bob)
+    assert (verdict.wins, verdict.ties, verdict.losses) == (0, 1, 1)
+
+
+def test_a_pair_that_is_judged_much_crowds_out_no_other(
+    project: Project,
+    versions: list[ModelVersion],
+    judged: None,
+    eve: User,
+    signed_in,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two judgements of another pair are the newest; of the first the newest two count of four."""
+    other = builders.make_version("other")
+    task_of(project, "pair", [versions[0], other])
+    for name in ("ann", "ben"):
+        membership = Membership.objects.get(user__username=name)
+        pair_submit(assignment=assignment_next(membership=membership), better=None, degree=0)
+    monkeypatch.setattr("annotation.version_verdicts.MOST_JUDGEMENTS", 2)
+    Membership.objects.create(project=project, user=eve, role=Membership.Role.REVIEWER)
+    first, second = version_verdicts(versions=[*versions, other], user=eve)
+    assert (first.after, first.wins, first.ties, first.losses) == (versions[1], 1, 0, 1)
+    assert (second.after, second.wins, second.ties, second.losses) == (other, 0, 2, 0)
+    assert (first.is_cut, second.is_cut) == (True, False)
+    asked = {"version": [one.uid for one in (*versions, other)]}
+    client = signed_in(eve)
+    page = client.get(reverse("version_compare"), asked).content.decode()
+    assert page.count("These are the newest") == 1
+    told = client.get(reverse("api_version_compare"), asked).json()["people"]
+    assert [one["is_cut"] for one in told] == [True, False]

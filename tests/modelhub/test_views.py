@@ -4,7 +4,9 @@ import re
 
 import pytest
 from django.conf import settings
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
@@ -184,6 +186,20 @@ def test_the_live_part_is_sent_when_it_has_changed_and_asks_no_more_at_the_end(s
     ended = poll(seen, "running").content.decode()
     assert "hx-trigger" not in ended
     assert reverse("run_retry", args=[run.uid]) in ended
+
+
+def test_a_poll_reads_nothing_of_what_stands_beside_the_live_part(staff, counting):
+    run = counting(inputs={"prompts": builders.make_artifact(Artifact.Kind.PROMPTS)})
+    url = reverse("run_detail", args=[run.uid])
+    page = staff.get(url)
+    assert page.context["inputs"][0].title == "prompts"
+    with CaptureQueriesContext(connection) as queries:
+        seen = {"seen": page.context["seen"], "status": "queued"}
+        assert staff.get(url, seen, headers={"HX-Request": "true"}).status_code == 204
+    read = " ".join(one["sql"] for one in queries)
+    assert "modelhub_run" in read
+    for table in ("modelhub_runinput", "modelhub_runoutput", "django_admin_log"):
+        assert table not in read
 
 
 def test_curves_are_sent_when_there_is_something_new(staff, counting):

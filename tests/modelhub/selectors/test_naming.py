@@ -5,7 +5,7 @@ from django.test.utils import CaptureQueriesContext
 
 from modelhub.models import Artifact, Run, RunInput, RunOutput
 from modelhub.selectors.naming import NAMED, artifact_title, output_name, output_title
-from modelhub.selectors.runs import run_files
+from modelhub.selectors.runs import run_inputs
 from tests import builders
 
 
@@ -83,4 +83,4 @@ def test_names_of_many_cost_as_many_queries_as_of_one(db):
     for _ in range(3):
         more()
     assert count() == one
-    assert artifact_title(run_files(run=run).inputs[0].artifact) == "bpe of 0 on "
+    assert artifact_title(run_inputs(run=run)[0].artifact) == "bpe of 0 on "
