@@ -19,7 +19,7 @@ def test_flags_are_set_and_seen_before_they_are_kept(open_page, project, dana) -
     preview = page.locator("[data-preview]")
     expect(preview.get_by_role("button", name="Harmful").first).to_be_visible()
     page.get_by_label("Flag 5", exact=True).fill("Too long")
-    page.get_by_label("Key of flag 5").fill("l")
+    page.get_by_label("Key of flag 5").fill("z")
     expect(preview.get_by_role("button", name="Too long").first).to_be_visible()
     preview.get_by_role("button", name="A: 6 of 7").click()
     page.get_by_label("required").check()
@@ -28,7 +28,7 @@ def test_flags_are_set_and_seen_before_they_are_kept(open_page, project, dana) -
     expect(page.get_by_text("It holds from the next task")).to_be_visible()
     kept = form_of(project, "rating")
     assert kept.rationale == "required"
-    assert [(one.name, one.key) for one in kept.flags][-1] == ("too_long", "l")
+    assert [(one.name, one.key) for one in kept.flags][-1] == ("too_long", "z")
     assert len(kept.flags) == 5
 
 
