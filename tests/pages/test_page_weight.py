@@ -31,9 +31,8 @@ def test_every_kinds_page_is_under_100_kb_with_all_it_loads(
             sizes[name] = len(body if packed else gzip.compress(body))
 
     page = open_page(alice, "/")
-    page.wait_for_load_state(
-        "networkidle"
-    )  # or a font of the first page comes late, and is counted
+    # Or a font of this page comes late, and is counted.
+    page.wait_for_load_state("networkidle")
     page.on("response", weigh)
     page.goto(live_server.url + annotate_path(project))
     task_wait(page)
