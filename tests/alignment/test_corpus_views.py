@@ -168,13 +168,19 @@ def test_the_api_holds_a_cleaning_against_the_same(
     assert any("Which river was low?" in text for text in texts)
 
 
-def test_the_api_refuses_what_the_page_refuses_and_keeps_nothing(
-    staff: Client, corpus: RunOutput
-) -> None:
+def projects_without_prompts() -> tuple[Project, Project]:
+    """One with held-out prompts that eve does not manage, and one that she does, without any."""
     foreign, empty = builders.make_project("Foreign"), builders.make_project("Empty")
     builders.make_prompt(foreign, "Whose is it?", split=Split.HELD_OUT)
     eve = User.objects.get(username="eve")
     Membership.objects.create(project=empty, user=eve, role=Membership.Role.MANAGER)
+    return foreign, empty
+
+
+def test_the_api_refuses_what_the_page_refuses_and_keeps_nothing(
+    staff: Client, corpus: RunOutput
+) -> None:
+    foreign, empty = projects_without_prompts()
     own = f"run/{corpus.run.uid}/corpus"
     for role, reference, said in (
         ("held_out", f"project/{foreign.uid}/held_out", "there is no"),
@@ -194,10 +200,7 @@ def test_the_api_refuses_what_the_page_refuses_and_keeps_nothing(
 def test_what_cannot_be_held_against_is_refused_and_nothing_is_kept(
     staff: Client, corpus: RunOutput
 ) -> None:
-    foreign, empty = builders.make_project("Foreign"), builders.make_project("Empty")
-    builders.make_prompt(foreign, "Whose is it?", split=Split.HELD_OUT)
-    eve = User.objects.get(username="eve")
-    Membership.objects.create(project=empty, user=eve, role=Membership.Role.MANAGER)
+    foreign, empty = projects_without_prompts()
     where = reverse("corpus_clean", args=[corpus.run.uid])
     for project, said in ((foreign, "not one of the available"), (empty, "no held-out prompts")):
         asked = {"name": "strict", "against-held_out": [f"project/{project.uid}/held_out"]}
