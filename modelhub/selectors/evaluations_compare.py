@@ -62,7 +62,11 @@ class PeopleVerdict:
 
     @property
     def share_text(self) -> str:
-        return figure_text(self.share)
+        """As "62.5 % [14.2, 94.4]"."""
+        told = f"{100 * self.share.value:.1f} %"
+        if self.share.low is None or self.share.high is None:
+            return told
+        return f"{told} [{100 * self.share.low:.1f}, {100 * self.share.high:.1f}]"
 
 
 def people_verdicts(*, versions: Sequence[ModelVersion], user: User) -> list[PeopleVerdict]:

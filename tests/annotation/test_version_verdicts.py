@@ -84,6 +84,7 @@ def test_the_page_and_the_api_say_it(
     assert (
         "What people said" in page and "2 / 1 / 1" in page and "4 judgements of 2 prompts" in page
     )
+    assert "62.5 % [14.2, 94.4]" in page
     (told,) = client.get(reverse("api_version_compare"), asked).json()["people"]
     assert (told["wins"], told["ties"], told["losses"], told["prompts"]) == (2, 1, 1, 2)
     assert told["before"] == versions[0].uid and told["share"] == 0.625
