@@ -22,7 +22,7 @@ from tests.postgres import postgres_url  # noqa: F401  (a fixture)
 from tests.test_authorization import RollbackError, parameters, routes, table_read
 from tests.world import World, make_world
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 BODIES = {
     "empty": b"",
     "cut off": b"{",

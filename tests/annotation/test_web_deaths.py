@@ -28,7 +28,7 @@ from benchmarks.bench_faults import (
 from tests.postgres import postgres_url  # noqa: F401  (a fixture)
 
 # Enough for a machine that has much else to do: what is awaited is work, not time.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow]
 DATABASES = ["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)]
 KILLS, BETWEEN_KILLS = 15, 18  # on each database
 AS_IT_WAS_TOLD = {"duplicates": 0, "lost": 0, "invented": 0}

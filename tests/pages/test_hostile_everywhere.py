@@ -98,7 +98,6 @@ def pages_of(world: World) -> Iterator[str]:
 
 @pytest.mark.browser
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_nothing_runs_on_any_page(open_page, live_server, transactional_db, troubles) -> None:
     world = make_world()
     superuser = world.a.manager.user

@@ -102,7 +102,7 @@ def writing_death(main, run):
     main(run)
 
 
-@pytest.mark.timeout(max(300, 15 * max(kills for _, kills in KILLS)))
+@pytest.mark.timeout(max(900, 15 * max(kills for _, kills in KILLS)))
 @pytest.mark.parametrize(("program", "kills"), KILLS)
 def test_killed_again_and_again_it_ends_as_one_never_killed(tmp_path, base, program, kills):
     main = PROGRAMS[program]

@@ -19,7 +19,7 @@ from tests.modelhub.ml.runs import prompts_write, run_write, session_members
 from tests.tiny_model import tiny_model_write
 
 # A start of vLLM takes half a minute on a quiet machine.
-pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ml, pytest.mark.slow]
 
 PROGRAM = "modelhub.ml.generate:main"
 # Two chunks of 200 prompts of 25, 225 and 425 tokens: 45,000 in a first step that holds 32,768.

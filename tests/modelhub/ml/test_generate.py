@@ -264,7 +264,6 @@ def test_a_part_that_is_not_whole_is_drawn_again(tiny, tmp_path, harm, capsys):
 
 @pytest.mark.ml
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_a_run_killed_again_and_again_ends_as_one_never_interrupted(tiny, tmp_path):
     """Case D32: 800 of 800, no duplicate, output equal."""
     prompts = prompts_write(tmp_path / "prompts", 200)

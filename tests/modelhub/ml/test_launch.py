@@ -95,7 +95,7 @@ def expected(base, tmp_path_factory):
     """The losses under torchrun, one rank of which is killed behind step 2 and started again."""
     run = tmp_path_factory.mktemp("torchrun") / "run"
     process = launch_start("torchrun", "ddp", run, base=base, steps=3, die_behind=2)
-    assert process.wait(timeout=200) == 0, log_of(run)[-3000:]
+    assert process.wait(timeout=800) == 0, log_of(run)[-3000:]
     log = log_of(run)
     assert "rank 1 ended with -9" in log
     assert log.count("rank 0 of 2 on cpu, ddp") == 2
@@ -109,7 +109,7 @@ def expected(base, tmp_path_factory):
 def test_every_launcher_gives_the_same_losses(tmp_path, base, expected, launcher, strategy):
     run = tmp_path / "run"
     process = launch_start(launcher, strategy, run, base=base, steps=3)
-    assert process.wait(timeout=200) == 0, log_of(run)[-3000:]
+    assert process.wait(timeout=800) == 0, log_of(run)[-3000:]
     assert f"rank 1 of 2 on cpu, {strategy}" in log_of(run)
     assert losses_of(run) == pytest.approx(expected, rel=1e-6)
 
@@ -117,7 +117,7 @@ def test_every_launcher_gives_the_same_losses(tmp_path, base, expected, launcher
 def test_a_refusal_is_not_tried_again_and_keeps_its_status(tmp_path):
     run = tmp_path / "run"
     process = launch_start("torchrun", "ddp", run, "idle_program", refuse=True)
-    assert process.wait(timeout=200) == 2
+    assert process.wait(timeout=800) == 2
     assert "starting again" not in log_of(run)
     assert "refused: nothing will do" in log_of(run)
 

@@ -155,7 +155,6 @@ def losses_of(run):
 
 
 @pytest.mark.skipif(os.environ.get("LAUNCH_WAYS") != "run", reason="asked for by LAUNCH_WAYS=run")
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", WAYS)
 def test_a_way_trains_to_the_losses_of_one_process(tmp_path, way):
     launch, module, settings = WAYS[way]

@@ -29,7 +29,7 @@ from tests.modelhub.ml.test_adapter_directory import lora
 from tests.modelhub.test_keeper import gone, processes_of
 from tests.tiny_model import CHAT_TEMPLATE, tiny_model_write
 
-pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.django_db]
+pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.django_db]
 START_S = 240  # a minute on a quiet machine
 
 

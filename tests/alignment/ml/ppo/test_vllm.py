@@ -13,7 +13,7 @@ from tests.modelhub.ml.forks import forks_open
 from tests.tiny_model import tiny_model_write
 
 # A start of vLLM takes half a minute on a quiet machine.
-pytestmark = [pytest.mark.ml, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.ml, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -224,7 +224,6 @@ def test_a_rank_that_hangs_is_ended_and_all_go_on(tmp_path, given, alone):
     assert figures_of(run, "loss") == pytest.approx(figures_of(alone, "loss"), rel=2e-4)
 
 
-@pytest.mark.timeout(900)
 def test_ranks_of_which_one_hung_are_started_again_by_the_launcher(tmp_path, given, alone):
     """As those are of which one was killed: tests/modelhub/ml/test_launch.py."""
     run = made(tmp_path / "run", given, hang_timeout_s=600.0)
