@@ -48,6 +48,14 @@ _LEAST_MEMORY_SHARE = 0.1  # of all, that a run has if it is to be ended for wan
 # Parts of a variable's name that mark a secret; a program is given none but those it asks for.
 _SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIALS"}
 _SECRET_ENDS = ("_PASS", "_PWD", "_DSN")
+# Variables with the keys of an object storage, by the scheme of its addresses.
+_STORE_KEYS = {
+    "s3": ("AWS_",),
+    "gs": ("GOOGLE_",),
+    "gcs": ("GOOGLE_",),
+    "az": ("AZURE_",),
+    "abfs": ("AZURE_",),
+}
 _SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "PGPASSWORD"}
 
 
@@ -406,10 +414,11 @@ def program_environment(run: Run) -> dict[str, str]:
 
     Kept are the key of an endpoint, if an administrator has registered the address and the
     variable together (a configuration alone could send any secret anywhere), the hub's token for
-    an import from the hub, and a Ray cluster's for a run on it. Only such an import may reach the
-    hub, unless this process's HF_HUB_OFFLINE says otherwise.
+    an import from the hub, an object storage's keys for an import of texts from there, and a Ray
+    cluster's for a run on it. Only an import from the hub may reach the hub, unless this process's
+    HF_HUB_OFFLINE says otherwise.
     """
-    asked: set[str] = set()
+    asked = _store_keys(run)
     if run.config.get("source") == "hub":
         asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
     if run.launcher == "ray":
@@ -427,6 +436,19 @@ def program_environment(run: Run) -> dict[str, str]:
     if run.config.get("source") != "hub":
         kept.setdefault("HF_HUB_OFFLINE", "1")
     return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+
+
+def _store_keys(run: Run) -> set[str]:
+    """The variables that open the object storage whose texts a run brings in, by their names."""
+    if run.program != "import_corpus":
+        return set()
+    schemes = {one.partition("://")[0] for one in run.config.get("locations", ()) if "://" in one}
+    prefixes = tuple(
+        prefix
+        for scheme in schemes & _STORE_KEYS.keys()
+        for prefix in (*_STORE_KEYS[scheme], f"FSSPEC_{scheme.upper()}")
+    )
+    return {name for name in os.environ if prefixes and name.upper().startswith(prefixes)}
 
 
 def environment_without_secrets(*, asked: Collection[str] = ()) -> dict[str, str]:

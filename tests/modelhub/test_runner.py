@@ -304,6 +304,26 @@ def test_an_import_from_the_hub_alone_may_reach_it(monkeypatch):
     assert offline() == "0"
 
 
+def test_a_storages_keys_go_to_an_import_of_texts_from_there_alone(monkeypatch):
+    keys = {
+        "s3": ("AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "FSSPEC_S3_SECRET"),
+        "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
+        "az": ("AZURE_STORAGE_ACCOUNT_KEY",),
+    }
+    every = {name for names in keys.values() for name in names}
+    for name in every | {"HF_TOKEN"}:
+        monkeypatch.setenv(name, "canary")
+
+    def given(program: str, *locations: str) -> set[str]:
+        run = Run(program=program, config={"locations": list(locations)})
+        return {name for name, value in program_environment(run).items() if value == "canary"}
+
+    for scheme, names in keys.items():
+        assert given("import_corpus", "/texts", f"{scheme}://bucket/key") == set(names)
+    assert given("import_corpus", "/texts", "https://s3/x") == set()
+    assert given("generate", "s3://bucket/key") == set()
+
+
 def test_an_endpoints_key_goes_only_where_an_administrator_registered_it(db, monkeypatch):
     monkeypatch.setenv("CHAT_API_KEY", "canary")
     address = "https://chat.example/v1"

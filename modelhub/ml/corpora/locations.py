@@ -1,7 +1,10 @@
 """Where texts lie: files and folders of this machine, web addresses, object storage → sources."""
 
+import http.client
+import io
 import os
 import stat
+import typing
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -84,14 +87,42 @@ def _web_source(address: str) -> Source:
 
     def opened() -> IO[bytes]:
         try:
-            reply: IO[bytes] = urllib.request.urlopen(address, timeout=_TIMEOUT_S)  # noqa: S310
+            reply = urllib.request.urlopen(address, timeout=_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as error:
             raise SourceError(f"{address}: {error.code} {error.reason}") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise ConnectionError(f"{address} cannot be reached: {error}") from error
-        return reply
+        return typing.cast(IO[bytes], _WebFile(address, reply))
 
     return Source(name=name, open=opened)
+
+
+class _WebFile(io.RawIOBase):
+    """What an address sends, or ConnectionError where that ends before its end.
+
+    http.client reads an answer that is cut short as if it were whole.
+    """
+
+    def __init__(self, address: str, reply: http.client.HTTPResponse) -> None:
+        self._address, self._reply = address, reply
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            block = self._reply.read(None if size < 0 else size)
+        except (OSError, http.client.HTTPException) as error:
+            raise ConnectionError(f"{self._address} broke off: {error}") from error
+        if size and not block and self._reply.length:
+            raise ConnectionError(
+                f"{self._address} broke off: {self._reply.length} bytes are missing"
+            )
+        return block
+
+    def close(self) -> None:
+        self._reply.close()
+        super().close()
 
 
 def _store_sources(location: str) -> Iterator[Source]:
@@ -102,8 +133,14 @@ def _store_sources(location: str) -> Iterator[Source]:
     try:
         files, root = fsspec.core.url_to_fs(location)
     except ImportError as error:
+        extra = " (the s3 extra)" if location_scheme(location) == "s3" else ""
+        raise SourceError(f"{location}: {error}{extra}") from error
+    try:
+        paths = [root] if files.isfile(root) else sorted(files.find(root))
+    except (FileNotFoundError, PermissionError) as error:
         raise SourceError(f"{location}: {error}") from error
-    paths = [root] if files.isfile(root) else sorted(files.find(root))
+    except Exception as error:  # each driver has its own: no keys, no connection
+        raise ConnectionError(f"{location} cannot be read: {error}") from error
     for path in paths:
         name = path.removeprefix(root).lstrip("/") or Path(path).name
 

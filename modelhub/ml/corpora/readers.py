@@ -7,6 +7,8 @@ one document, or one row group of Parquet.
 import io
 import json
 import re
+import shutil
+import tempfile
 import typing
 import zlib
 from collections.abc import Callable, Iterator
@@ -139,6 +141,9 @@ def _lines(
     while True:
         try:
             block = file.read(1 << 20)
+        except ConnectionError as error:  # no fault of the file's: the run may be tried again
+            where = byte + len(rest)
+            raise ConnectionError(f"{name}, line {number + 1}, byte {where}: {error}") from error
         except (OSError, EOFError, zlib.error) as error:
             where = byte + len(rest)
             raise SourceError(
@@ -242,6 +247,11 @@ def _parquet_documents(
 
     if compression is not None:
         raise SourceError(f"{name}: a Parquet file is compressed inside; unpack it first")
+    if not file.seekable():
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            yield from _parquet_documents(name, typing.cast(IO[bytes], copy), None, config)
+        return
     try:
         parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"))
     except (pa.ArrowInvalid, OSError) as error:

@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -205,13 +205,40 @@ def test_object_storage_is_read_through_fsspec(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("raised", "wanted", "said"),
+    [
+        (FileNotFoundError("no such bucket"), SourceError, "s3://bucket/x: no such bucket"),
+        (PermissionError("Forbidden"), SourceError, "s3://bucket/x: Forbidden"),
+        (RuntimeError("no keys"), ConnectionError, "s3://bucket/x cannot be read: no keys"),
+    ],
+)
+def test_a_storage_that_gives_no_files_is_named(
+    monkeypatch: pytest.MonkeyPatch, raised: Exception, wanted: type[Exception], said: str
+) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="the s3 extra is not installed")
+
+    class Closed(fsspec.AbstractFileSystem):
+        cachable = False
+
+        def info(self, path: str, **_: Any) -> None:
+            raise raised
+
+        def isfile(self, path: str) -> bool:
+            raise raised
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", lambda address: (Closed(), "bucket/x"))
+    with pytest.raises(wanted, match=said):
+        location_sources(["s3://bucket/x"])
+
+
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     """A web server of the test's folder."""
     (tmp_path / "web").mkdir()
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -226,6 +253,50 @@ def test_web_addresses_are_read(tmp_path: Path, web: str) -> None:
     (missing,) = location_sources([f"{web}/none.jsonl"])
     with pytest.raises(SourceError, match="404"):
         missing.open()
+
+
+def test_parquet_is_read_from_an_address_too(tmp_path: Path, web: str) -> None:
+    """Its end is read first, and an address cannot be sought in."""
+    pq.write_table(pa.table({"text": ["one", "two"]}), tmp_path / "web" / "rows.parquet")
+    config = ImportCorpusConfig(locations=(f"{web}/rows.parquet",), source="web")
+    (source,) = location_sources(config.locations)
+    found = list(source_documents(source, config))
+    assert [(one.id, one.text) for one in found] == [
+        ("rows.parquet#0", "one"),
+        ("rows.parquet#1", "two"),
+    ]
+
+
+class _BreaksOff(BaseHTTPRequestHandler):
+    """Says how much it will send, and sends half of it."""
+
+    sent = b'{"text": "x"}\n' * 100
+
+    def log_message(self, *args: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        whole = gzip.compress(self.sent) if self.path.endswith(".gz") else self.sent
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(whole)))
+        self.end_headers()
+        self.wfile.write(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.txt", "rows.jsonl.gz", "rows.parquet"])
+def test_an_address_that_breaks_off_is_not_taken_for_whole(name: str) -> None:
+    """Half of the lines are whole ones: nothing else would tell."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _BreaksOff)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/{name}"
+    config = ImportCorpusConfig(locations=(address,), source="web")
+    (source,) = location_sources(config.locations)
+    where = "" if name.endswith("parquet") else rf"{name}, line \d+, byte \d+: "
+    with pytest.raises(
+        ConnectionError, match=rf"^{where}{address} broke off: \d+ bytes are missing"
+    ):
+        list(source_documents(source, config))
+    server.shutdown()
+    server.server_close()
 
 
 def test_a_run_writes_documents_with_their_signals_by_any_number_of_processes(
