@@ -205,7 +205,7 @@ class Lessons:
 
     lessons: list[Lesson]
     too_long: list[str]
-    empty: list[str]  # nothing in the turns to learn
+    empty: list[str]  # no word in the turns to learn
     unanswered: list[str]  # no answer to a question
 
     @property
@@ -223,9 +223,10 @@ def lessons_make(
 ) -> Lessons:
     """Lay conversations out as tokens with their loss mask, those with one beginning together.
 
-    A conversation longer than `max_tokens`, or in which nothing is to be learnt, is left out whole
-    and listed. Lessons come in the order of their ids. end_of_session: a token of the vocabulary
-    that is written, and learnt, behind a conversation that ended; empty: none.
+    A conversation longer than `max_tokens`, or in whose turns to learn there is no word, is left
+    out whole and listed: of an empty answer that ended the end alone would be learnt. Lessons come
+    in the order of their ids. end_of_session: a token of the vocabulary that is written, and
+    learnt, behind a conversation that ended; empty: none.
 
     Raises RefusedError without conversations, if one prompt id stands for two conversations, or
     for a token that cannot end a session; ChatTemplateError naming the turn whose tokens cannot be
@@ -250,9 +251,10 @@ def lessons_make(
             taught: list[list[bool]] = []
             for one in alike:
                 answer_T, taught_T = _answer_lay(one, tokenizer, loss_turns, ending)
+                said = [one.messages[place]["content"] for place in _turns_learnt(one, loss_turns)]
                 if len(prompt_T) + len(answer_T) > max_tokens:
                     made.too_long.append(name)
-                elif not answer_T:
+                elif not any(text.strip() for text in said):
                     made.empty.append(name)
                 else:
                     answers.append(answer_T)

@@ -99,6 +99,9 @@ def ranked_choose(
             f"tokens (the longest has {data.longest_tokens}), and the others are not of the "
             "training split"
         )
+    pairs = sum(len(group.pairs) for group in groups)
+    if pairs < 2:
+        raise RefusedError(f"there is nothing to learn from {pairs} pair: two are the least")
     notes = []
     for count, what in (
         (data.too_long, f"left out: a prompt and answer of more than {max_tokens} tokens"),

@@ -100,7 +100,7 @@ class OnlineSettings(AdapterSettings):
             "max_grad_norm",
         ):
             check(getattr(self, field) >= 0, field, "0 or more")
-        check(0 <= self.safety_threshold <= 1, "safety_threshold", "0 to 1")
+        check(0 < self.safety_threshold < 1, "safety_threshold", "more than 0, less than 1")
         check(0 <= self.adam_beta2 < 1, "adam_beta2", "0 or more, less than 1")
         check(
             self.max_context_tokens > self.max_tokens, "max_context_tokens", "more than max_tokens"

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from alignment.ml.configs.adapters import AdapterSettings
 from alignment.ml.configs.checks import DTYPES, OPTIMIZERS, positive_check
+from alignment.ml.configs.splits import SplitSettings
 from modelhub.ml.configs import choices_check, one_of, require
 
 # Of negligibly better or unsure, slightly better, better, significantly better: Touvron et al. 2023
@@ -18,7 +19,7 @@ COMBINATIONS = ("mean", "worst", "uncertain")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardConfig(AdapterSettings):
+class RewardConfig(AdapterSettings, SplitSettings):
     """Train a reward model on rankings. Reads `base` (a policy, or a reward model to go on from)
     and `rankings` (rankings.jsonl), and if given `demonstrations` (whose mean score becomes 0) and
     `policy` (which must lay out chats as `base` does); writes output `model`, or `adapter`, which
@@ -76,6 +77,7 @@ class RewardConfig(AdapterSettings):
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
         choices_check(self)
+        self.split_check(self.PROGRAM)
         positive_check(self, "epochs", "lr", "rankings_per_step", "budget_tokens", "max_tokens")
         positive_check(self, "max_grad_norm", "checkpoint_every_steps", "bootstrap_samples")
         for field in ("head_lr", "weight_decay", "center_weight", "margin", "frozen_layers"):

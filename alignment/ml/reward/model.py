@@ -13,7 +13,7 @@ from alignment.ml.configs import RewardConfig
 from alignment.ml.conversations import Conversation
 from alignment.ml.dropout import dropout_end
 from alignment.ml.ensemble import shifts_common
-from alignment.ml.shared_prefix import attach
+from alignment.ml.shared_prefix import Group, attach
 from alignment.ml.shared_prefix.support import base_model
 from alignment.ml.vocabulary import session_end_add, token_rows_start
 from modelhub.ml.adapter import ModelInput, model_input_load
@@ -183,8 +183,8 @@ def zero_set(model: Any, member_scores: Sequence[Tensor]) -> list[float]:
 
 def demonstrations_lay(
     conversations: Iterable[Conversation], tokenizer: Any, *, max_tokens: int
-) -> list[tuple[list[int], list[int]]]:
-    """(prompt, answer) in tokens of each demonstration of the training split that fits.
+) -> list[Group]:
+    """Prompt and answer of each demonstration of the training split that fits.
 
     Raises RefusedError if none is left.
     """
@@ -196,7 +196,7 @@ def demonstrations_lay(
         prompt_T = prompt_render(tokenizer, one.messages[:-1])
         answer_T = scored_encode(tokenizer, one.messages[-1]["content"], one.finish_reason)
         if len(prompt_T) + len(answer_T) <= max_tokens:
-            laid.append((prompt_T, answer_T))
+            laid.append(Group(prompt_T, [answer_T]))
     if not laid:
         raise RefusedError(
             f"none of {read} demonstrations is a single answer of the training split with at most "

@@ -381,23 +381,20 @@ def reports_make(model: Any, data: RankedData, config: RewardConfig) -> dict[str
 
 
 def _zero_find(
-    run: RunDir, model: Any, tokenizer: Any, data: RankedData, config: RewardConfig, max_tokens: int
+    model: Any, demonstrations: Sequence[Group], data: RankedData, config: RewardConfig
 ) -> dict[str, Any]:
     """Set the scores' zero where the run says what has mean 0; returns what was done, to be told.
 
     On demonstrations, if there are any; else, of an ensemble, on its training answers, for the
     heads' scores are compared with each other.
     """
-    if run.has_input("demonstrations"):
-        given = conversations_read(run.input("demonstrations"))
-        laid = demonstrations_lay(given, tokenizer, max_tokens=max_tokens)
-        groups, answers = [Group(prompt_T, [answer_T]) for prompt_T, answer_T in laid], len(laid)
-        name = "demonstrations"
+    if demonstrations:
+        groups, name = list(demonstrations), "demonstrations"
     elif config.heads > 1:
-        groups = [group.group for group in data.of_split("train")]
-        answers, name = sum(len(group.answers) for group in groups), "training answers"
+        groups, name = [group.group for group in data.of_split("train")], "training answers"
     else:
         return {}
+    answers = sum(len(group.answers) for group in groups)
     shifts = zero_set(model, member_scores_of(model, groups, config))
     print(f"mean score 0 on {answers} {name}: shifted by {shifts}", flush=True)
     return {"zero": {"on": name, "answers": answers, "shifts": shifts}}
@@ -447,6 +444,12 @@ def main(run: RunDir) -> None:
             "meaning: σ(score) is to be the probability of a safe answer"
         )
     max_tokens = min(config.max_tokens, model_context(base) - config.own_tokens)
+    demonstrations: list[Group] = []
+    if run.has_input(
+        "demonstrations"
+    ):  # refused here where none can be scored, not behind training
+        given = conversations_read(run.input("demonstrations"), config.split_shares)
+        demonstrations = demonstrations_lay(given, tokenizer, max_tokens=max_tokens)
     data = rankings_load(run.input("rankings") / RANKINGS_NAME, tokenizer, max_tokens=max_tokens)
     groups, notes = examples_choose(data, config, max_tokens=max_tokens)
     for note in notes:
@@ -465,7 +468,7 @@ def main(run: RunDir) -> None:
         weights_check(model)
         weights_round(model, seed=config.seed)
     model.eval()
-    zero = _zero_find(run, model, tokenizer, data, config, max_tokens)
+    zero = _zero_find(model, demonstrations, data, config)
     reports = reports_make(model, data, config)
     if reports["held_out"] is not None:
         found = reports["held_out"]

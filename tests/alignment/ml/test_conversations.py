@@ -171,9 +171,9 @@ def test_long_and_empty_talks_are_left_out_and_named_never_cut():
         Conversation(id="d", messages=[], written_from=0),
         max_tokens=prompt + 10,
     )
-    assert (made.too_long, made.empty, made.unanswered) == (["a"], ["b"], ["d"])
-    # An empty answer that ended is one token long: the end.
-    assert [len(answer) for one in made.lessons for answer in one.group.answers] == [10, 1]
+    # An empty answer that ended would be one token to learn: to end without a word.
+    assert (made.too_long, made.empty, made.unanswered) == (["a"], ["b", "c"], ["d"])
+    assert [len(answer) for one in made.lessons for answer in one.group.answers] == [10]
 
 
 # ── templates ────────────────────────────────────────────────────────────────────────────────────

@@ -185,6 +185,7 @@ def test_settings_that_would_do_nothing_or_harm_are_refused(config, reason):
     ("records", "config", "reason"),
     [
         ([ranking(0, tiers="a=b")], {}, "1 put no answer above another"),
+        ([ranking(0, texts=("a", "b"), tiers="a>b")], {}, "nothing to learn from 1 pair"),
         (rows(3), {"max_tokens": 20}, "3 have a prompt and answer of more than 20 tokens"),
         (rows(3), {"annotator_weights": True}, "no ranking carries a weight"),
         (rows(3), {"degree_margin": "small"}, "no ranking to train on tells a degree"),

@@ -342,6 +342,7 @@ def test_presets_are_settings_that_can_be_run():
         ({"lam": 1.5}, "lam"),
         ({"engine": "openai"}, "engine"),
         ({"temperature": 0.0}, "temperature"),
+        ({"safety_threshold": 0.0}, "safety_threshold"),
     ],
 )
 def test_a_setting_out_of_range_is_named(values, field):

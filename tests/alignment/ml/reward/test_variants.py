@@ -268,9 +268,32 @@ def test_of_demonstrations_only_single_answers_of_the_training_split_count(tmp_p
     records_write(tmp_path / "demonstrations.jsonl", records)
     given = list(conversations_read(tmp_path))
     found = demonstrations_lay(given, tokenizer, max_tokens=100)
-    assert [answer for _, answer in found] == [answer_encode(tokenizer, "yes", "stop")]
+    assert [one.answers for one in found] == [[answer_encode(tokenizer, "yes", "stop")]]
     with pytest.raises(RefusedError, match="none of 3 demonstrations is a single answer"):
         demonstrations_lay(given[1:], tokenizer, max_tokens=100)
+
+
+def test_demonstrations_without_one_to_score_are_refused_before_training(
+    tmp_path, base, monkeypatch
+):
+    """Chats without a side of their own are on the side that the site's shares say."""
+    monkeypatch.setattr(training, "reward_model_make", None)
+    chats = [
+        {
+            "messages": [
+                {"role": "user", "content": f"Say {n}"},
+                {"role": "assistant", "content": "a"},
+            ]
+        }
+        for n in range(3)
+    ]
+    (tmp_path / "demonstrations").mkdir()
+    text = "".join(json.dumps(row) + "\n" for row in chats)
+    (tmp_path / "demonstrations" / "demonstrations.jsonl").write_text(text)
+    folder = run_make(tmp_path / "run", base, rows(4), split_shares=[0.0, 0.0, 1.0])
+    input_add(folder, "demonstrations", tmp_path / "demonstrations")
+    with pytest.raises(RefusedError, match="none of 3 demonstrations is a single answer of the tr"):
+        training.main(RunDir(folder))
 
 
 def test_a_zero_that_means_safety_is_not_moved(tmp_path, base):
