@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 # Words of a name, the first that matter most.
 _FIRST = ("loss", "accuracy", "win", "scores", "score", "reward", "margin", "kl", "divergence")
 _FIRST_TOO = ("perplexity", "kept", "documents")
+_PLURALS = {"accuracies": "accuracy", "rewards": "reward", "margins": "margin"}  # as trainers have
 _LAST = {"lr", "norm", "per", "seconds", "load", "mfu", "bytes", "flops", "epoch", "memory"}
 # What a table's rows are counted or called by.
 _AXES = ("step", "epoch", "round", "n", "place", "figure", "source", "name", "rule", "language")
@@ -56,7 +57,7 @@ _SHOWN = 3
 
 def figure_order(name: str) -> tuple[int, int, str]:
     """What a figure is sorted by: "loss" before "tokens" before "lr"."""
-    words = re.split(r"[^a-z0-9]+", name.lower())
+    words = [_PLURALS.get(word, word) for word in re.split(r"[^a-z0-9]+", name.lower())]
     for place, word in enumerate((*_FIRST, *_FIRST_TOO)):
         if word in words:
             return 0, place, name

@@ -47,6 +47,7 @@ from alignment.ml.preference import (
     ranked_splits,
     reference_logprobs,
     row_logprobs,
+    step_figures,
     total_weight_of,
     weight_of,
 )
@@ -332,7 +333,7 @@ def train(
         seconds = time.monotonic() - started
         taken.append(Trained(figures["loss"], figures["accuracy"], norm, tokens, seconds))
         more = {"grad_norm": norm, "lr": lr, "tokens_per_s": tokens / seconds}
-        run.metric(number + 1, figures | more)
+        run.metric(number + 1, step_figures(figures | more))
         divergence_stop(
             number + 1,
             rise_reason(
@@ -355,7 +356,7 @@ def train(
             logprobs = logprobs_of(model, [one.group for one in own], config, processes)
             seen = groups_see(logprobs, reference["validation"], own, config)
             described = seen_together(seen, own, config)
-            run.metric(len(taken), {f"validation_{k}": v for k, v in described.items()})
+            run.metric(len(taken), step_figures(described, "validation"))
         run.progress(len(taken), len(plan), "steps")
         if len(taken) % config.checkpoint_every_steps == 0 and len(taken) < len(plan):
             values = {"taken": [list(astuple(one)) for one in taken], "reference": reference}

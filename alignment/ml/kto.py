@@ -48,7 +48,13 @@ from alignment.ml.kto_loss import (
     loss_start,
     reference_point,
 )
-from alignment.ml.preference import logprobs_of, policy_make, reference_logprobs, row_logprobs
+from alignment.ml.preference import (
+    logprobs_of,
+    policy_make,
+    reference_logprobs,
+    row_logprobs,
+    step_figures,
+)
 from alignment.ml.sft import learning_rate, publish
 from alignment.ml.shared_prefix import Group, pack, window_least
 from alignment.ml.unpaired import (
@@ -234,7 +240,7 @@ def train(
         loss, accuracy, kl = (figures[name] for name in ("loss", "accuracy", "kl"))
         taken.append(Trained(loss, accuracy, kl, norm, tokens, seconds))
         more = {"grad_norm": norm, "lr": lr, "tokens_per_s": tokens / seconds}
-        run.metric(number + 1, figures | more)
+        run.metric(number + 1, step_figures(figures | more))
         divergence_stop(
             number + 1,
             rise_reason(
@@ -269,7 +275,7 @@ def train(
                 processes,
                 context_tokens=context_tokens,
             ).described()
-            run.metric(len(taken), {f"validation_{k}": v for k, v in described.items()})
+            run.metric(len(taken), step_figures(described, "validation"))
         run.progress(len(taken), len(plan), "steps")
         if len(taken) % config.checkpoint_every_steps == 0 and len(taken) < len(plan):
             values = {

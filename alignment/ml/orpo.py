@@ -41,6 +41,7 @@ from alignment.ml.preference import (
     ranked_describe,
     ranked_splits,
     row_logprobs,
+    step_figures,
     total_weight_of,
     weight_of,
 )
@@ -131,7 +132,7 @@ class Sums:
             "nll": self.nll / total_weight,
             "odds_loss": self.odds_loss / total_weight,
             "accuracy": self.right / self.pairs,
-            "margin": self.gap / self.pairs,
+            "log_odds": self.gap / self.pairs,
             "logp_better": self.better / self.pairs,
             "logp_worse": self.worse / self.pairs,
         }
@@ -213,11 +214,11 @@ def held_out_report(
     """A split before and after training; intervals are 95 % bootstrap ones over prompts.
 
     `difference`: the mean loss after less before; `accuracy`: pairs whose better answer is the
-    likelier; `accuracy_difference` and `margin_difference`: these after less before.
+    likelier; `accuracy_difference` and `log_odds_difference`: these after less before.
     """
     parts: dict[str, dict[str, list[float]]] = {
         name: defaultdict(lambda: [0.0, 0.0])
-        for name in ("difference", "accuracy", "accuracy_difference", "margin_difference")
+        for name in ("difference", "accuracy", "accuracy_difference", "log_odds_difference")
     }
     for old, new, group in zip(before, after, groups, strict=True):
         for name, top, bottom in (
@@ -228,7 +229,7 @@ def held_out_report(
             ),
             ("accuracy", new.right, new.pairs),
             ("accuracy_difference", new.right - old.right, new.pairs),
-            ("margin_difference", new.gap - old.gap, new.pairs),
+            ("log_odds_difference", new.gap - old.gap, new.pairs),
         ):
             parts[name][group.prompt_id][0] += top
             parts[name][group.prompt_id][1] += bottom
@@ -323,7 +324,7 @@ def train(
         seconds = time.monotonic() - started
         taken.append(Trained(figures["loss"], figures["accuracy"], norm, tokens, seconds))
         more = {"grad_norm": norm, "lr": lr, "tokens_per_s": tokens / seconds}
-        run.metric(number + 1, figures | more)
+        run.metric(number + 1, step_figures(figures | more))
         divergence_stop(
             number + 1,
             rise_reason(
@@ -345,7 +346,7 @@ def train(
         if own and every and len(taken) % every == 0:
             seen = groups_see(model, own, config, processes)
             described = seen_together(seen, own, config)
-            run.metric(len(taken), {f"validation_{k}": v for k, v in described.items()})
+            run.metric(len(taken), step_figures(described, "validation"))
         run.progress(len(taken), len(plan), "steps")
         if len(taken) % config.checkpoint_every_steps == 0 and len(taken) < len(plan):
             values = {

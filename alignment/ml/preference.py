@@ -3,7 +3,7 @@
 Legend: A answers of a row, K answers of a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,24 @@ from alignment.ml.validation import precision
 from modelhub.ml.adapter import ModelInput, model_input_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.parallel import Processes, objects_gather
+
+# A step's figures on its curves, by the names that TRL's trainers give them: DPO's, KTO's, ORPO's.
+FIELD_NAMES = {
+    "accuracy": "rewards/accuracies",
+    "margin": "rewards/margins",
+    "reward_better": "rewards/chosen",
+    "reward_worse": "rewards/rejected",
+    "nll": "nll_loss",
+    "log_odds": "log_odds_chosen",
+    "logp_better": "logps/chosen",
+    "logp_worse": "logps/rejected",
+}
+
+
+def step_figures(figures: Mapping[str, float], split: str = "") -> dict[str, float]:
+    """Figures as a run's metrics have them. split: whose they are, but for training's."""
+    prefix = f"{split}_" if split else ""
+    return {f"{prefix}{FIELD_NAMES.get(name, name)}": value for name, value in figures.items()}
 
 
 def policy_make(given: ModelInput, config: PreferenceSettings) -> Any:

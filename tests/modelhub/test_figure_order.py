@@ -17,6 +17,12 @@ def test_the_machines_own_figures_come_last():
     ]
 
 
+def test_figures_named_as_trainers_name_them_have_their_place():
+    names = ["logps/chosen", "rewards/margins", "rewards/accuracies", "loss"]
+    names.sort(key=figure_order.figure_order)
+    assert names == ["loss", "rewards/accuracies", "rewards/margins", "logps/chosen"]
+
+
 @pytest.mark.parametrize(
     ("program", "names", "first"),
     [

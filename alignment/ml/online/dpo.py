@@ -32,10 +32,10 @@ from modelhub.ml.rundir import RunDir, program_run
 
 _FIGURES = (
     "loss/policy_avg",
-    "policy/accuracy",
-    "policy/margin",
-    "policy/reward_better",
-    "policy/reward_worse",
+    "rewards/accuracies",
+    "rewards/margins",
+    "rewards/chosen",
+    "rewards/rejected",
     "policy/approxkl_avg",
 )
 

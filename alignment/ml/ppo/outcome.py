@@ -20,7 +20,7 @@ from modelhub.ml.model_directory import model_directory_check
 from modelhub.ml.rundir import RunDir
 
 _LAST_STEPS = 10  # whose means the result gives
-_LAST = ("objective/", "policy/", "loss/", "val/", "canary/")
+_LAST = ("objective/", "policy/", "rewards/", "loss/", "val/", "canary/")
 
 
 def held_out_scores(

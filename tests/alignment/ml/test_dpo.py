@@ -209,7 +209,7 @@ def test_it_starts_at_the_reference_and_learns_what_holds_on_other_prompts(tmp_p
     metrics, result = metrics_of(run), result_of(run)
     assert metrics[1]["loss"] == pytest.approx(math.log(2), rel=1e-4)
     assert metrics[40]["loss"] < 0.3
-    assert metrics[20]["validation_accuracy"] > 0.7
+    assert metrics[20]["validation_rewards/accuracies"] > 0.7
     assert result["held_out"]["loss_before"] == pytest.approx(math.log(2))
     assert result["held_out"]["difference"]["high"] < 0
     assert result["held_out"]["accuracy"]["low"] > 0.5
@@ -248,7 +248,7 @@ def test_virtual_tokens_are_measured_against_the_base_without_them(tmp_path, bas
     )
     dpo.main(RunDir(run))
     found = metrics_of(run)[1]
-    assert abs(found["reward_better"]) > 1e-3  # a prefix is not the base from its start
+    assert abs(found["rewards/chosen"]) > 1e-3  # a prefix is not the base from its start
 
 
 def test_packing_changes_nothing_but_the_memory(tmp_path, base):

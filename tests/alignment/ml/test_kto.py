@@ -241,8 +241,8 @@ def test_it_learns_from_ratings_what_holds_on_other_prompts(tmp_path, base):
     assert metrics[1]["loss"] == pytest.approx(0.5, rel=1e-4)
     assert metrics[1]["kl"] == pytest.approx(0.0, abs=1e-4)
     assert metrics[32]["loss"] < 0.3
-    assert metrics[32]["margin"] > 1
-    assert metrics[16]["validation_accuracy"] > 0.7
+    assert metrics[32]["rewards/margins"] > 1
+    assert metrics[16]["validation_rewards/accuracies"] > 0.7
     held_out = result["held_out"]
     assert held_out["loss_before"] == 0.5
     assert held_out["difference"]["high"] < 0
@@ -353,7 +353,7 @@ def test_virtual_tokens_are_measured_against_the_base_without_them(tmp_path, bas
     )
     kto.main(RunDir(run))
     assert (
-        abs(metrics_of(run)[1]["reward_better"]) > 1e-3
+        abs(metrics_of(run)[1]["rewards/chosen"]) > 1e-3
     )  # a prefix is not the base from its start
 
 

@@ -109,7 +109,7 @@ def test_losses_are_those_of_trl(base, tmp_path):
     seen = orpo.groups_see(policy, groups, config, processes_start())
     ours = orpo.seen_together(seen, groups, config)
     assert ours["odds_loss"] == pytest.approx(-theirs["log_odds_ratio"], rel=1e-4)
-    assert ours["margin"] == pytest.approx(theirs["log_odds_chosen"], rel=1e-4)
+    assert ours["log_odds"] == pytest.approx(theirs["log_odds_chosen"], rel=1e-4)
     assert ours["nll"] == pytest.approx(-theirs["logps/chosen"], rel=1e-4)
     assert ours["logp_worse"] == pytest.approx(theirs["logps/rejected"], rel=1e-4)
     assert ours["accuracy"] == theirs["rewards/accuracies"]
@@ -198,13 +198,13 @@ def test_it_learns_what_holds_on_other_prompts(tmp_path, base):
     metrics, result = metrics_of(run), result_of(run)
     assert metrics[40]["loss"] < 0.5 * metrics[1]["loss"]
     assert metrics[1]["loss"] == pytest.approx(
-        metrics[1]["nll"] + 0.1 * metrics[1]["odds_loss"], rel=1e-5
+        metrics[1]["nll_loss"] + 0.1 * metrics[1]["odds_loss"], rel=1e-5
     )
-    assert metrics[20]["validation_accuracy"] > 0.7
+    assert metrics[20]["validation_rewards/accuracies"] > 0.7
     held_out = result["held_out"]
     assert held_out["difference"]["high"] < 0
     assert held_out["accuracy_difference"]["low"] > 0
-    assert held_out["margin_difference"]["low"] > 0
+    assert held_out["log_odds_difference"]["low"] > 0
     assert held_out["accuracy_after"] == held_out["accuracy"]["mean"]
     assert (result["rankings"], result["pairs"], held_out["pairs"]) == (16, 96, 48)
     assert (run / "outputs" / "model" / "model.safetensors").exists()

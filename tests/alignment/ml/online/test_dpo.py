@@ -119,6 +119,7 @@ def test_it_learns_what_is_rewarded_on_prompts_it_never_saw(tmp_path, base, capi
     )
     dpo.main(RunDir(run))
     assert result_of(run)["held_out"]["difference_low"] > 0.02
+    assert {"rewards/chosen", "rewards/margins"} <= result_of(run)["last_steps"].keys()
     assert figures_of(run)[1]["loss/policy_avg"] == pytest.approx(0.6931, abs=1e-3)
 
 
