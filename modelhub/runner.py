@@ -433,7 +433,9 @@ def program_environment(run: Run) -> dict[str, str]:
     ):
         asked.add(variable)
     kept = environment_without_secrets(asked=asked)
-    if run.config.get("source") != "hub":
+    if run.config.get("source") == "hub":
+        kept.setdefault("HF_ENDPOINT", settings.MODEL_HUB_ENDPOINT)  # where hub_push pushes to
+    else:
         kept.setdefault("HF_HUB_OFFLINE", "1")
     return kept | {"RONDO_PARENT_PID": str(os.getpid()), "PYTHONUNBUFFERED": "1"}
 

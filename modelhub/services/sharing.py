@@ -6,6 +6,7 @@ own hash: pulled anywhere, unchanged files are the same artifact.
 """
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -179,6 +180,45 @@ def version_push_hub(*, version: ModelVersion, name: str, private: bool = True) 
                 % {"hub": settings.MODEL_HUB_ENDPOINT, "error": error}
             ) from error
     return str(done.commit_url)
+
+
+def version_pull_hub(*, name: str, model: str, role: str = "") -> ModelVersion:
+    """Take in what was pushed to `name` ("organisation/model") of settings.MODEL_HUB_ENDPOINT.
+
+    Only what its manifest names is downloaded, and its card. The key is the one the environment's
+    HF_TOKEN holds. Raises ApplicationError for a model without a manifest, with what the hub
+    answered, and for all that `version_pull_folder` refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if not HUB_ID.fullmatch(name) or ".." in name:
+        raise ApplicationError(
+            gettext("%(target)s is no hub id such as organisation/model.")
+            % {"target": f"{name!r}"},
+            {"field": "target"},
+        )
+    api = HfApi(endpoint=settings.MODEL_HUB_ENDPOINT, token=os.environ.get("HF_TOKEN") or None)
+    with tempfile.TemporaryDirectory(dir=settings.DATA_DIR) as scratch:
+        folder = Path(scratch) / "hub"
+        try:
+            manifest = Path(api.hf_hub_download(name, MANIFEST_NAME, local_dir=folder))
+            named = json_strict(manifest.read_bytes())
+            files = list(named.get("files", ())) if isinstance(named, dict) else []
+            api.snapshot_download(
+                name, local_dir=folder, allow_patterns=[*map(glob.escape, files), README]
+            )
+        except EntryNotFoundError as error:
+            raise ApplicationError(
+                gettext("%(name)s has no manifest.json: it is a model of others. Import it.")
+                % {"name": name}
+            ) from error
+        except Exception as error:  # as above
+            raise ApplicationError(
+                gettext("%(hub)s did not give it: %(error)s")
+                % {"hub": settings.MODEL_HUB_ENDPOINT, "error": error}
+            ) from error
+        return version_pull_folder(folder=folder, model=model, role=role, name=name)
 
 
 def version_pull_folder(

@@ -304,6 +304,18 @@ def test_an_import_from_the_hub_alone_may_reach_it(monkeypatch):
     assert offline() == "0"
 
 
+def test_an_import_from_the_hub_asks_the_hub_that_is_pushed_to(monkeypatch, settings):
+    settings.MODEL_HUB_ENDPOINT = "https://hub.example"
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
+
+    def endpoint(**config: str) -> str | None:
+        return program_environment(Run(program="x", config=config)).get("HF_ENDPOINT")
+
+    assert (endpoint(source="hub"), endpoint()) == ("https://hub.example", None)
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    assert endpoint(source="hub") == "https://mirror.example"
+
+
 def test_a_storages_keys_go_to_an_import_of_texts_from_there_alone(monkeypatch):
     keys = {
         "s3": ("AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "FSSPEC_S3_SECRET"),

@@ -4,11 +4,13 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import CommandError, call_command
 
 from modelhub import storage
@@ -155,7 +157,8 @@ def test_what_writes_is_no_reward_model(pushed) -> None:
 
 
 class _Hub(BaseHTTPRequestHandler):
-    """Takes uploads as a model hub does: a repository, what to send how, and one commit."""
+    """Takes uploads as a model hub does (a repository, what to send how, one commit), and gives
+    back what it has taken."""
 
     taken: dict[str, bytes]
     asked: list[tuple[str, str]]
@@ -187,7 +190,35 @@ class _Hub(BaseHTTPRequestHandler):
         return self._send({"type": "ok"})
 
     def do_GET(self) -> None:
-        self._send({"id": "org/tiny", "sha": "0" * 40, "siblings": []})
+        path = self.path.partition("?")[0]
+        self.asked.append((path, self.headers.get("Authorization", "")))
+        if "/resolve/" in path:
+            return self._file(path, send=True)
+        if "/tree/" in path:
+            sizes = {name: len(data) for name, data in self.taken.items()}
+            listed = [
+                {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+                for name, size in sizes.items()
+            ]
+            return self._send(listed)
+        siblings = [{"rfilename": name} for name in self.taken]
+        return self._send({"id": "org/tiny", "sha": "0" * 40, "siblings": siblings})
+
+    def do_HEAD(self) -> None:
+        self._file(self.path.partition("?")[0], send=False)
+
+    def _file(self, path: str, *, send: bool) -> None:
+        data = self.taken.get(path.partition("/resolve/")[2].partition("/")[2])
+        self.send_response(404 if data is None else 200)
+        if data is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        else:
+            self.send_header("ETag", f'"{sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(data or b"")))
+        self.end_headers()
+        if send and data:
+            self.wfile.write(data)
 
     def _send(self, value: Any) -> None:
         data = json.dumps(value).encode()
@@ -202,7 +233,7 @@ class _Hub(BaseHTTPRequestHandler):
 def hub(settings, monkeypatch) -> Iterator[type[_Hub]]:
     _Hub.taken, _Hub.asked = {}, []
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     settings.MODEL_HUB_ENDPOINT = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
@@ -227,3 +258,28 @@ def test_a_hub_is_given_every_file_and_the_card(version, hub, tmp_path) -> None:
     assert found == version.artifact.manifest["files"]
     # What the hub was given is the artifact again.
     assert version_pull_folder(folder=tmp_path / "taken", model="b").artifact == version.artifact
+
+
+def test_what_a_hub_was_given_comes_back_as_the_same_artifact(version, hub, capsys) -> None:
+    version_push_hub(version=version, name="org/tiny")
+    hub.taken["pytorch_model.bin"] = b"\x80\x04."
+    call_command("hub_pull", "hub:org/tiny", "again")
+    again = ModelVersion.objects.get(model__name="again")
+    assert again.artifact == version.artifact
+    assert "Made for *tests*." in again.card
+    assert not any("pytorch_model.bin" in path for path, _ in hub.asked if "resolve" in path)
+    assert not list(Path(settings.DATA_DIR).glob("tmp*"))
+
+
+def test_a_hubs_model_that_was_not_pushed_or_is_damaged_is_refused(version, hub) -> None:
+    with pytest.raises(
+        CommandError, match=r"org/tiny has no manifest\.json: it is a model of others"
+    ):
+        call_command("hub_pull", "hub:org/tiny", "again")
+    version_push_hub(version=version, name="org/tiny")
+    hub.taken["config.json"] += b" "
+    with pytest.raises(CommandError, match=r"org/tiny cannot be pulled: config\.json has changed"):
+        call_command("hub_pull", "hub:org/tiny", "again")
+    with pytest.raises(CommandError, match="is no hub id"):
+        call_command("hub_pull", "hub:../etc", "again")
+    assert not ModelVersion.objects.filter(model__name="again").exists()
