@@ -7,7 +7,7 @@ and it only answers a little worse. So the file is read as an import reads it, a
 
     token ids    of texts in English, German, Chinese and code, and of every added token: equal
     logits       of those texts, both models in float32: no further apart than LOGIT_BOUNDS
-    perplexity   of each text, and the divergence KL(source ‖ file): told
+    perplexity   of each text, token accuracy and the divergence KL(source ‖ file): told
 
 Fewer bits move logits as they must, so q8_0 and q4_0 have no bound; they are written by the same
 code as the two that have one.
@@ -66,6 +66,8 @@ class Beside:
     tokens: int  # that are predicted
     parent_nats: float  # sum
     nats: float
+    parent_right: int  # tokens that the source thinks likeliest
+    right: int
     divergence_nats: float  # sum
     max_logit_difference: float
 
@@ -77,6 +79,8 @@ class Beside:
             "parent": parent,
             "own": own,
             "perplexity_difference": own - parent,
+            "parent_token_accuracy": self.parent_right / self.tokens,
+            "token_accuracy": self.right / self.tokens,
             "divergence": self.divergence_nats / self.tokens,
             "max_logit_difference": self.max_logit_difference,
         }
@@ -116,6 +120,8 @@ def beside(text: str, ids_T: Tensor, before_TV: Tensor, after_TV: Tensor) -> Bes
         tokens=len(ids_T) - 1,
         parent_nats=float(F.nll_loss(before, ids_T[1:], reduction="sum")),
         nats=float(F.nll_loss(after, ids_T[1:], reduction="sum")),
+        parent_right=int((before.argmax(-1) == ids_T[1:]).sum()),
+        right=int((after.argmax(-1) == ids_T[1:]).sum()),
         divergence_nats=float((before.exp() * (before - after)).sum()),
         max_logit_difference=float((before_TV - after_TV).abs().max()),
     )
@@ -183,6 +189,8 @@ def main(run: RunDir) -> None:
             **({} if bound is None else {"max_logit_difference_allowed": bound}),
             "parent_perplexity": math.exp(sum(one.parent_nats for one in heard) / tokens),
             "perplexity": math.exp(sum(one.nats for one in heard) / tokens),
+            "parent_token_accuracy": sum(one.parent_right for one in heard) / tokens,
+            "token_accuracy": sum(one.right for one in heard) / tokens,
             "divergence": sum(one.divergence_nats for one in heard) / tokens,
             "round_trip": table,
         },

@@ -56,6 +56,7 @@ from modelhub.ml.manifest import (
     manifest_write,
     path_sync,
 )
+from modelhub.ml.progress_bar import ProgressBar
 from modelhub.ml.records import json_canonical
 from modelhub.ml.sources import sources_sha256
 
@@ -82,6 +83,7 @@ class RunDir:
         self.path = Path(path).resolve()
         self._description = json.loads((self.path / "config.json").read_text())
         self._is_first = rank_given() == 0
+        self._bar = ProgressBar()
         if not self._is_first:
             return
         self._lock = (self.path / "lock").open("w")
@@ -184,9 +186,10 @@ class RunDir:
             self._replace(name, value)
 
     def progress(self, done: int, total: int, unit: str) -> None:
-        """Say how far the run is, in its own unit ("prompts", "steps")."""
+        """Say how far the run is, in its own unit ("prompts", "steps"); a bar in a terminal."""
         if self._is_first:
             self._replace("progress.json", {"done": done, "total": total, "unit": unit})
+            self._bar.draw(done, total, unit)
 
     def checkpoint_publish(self, step: int, write: Callable[[Path], None]) -> Path:
         """Let `write` fill a folder, then make it the checkpoint of `step`, whole or not at all.

@@ -117,6 +117,7 @@ def test_a_file_is_the_model_it_was_made_of(tmp_path, base, weight_type, furthes
     assert found["max_logit_difference"] <= furthest
     assert (found["max_logit_difference"] == 0) <= (weight_type == "f32")
     assert [row["text"] for row in found["round_trip"]] == list(export_gguf.TEXTS)
+    assert (found["token_accuracy"] == found["parent_token_accuracy"]) >= (weight_type == "f32")
     assert {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors} == kinds
 
 
@@ -213,6 +214,10 @@ def test_figures_of_a_text_by_hand():
     assert found["parent"] == pytest.approx(4 / 3) and found["own"] == pytest.approx(2)
     assert found["divergence"] == pytest.approx(0.75 * np.log(1.5) + 0.25 * np.log(0.5))
     assert found["max_logit_difference"] == pytest.approx(np.log(3))
+    # What follows is token 0, which the source thinks likelier; the file finds both alike.
+    assert (found["parent_token_accuracy"], found["token_accuracy"]) == (1.0, 1.0)
+    other = beside("a", torch.tensor([1, 1]), before, torch.tensor([[0.0, 1.0], [0.0, 0.0]])).row()
+    assert (other["parent_token_accuracy"], other["token_accuracy"]) == (0.0, 1.0)
 
 
 def test_numbers_that_are_not_finite_are_not_published():
@@ -221,6 +226,8 @@ def test_numbers_that_are_not_finite_are_not_published():
         tokens=1,
         parent_nats=1.0,
         nats=float("nan"),
+        parent_right=0,
+        right=0,
         divergence_nats=0.0,
         max_logit_difference=float("nan"),
     )
