@@ -79,3 +79,26 @@ def test_a_pools_roles_are_numbered():
     assert rejection.input("pool_2") is rejection.input("pool_1") is not None
     assert rejection.input("pool") is rejection.input("pool_x") is None
     assert rejection.input("reward") is not None
+
+
+def programs_told():
+    """The table of docs/runs.md: program → (module, the roles of its row)."""
+    rows = {}
+    for line in (ROOT / "docs" / "runs.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 4 and re.fullmatch(r"`\w+`", cells[0]):
+            names = set(re.findall(r"`([a-z_]+?)(?:_\d+)?`", cells[2]))
+            rows[cells[0].strip("`")] = (cells[1].strip("`"), names)
+    # "as `ppo`": what another row has.
+    return {
+        program: (module, names.union(*(rows[name][1] for name in names & rows.keys())))
+        for program, (module, names) in rows.items()
+    }
+
+
+def test_the_documents_table_has_every_program_and_its_inputs():
+    told = programs_told()
+    assert {name: module for name, (module, _) in told.items()} == settings.RUN_PROGRAMS
+    for method in METHODS.values():
+        roles = {one.role for one in method.inputs}
+        assert roles <= told[method.name][1], method.name
