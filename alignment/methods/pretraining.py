@@ -149,6 +149,31 @@ PRETRAINING = (
                 title="LLaMA 7B (arXiv:2302.13971, 2.3)",
                 settings=PretrainConfig.PRESETS["llama-7b"],
             ),
+            Preset(
+                name="bloom",
+                title="BLOOM 560M, ALiBi (arXiv:2211.05100, table 3)",
+                settings=PretrainConfig.PRESETS["bloom-560m"],
+            ),
+            Preset(
+                name="mixtral",
+                title="Mixtral 8x7B, experts (arXiv:2401.04088, table 1)",
+                settings=PretrainConfig.PRESETS["mixtral-8x7b"],
+            ),
+            Preset(
+                name="t5",
+                title="T5 base, spans (arXiv:1910.10683, 3.1)",
+                settings=PretrainConfig.PRESETS["t5-base"],
+            ),
+            Preset(
+                name="bert",
+                title="BERT base, masked (arXiv:1810.04805, A.2)",
+                settings=PretrainConfig.PRESETS["bert-base"],
+            ),
+            Preset(
+                name="rwkv",
+                title="RWKV 169M (arXiv:2305.13048)",
+                settings=PretrainConfig.PRESETS["rwkv-169m"],
+            ),
         ),
     ),
 )

@@ -12,6 +12,7 @@ from django.conf import settings
 from alignment.methods import METHODS
 from modelhub.config_fields import config_schema
 from modelhub.ml.configs import config_load
+from modelhub.ml.pretraining.presets import SIZES
 from modelhub.models import Artifact, ModelVersion
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +37,11 @@ def test_a_method_says_what_there_is(method):
     assert config_schema(method.config)["properties"]
     for preset in method.presets:
         config_load(method.config, preset.settings)
+
+
+def test_pretraining_has_a_preset_of_every_architecture():
+    offered = {preset.settings["architecture"] for preset in METHODS["pretrain"].presets}
+    assert offered == set(SIZES)
 
 
 def roles_told(method):

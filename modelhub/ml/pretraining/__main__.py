@@ -20,6 +20,7 @@ from modelhub.ml.pretraining.data import (
     accounts,
     mixture_make,
     roles_sorted,
+    sample_next,
     source_make,
 )
 from modelhub.ml.pretraining.planner import chinchilla_ratio
@@ -169,6 +170,7 @@ def pretrain(run: RunDir, config: PretrainConfig, dog: Watchdog) -> None:
             "chat_template": tokenizer.chat_template or "",
             **told(progress, watch, sources, flops, matmul_per_s * processes.world, parameters),
             "planned": planned,
+            "next_sample": sample_next(progress.step, config, progress.skips),
         },
     )
 

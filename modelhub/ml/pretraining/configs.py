@@ -45,6 +45,80 @@ class PretrainConfig:
             "dtype": "bfloat16",
             "sample_every_steps": 1000,
         },
+        # BigScience 2022 (arXiv:2211.05100), table 3; their cosine goes on to 410e9 tokens.
+        "bloom-560m": {
+            "architecture": "bloom",
+            "size": "560m",
+            "block_tokens": 2048,
+            "blocks_per_step": 256,
+            "steps": 650_000,
+            "lr": 3e-4,
+            "lr_final_share": 1 / 30,
+            "warmup_steps": 715,
+            "dtype": "bfloat16",
+            "sample_every_steps": 1000,
+        },
+        # Jiang et al. 2024 (arXiv:2401.04088), table 1. How it was trained is not published: the
+        # rates are LLaMA's.
+        "mixtral-8x7b": {
+            "architecture": "mixtral",
+            "size": "8x7b",
+            "block_tokens": 4096,
+            "context_tokens": 32_768,
+            "blocks_per_step": 1024,
+            "steps": 250_000,
+            "lr": 3e-4,
+            "warmup_steps": 2000,
+            "dtype": "bfloat16",
+            "sample_every_steps": 1000,
+        },
+        # Raffel et al. 2019 (arXiv:1910.10683), section 3.1. Theirs is AdaFactor, whose 0.01 is no
+        # rate for AdamW.
+        "t5-base": {
+            "architecture": "t5",
+            "size": "base",
+            "block_tokens": 512,
+            "blocks_per_step": 128,
+            "steps": 2**19,
+            "lr": 1e-4,
+            "warmup_steps": 10_000,
+            "dropout": 0.1,
+            "masked_share": 0.15,
+            "span_tokens": 3.0,
+            "dtype": "bfloat16",
+            "sample_every_steps": 1000,
+        },
+        # Devlin et al. 2018 (arXiv:1810.04805), appendix A.2, without the next sentence; all steps
+        # at the full length, and a cosine where theirs is a line.
+        "bert-base": {
+            "architecture": "bert",
+            "size": "base",
+            "block_tokens": 512,
+            "blocks_per_step": 256,
+            "steps": 1_000_000,
+            "lr": 1e-4,
+            "lr_final_share": 0.0,
+            "warmup_steps": 10_000,
+            "weight_decay": 0.01,
+            "beta2": 0.999,
+            "dropout": 0.1,
+            "dtype": "bfloat16",
+        },
+        # Peng et al. 2023 (arXiv:2305.13048), appendix; theirs decays exponentially.
+        "rwkv-169m": {
+            "architecture": "rwkv",
+            "size": "169m",
+            "block_tokens": 1024,
+            "document_mask": False,
+            "blocks_per_step": 128,
+            "steps": 2_500_000,
+            "lr": 6e-4,
+            "lr_final_share": 1 / 60,
+            "weight_decay": 0.0,
+            "beta2": 0.99,
+            "dtype": "bfloat16",
+            "sample_every_steps": 1000,
+        },
         # A novel on a laptop, in a quarter of an hour (docs/experiments.md).
         "novel": {
             "architecture": "gpt2",

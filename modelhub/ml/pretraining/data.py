@@ -143,9 +143,7 @@ def step_samples(
     mixture: Mixture, step: int, config: PretrainConfig, skips: Sequence[Skip]
 ) -> list[Sample]:
     """The blocks of step 0 … steps − 1, in order."""
-    first = step * config.blocks_per_step + sum(one.samples for one in skips if one.step <= step)
-    ranges = config.skipped_ranges
-    numbers = [sample_number(first + at, ranges) for at in range(config.blocks_per_step)]
+    numbers = [sample_next(step, config, skips, at) for at in range(config.blocks_per_step)]
     drawn: Drawn = mixture.at(np.array(numbers, dtype=np.int64))
     return [
         Sample(number, int(source), int(epoch), int(block))
@@ -153,6 +151,15 @@ def step_samples(
             numbers, drawn.source_S, drawn.epoch_S, drawn.block_S, strict=True
         )
     ]
+
+
+def sample_next(step: int, config: PretrainConfig, skips: Sequence[Skip], at: int = 0) -> int:
+    """The number of the first sample of a step, or of the one `at` so many places behind it.
+
+    Of the step behind a run's last: where in the data the run has come to.
+    """
+    first = step * config.blocks_per_step + sum(one.samples for one in skips if one.step <= step)
+    return sample_number(first + at, config.skipped_ranges)
 
 
 def sample_generator(seed: int, number: int) -> np.random.Generator:

@@ -100,6 +100,7 @@ def test_samples_that_are_to_be_skipped_are_never_read(tmp_path, given, stopped,
     run = continued(tmp_path / "run", given, stopped, skip_samples=["34-41"])
     main(RunDir(run))
     assert [number for step in seen for number in step] == [32, 33, *range(42, 56)]
+    assert result_of(run)["next_sample"] == 56
 
 
 def test_a_run_that_goes_on_is_refused_without_its_checkpoint(tmp_path, given):

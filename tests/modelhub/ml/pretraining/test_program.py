@@ -219,6 +219,7 @@ def test_a_spike_is_gone_back_from_its_blocks_skipped_and_its_documents_named(
     assert len(result["spike_blocks"]) == 8
     assert all(block["documents"] for block in result["spike_blocks"])
     assert result["steps"] == 30
+    assert result["next_sample"] == 33 * 4  # where in the data it has come to
 
 
 def test_no_checkpoint_is_made_where_a_spike_begins(tmp_path, tokenizer, tokens, monkeypatch):
