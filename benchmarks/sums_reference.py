@@ -13,7 +13,8 @@ like those the method learns from. Settings are chosen on 500 more, with `--eval
 
 The file is read from the folder of shared data (--data, or RONDO_SHARED_DATA; by default
 ../shared/data). The fine-tuned model is kept for the next method; killed and started again with the
-same folder, a run goes on. One JSON line on standard output.
+same folder, a run goes on. One JSON line on standard output, on standard error the curve of its
+training, means over 25 steps.
 """
 
 import gzip
@@ -21,6 +22,7 @@ import json
 import os
 import random
 import re
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from alignment.ml.checkers import REFERENCES_NAME, ReferenceRecord
 from alignment.ml.data import DemonstrationRecord
 from benchmarks.byte_tokenizer import byte_tokenizer
 from benchmarks.ppo_reference import prompts_write
-from benchmarks.runs import program_run, reference_parser, settings_read
+from benchmarks.runs import metrics_table, program_run, reference_parser, settings_read
 from modelhub.ml.manifest import MANIFEST_NAME, manifest_write
 from modelhub.ml.records import json_canonical, records_write
 
@@ -219,6 +221,8 @@ def main() -> None:
     started = time.monotonic()
     run = given.folder / f"{given.method}-{given.evaluate_on}"
     result = program_run(run, given.method, config, inputs)
+    curve = ("objective/scores", "objective/kl", "policy/entropy_avg", "objective/response_length")
+    print(metrics_table(run, *curve, every=25), file=sys.stderr)
     print(
         json_canonical(
             {

@@ -87,3 +87,8 @@ def test_a_runs_figures_are_a_table_of_the_steps_that_have_all_of_them(tmp_path)
         "| 0 | 2 | 0.0001 |",
         "| 2 | 1.25 | 1e-05 |",
     ]
+    assert metrics_table(tmp_path, "loss", every=10).splitlines() == [
+        "| steps | loss |",
+        "| --- | --- |",
+        "| 0–2 | 1.625 |",
+    ]
