@@ -13,7 +13,12 @@ import torch
 from modelhub.ml.checkpoint import dtype_named, model_save, tokenizer_load
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.parallel import processes_start
-from modelhub.ml.pretraining.architectures import model_continue, model_make, special_tokens
+from modelhub.ml.pretraining.architectures import (
+    Special,
+    model_continue,
+    model_make,
+    special_tokens,
+)
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.data import (
     TokenSource,
@@ -36,11 +41,11 @@ _NAME_LETTERS = 40  # of a source, as its curve is called
 
 
 def sources_open(
-    run: RunDir, config: PretrainConfig, vocabulary: int, dog: Watchdog
+    run: RunDir, config: PretrainConfig, special: Special, dog: Watchdog
 ) -> list[TokenSource]:
     """The run's token sets, verified, the domain's first, named by their first document's source.
 
-    vocabulary: tokens of the run's tokenizer. Raises RefusedError if there is no set, or one was
+    special: of the run's tokenizer. Raises RefusedError if there is no set, or one was
     made with another tokenizer.
     """
     roles = list(run.input_roles())
@@ -48,7 +53,7 @@ def sources_open(
     for stem, is_replay in (("tokens", False), ("replay", True)):
         for role in roles_sorted(roles, stem):
             folder = run.input(role, dog.beat)
-            vocabulary_check(folder, vocabulary)
+            vocabulary_check(folder, special.vocabulary, special.added)
             shards = MappedShards(folder)
             name = shards.block_documents(0, 1)[0].source[:_NAME_LETTERS]
             is_free = name and name not in {source.name for source in opened}
@@ -92,7 +97,7 @@ def pretrain(run: RunDir, config: PretrainConfig, dog: Watchdog) -> None:
         raise RefusedError("a model from random weights needs a tokenizer, a continued one a base")
     tokenizer = tokenizer_load(base or run.input("tokenizer"))
     special = special_tokens(tokenizer, config.objective, multiple=config.vocabulary_multiple)
-    sources = sources_open(run, config, len(tokenizer), dog)
+    sources = sources_open(run, config, special, dog)
     mixture = mixture_make(sources, config)
     planned = accounts(mixture, sources, config)
     if processes.rank == 0:

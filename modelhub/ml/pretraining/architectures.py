@@ -48,6 +48,13 @@ class Special:
     sentinel_ids: tuple[int, ...] = ()
     all_ids: tuple[int, ...] = ()
 
+    @property
+    def added(self) -> int:
+        """How many of the last tokens are the objective's own: what it adds stands at the end."""
+        own = {self.mask_id, *self.sentinel_ids} - {-1}
+        at_end = set(range(self.vocabulary - len(own), self.vocabulary))
+        return len(own) if own == at_end else 0
+
 
 def special_tokens(tokenizer: Any, objective: str, *, multiple: int = 1) -> Special:
     """The tokenizer's special ids; what the objective needs and it lacks is added to it.

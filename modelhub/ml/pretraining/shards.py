@@ -99,16 +99,19 @@ class MappedShards:
         return found
 
 
-def vocabulary_check(folder: Path, vocabulary: int) -> None:
+def vocabulary_check(folder: Path, vocabulary: int, added: int = 0) -> None:
     """Refuse a set that the hub has made with a tokenizer of another number of tokens.
 
-    A larger vocabulary would have every token of the set, and other words for each. What other
-    programs made does not say. Raises ShardsError with both numbers.
+    vocabulary: of the run's tokenizer; added: how many of these, the last ones, it has for its
+    objective alone, for a set may have been made before it had them. A larger vocabulary would have
+    every token of the set, and other words for each. What other programs made does not say. Raises
+    ShardsError with both numbers.
     """
     for path in sorted(folder.glob("*.ds.metadata")):
         name = path.read_text(encoding="utf-8").partition("|")[0]
         own = name.removesuffix("-tokens")
-        if name.endswith("-tokens") and own.isdecimal() and int(own) != vocabulary:
+        fitting = (vocabulary, vocabulary - added)
+        if name.endswith("-tokens") and own.isdecimal() and int(own) not in fitting:
             raise ShardsError(
                 f"{folder.name} was made with a tokenizer of {own} tokens, and the run's has "
                 f"{vocabulary}: give the run the tokenizer that made the set"

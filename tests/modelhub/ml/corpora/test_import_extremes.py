@@ -2,6 +2,8 @@
 
 Sizes run: a line of 2 GB (sparse); 2 M tiny lines of the 10 M, one bad line behind 5,000 of the
 1 M, for the suite's time; bombs of 390 MB in gzip and zstd. Memory is that of a process of its own.
+At the whole sizes (10 minutes):
+    CORPUS_EXTREMES=whole python -m pytest tests/modelhub/ml/corpora/test_import_extremes.py
 """
 
 import gzip
@@ -25,6 +27,9 @@ from modelhub.ml.rundir import RunDir
 from tests.modelhub.ml.runs import run_write
 
 MOST_GROWN_MB = 256
+IS_WHOLE = os.environ.get("CORPUS_EXTREMES") == "whole"
+TINY_DOCUMENTS = 1_000 if IS_WHOLE else 200  # of 10,000 lines
+GOOD_LINES = 1_000_000 if IS_WHOLE else 5_000
 READ = """
 import resource, sys
 from modelhub.ml.corpora.configs import ImportCorpusConfig
@@ -65,13 +70,13 @@ def test_a_line_of_2_gb_is_refused_at_its_byte_in_little_memory(tmp_path: Path) 
     assert (count, grown < MOST_GROWN_MB) == (1, True), grown
 
 
-def test_two_million_tiny_lines_are_read_in_little_memory(tmp_path: Path) -> None:
+def test_millions_of_tiny_lines_are_read_in_little_memory(tmp_path: Path) -> None:
     path = tmp_path / "tiny.txt"
     with path.open("wb") as file:
-        for _ in range(200):
+        for _ in range(TINY_DOCUMENTS):
             file.write(b"a\n" * 9_999 + b"\n")
     grown, count, said = read_apart(path)
-    assert (count, said, grown < MOST_GROWN_MB) == (200, "", True), grown
+    assert (count, said, grown < MOST_GROWN_MB) == (TINY_DOCUMENTS, "", True), grown
 
 
 @pytest.mark.parametrize("ending", ["gz", "zst"])
@@ -104,18 +109,20 @@ def test_ends_of_every_kind_are_ends_and_a_mark_amid_the_file_is_text(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
+    ("content", "byte", "said"),
     [
-        ('{"text": "café"}\n'.encode("latin-1"), "line 5001, byte 70013: not UTF-8"),
-        (b'{"text": "cut o', "line 5001, byte 70009: not JSON"),
-        (b'{"text": 1}\n', "line 5001, byte 70000: field"),
+        ('{"text": "café"}\n'.encode("latin-1"), 13, "not UTF-8"),
+        (b'{"text": "cut o', 9, "not JSON"),
+        (b'{"text": 1}\n', 0, "field"),
     ],
 )
 def test_one_bad_line_behind_many_good_ones_leaves_nothing(
-    tmp_path: Path, content: bytes, named: str
+    tmp_path: Path, content: bytes, byte: int, said: str
 ) -> None:
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(b'{"text": "a"}\n' * 5_000 + content)
+    good = b'{"text": "a"}\n'
+    path.write_bytes(good * GOOD_LINES + content)
+    named = f"line {GOOD_LINES + 1}, byte {len(good) * GOOD_LINES + byte}: {said}"
     settings = {"locations": [str(path)], "source": "test", "workers": 1}
     run = run_write(tmp_path / "run", "import_corpus", settings)
     with pytest.raises(SourceError, match=named):

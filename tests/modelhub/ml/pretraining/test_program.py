@@ -452,3 +452,32 @@ def test_a_set_of_another_tokenizer_is_refused_though_its_tokens_are_all_known(
     size = len(tokenizer_load(tokenizer))
     (folder / "t.ds.metadata").write_text(f"{size}-tokens|2\n1000\n1.00 kT")
     main(RunDir(pretrain_run(tmp_path / "again", tokenizer, {"tokens": folder}, steps=2)))
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bert"])
+def test_tokens_that_an_objective_adds_refuse_no_set_made_before(
+    tmp_path, tokenizer, tokens, architecture
+):
+    """As the hub makes sets, and from them a model, and with that model sets again."""
+    size = len(tokenizer_load(tokenizer))
+    old = tmp_path / "old"
+    shutil.copytree(tokens, old)
+    (old / "t.ds.metadata").write_text(f"{size}-tokens|2\n1000\n1.00 kT")
+    run = pretrain_run(
+        tmp_path / "run", tokenizer, {"tokens": old}, architecture=architecture, steps=1
+    )
+    main(RunDir(run))
+    base = run / "outputs" / "model"
+    grown = len(tokenizer_load(base))
+    assert grown == size + {"t5": 100, "bert": 1}[architecture]
+    new = tmp_path / "new"
+    shutil.copytree(tokens, new)
+    (new / "t.ds.metadata").write_text(f"{grown}-tokens|2\n1000\n1.00 kT")
+    given = {"base": base, "tokens": new, "replay": old}
+    main(
+        RunDir(pretrain_run(tmp_path / "on", tokenizer, given, architecture=architecture, steps=1))
+    )
+    (new / "t.ds.metadata").write_text(f"{size + 50}-tokens|2\n1000\n1.00 kT")
+    run = pretrain_run(tmp_path / "off", tokenizer, given, architecture=architecture, steps=1)
+    with pytest.raises(RefusedError, match=f"made with a tokenizer of {size + 50} tokens"):
+        main(RunDir(run))

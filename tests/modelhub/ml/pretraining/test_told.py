@@ -11,6 +11,7 @@ from modelhub.ml.configs import config_load
 from modelhub.ml.mixture import Blend, Mixture, Source
 from modelhub.ml.pretraining import training
 from modelhub.ml.pretraining.__main__ import main, sources_open, told
+from modelhub.ml.pretraining.architectures import Special
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.data import TokenSource
 from modelhub.ml.pretraining.presets import Size, token_flops
@@ -49,7 +50,8 @@ def test_verifying_a_token_set_gives_signs_of_life_within_it(
     run = RunDir(pretrain_run(tmp_path / "run", tokenizer, {"tokens": tokens}))
     dog, beats = Watchdog(60.0), []
     monkeypatch.setattr(dog, "beat", lambda: beats.append(None))
-    sources_open(run, run.config(PretrainConfig), 500, dog)
+    special = Special(vocabulary=500, table=500, pad_id=0, end_id=0)
+    sources_open(run, run.config(PretrainConfig), special, dog)
     files = [path for path in tokens.iterdir() if path.name != "manifest.json"]
     assert len(beats) >= len(files) > 1
 
