@@ -12,7 +12,7 @@ from alignment.ml.configs import SftConfig
 from alignment.ml.conversations import Conversation, lessons_make
 from alignment.ml.data import DemonstrationRecord
 from alignment.ml.dropout import residual_dropout_set
-from alignment.ml.shared_prefix import attach, pack
+from alignment.ml.shared_prefix import answer_logprobs, attach, pack
 from alignment.ml.vocabulary import session_end_add
 from modelhub.ml.adapter import ModelInput
 from modelhub.ml.chat import answer_encode, prompt_render
@@ -152,6 +152,52 @@ def test_packed_conversations_have_the_loss_and_gradients_of_each_alone(name, en
         found, right = found + loss.item(), right + int(own)
     assert found == pytest.approx(expected, rel=1e-5)
     assert 0 <= right < tokens
+    error = (gradients_of(packed) - gradients_of(plain)).norm() / gradients_of(plain).norm()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_every_learnt_token_of_a_packed_row_has_the_loss_it_has_in_a_padded_batch(side):
+    """Token by token: one batch in transformers, padded on either side, what is told left out."""
+    lessons = lessons_make(talks(7), tiny_tokenizer(), max_tokens=512).lessons
+    plain, packed = small_of("llama"), small_of("llama")
+    attach(packed)
+    talked = [(one, place) for one in lessons for place in range(len(one.taught))]
+    sequences = [one.group.prompt_T + one.group.answers[place] for one, place in talked]
+    longest = max(map(len, sequences))
+
+    def padded(own, filler):
+        fill = [filler] * (longest - len(own))
+        return [*fill, *own] if side == "left" else [*own, *fill]
+
+    mask_BT = torch.tensor([padded([1] * len(own), 0) for own in sequences])
+    ids_BT = torch.tensor([padded(own, 0) for own in sequences])
+    learnt_BT = torch.tensor(
+        [
+            padded([False] * len(one.group.prompt_T) + one.taught[place], False)
+            for one, place in talked
+        ]
+    )
+    logits_BTV = plain(
+        ids_BT,
+        attention_mask=mask_BT,
+        position_ids=(mask_BT.cumsum(1) - 1).clamp(min=0),
+        use_cache=False,
+    ).logits
+    logs_BT = logits_BTV[:, :-1].log_softmax(-1).gather(-1, ids_BT[:, 1:, None])[..., 0]
+    expected = logs_BT[learnt_BT[:, 1:]]
+
+    found = {}
+    for row in pack([one.group for one in lessons], 300):
+        for index, answers in zip(row.indices, answer_logprobs(packed, row), strict=True):
+            taught = lessons[index].taught
+            kept = [own[torch.tensor(of)] for own, of in zip(answers, taught, strict=True)]
+            found[index] = torch.cat(kept)
+    ours = torch.cat([found[index] for index in range(len(lessons))])
+    assert len(ours) == len(expected) == sum(one.taught_tokens for one in lessons)
+    assert torch.allclose(ours, expected, rtol=1e-4, atol=1e-5)
+    (-ours.sum()).backward()
+    (-expected.sum()).backward()
     error = (gradients_of(packed) - gradients_of(plain)).norm() / gradients_of(plain).norm()
     assert error < 1e-5
 
