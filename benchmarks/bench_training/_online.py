@@ -28,7 +28,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 
-from alignment.ml.configs import GroupSettings
+from alignment.ml.configs import OnlineSettings
 from alignment.ml.online.batch import batch_make
 from alignment.ml.online.updates import Learner
 from alignment.ml.ppo.networks import actor_load, reference_load
@@ -80,8 +80,8 @@ def groups_draw(vocabulary: int, samples: int) -> list[Group]:
 
 
 def rewards(completion_ids: list[list[int]], **_: Any) -> list[float]:
-    """Any rule will do that tells a prompt's answers apart."""
-    return [float(sum(tokens) % 7) for tokens in completion_ids]
+    """Any rule that tells a prompt's answers apart: online DPO has no pair of equal ones."""
+    return [sum(tokens) % 7 + tokens[0] / 1e5 for tokens in completion_ids]
 
 
 class Gradients:
@@ -107,7 +107,7 @@ class Ours:
     """The policy, its optimizer, the reference, and steps on some of the groups."""
 
     def __init__(
-        self, method: ModuleType, base: Path, config: GroupSettings, groups: list[Group]
+        self, method: ModuleType, base: Path, config: OnlineSettings, groups: list[Group]
     ) -> None:
         self.method, self.config, self.groups = method, config, groups
         actor, reference = actor_load(base, config), reference_load(base)
@@ -132,6 +132,16 @@ class Ours:
         scores_BK = torch.tensor(scores).view(len(groups), -1)
         self.method.update(self.learner, batch, scores_BK, step=0, config=self.config)
         return clock() - started
+
+
+def group_arguments(samples: int) -> dict[str, Any]:
+    """Of TRL's configurations of RLOO and GRPO."""
+    return {
+        "beta": BETA,
+        "num_generations": samples,
+        "max_completion_length": max(ANSWER_TOKENS),
+        "shuffle_dataset": False,
+    }
 
 
 def answers_given(trainer: type) -> type:
@@ -162,27 +172,26 @@ def trl_train(
     groups: list[Group],
     *,
     micro_batch: int,
+    per_step: int,
     watch: Stopwatch,
     **settings: Any,
 ) -> Gradients:
-    """A step for every `PROMPTS_PER_STEP` groups. Returns the first one's gradients."""
-    samples = len(groups[0].answers)
+    """A step for every `PROMPTS_PER_STEP` groups. Returns the first one's gradients.
+
+    trainer: one that is given its answers. per_step: how many of what a micro-batch counts.
+    """
     model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
     gradients = Gradients(model)
     watch.before_update = gradients.take
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):
-        own = answers_given(trainer)(
+        own = trainer(
             model=model,
             reward_funcs=rewards,
             args=config(
                 output_dir=folder,
-                beta=BETA,
-                num_generations=samples,
                 per_device_train_batch_size=micro_batch,
-                gradient_accumulation_steps=PROMPTS_PER_STEP * samples // micro_batch,
-                max_completion_length=max(ANSWER_TOKENS),
+                gradient_accumulation_steps=per_step // micro_batch,
                 max_steps=len(groups) // PROMPTS_PER_STEP,
-                shuffle_dataset=False,
                 learning_rate=LR,
                 **settings,
                 **BARE_TRAINER,
@@ -200,7 +209,7 @@ def trl_train(
 def measure(
     name: str,
     method: ModuleType,
-    config: type[GroupSettings],
+    config: type[OnlineSettings],
     trainer: type,
     trl_config: type,
     *,
@@ -209,16 +218,20 @@ def measure(
     samples: int,
     ours_settings: dict[str, Any],
     trl_settings: dict[str, Any],
+    per_step: int = 0,
 ) -> None:
-    """The whole comparison: one JSON line on standard output."""
+    """The whole comparison: one JSON line on standard output.
+
+    trainer: TRL's, given its answers. per_step: what TRL's micro-batches count, of a step; the
+    answers if not given.
+    """
     memory_keep()
 
-    def settings(budget: int) -> GroupSettings:
+    def settings(budget: int) -> OnlineSettings:
         return config(
             samples=samples,
             prompts_per_step=PROMPTS_PER_STEP,
             max_tokens=max(ANSWER_TOKENS),
-            kl_coef=BETA,
             max_grad_norm=0.0,
             weight_decay=BARE_TRAINER["weight_decay"],
             lr=LR,
@@ -229,7 +242,14 @@ def measure(
 
     def theirs(groups: list[Group], size: int, watch: Stopwatch) -> Gradients:
         return trl_train(
-            trainer, trl_config, base, groups, micro_batch=size, watch=watch, **trl_settings
+            trainer,
+            trl_config,
+            base,
+            groups,
+            micro_batch=size,
+            per_step=per_step or PROMPTS_PER_STEP * samples,
+            watch=watch,
+            **trl_settings,
         )
 
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from alignment.ml.configs import GrpoConfig
 from alignment.ml.online import grpo
-from benchmarks.bench_training._online import MODELS, measure
+from benchmarks.bench_training._online import BETA, MODELS, answers_given, group_arguments, measure
 
 
 def main() -> None:
@@ -28,13 +28,17 @@ def main() -> None:
         "grpo",
         grpo,
         GrpoConfig,
-        GRPOTrainer,
+        answers_given(GRPOTrainer),
         GRPOConfig,
         model=parser.parse_args().model,
         micro_batches=(4, 8, 16),
         samples=8,
-        ours_settings={"loss": "dapo"},
-        trl_settings={"loss_type": "dapo", "use_bias_correction_kl": False},
+        ours_settings={"loss": "dapo", "kl_coef": BETA},
+        trl_settings={
+            **group_arguments(8),
+            "loss_type": "dapo",
+            "use_bias_correction_kl": False,
+        },
     )
 
 

@@ -17,7 +17,7 @@ from trl import RLOOConfig, RLOOTrainer
 
 from alignment.ml.configs import RlooConfig
 from alignment.ml.online import rloo
-from benchmarks.bench_training._online import MODELS, measure
+from benchmarks.bench_training._online import BETA, MODELS, answers_given, group_arguments, measure
 
 
 def main() -> None:
@@ -27,13 +27,13 @@ def main() -> None:
         "rloo",
         rloo,
         RlooConfig,
-        RLOOTrainer,
+        answers_given(RLOOTrainer),
         RLOOConfig,
         model=parser.parse_args().model,
         micro_batches=(4, 8, 16),
         samples=4,
-        ours_settings={},
-        trl_settings={},
+        ours_settings={"kl_coef": BETA},
+        trl_settings=group_arguments(4),
     )
 
 

@@ -42,7 +42,7 @@ def run(package: Path, *parts: str) -> subprocess.CompletedProcess[str]:
 
 def test_every_method_that_trl_trains_has_a_part() -> None:
     found = set(parts_of(ROOT / "benchmarks" / "bench_training"))
-    assert found >= {"reward", "sft", "dpo", "kto", "orpo", "rloo", "grpo", "ppo"}
+    assert found >= {"reward", "sft", "dpo", "kto", "orpo", "rloo", "grpo", "online_dpo", "ppo"}
 
 
 def test_parts_are_the_modules_without_an_underscore(package: Path) -> None:
