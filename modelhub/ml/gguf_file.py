@@ -136,10 +136,17 @@ def _config_check(config: Any, form: Form) -> None:
     kind = gguf.MODEL_ARCH_NAMES[form.arch]
     for setting, wanted in form.wanted.items():
         found = getattr(config, setting)
-        if found != wanted:
+        if found != wanted and not _is_the_same(setting, found, config):
             raise RefusedError(
                 f"config.json: {setting} is {found!r}; a {kind} in GGUF has {wanted!r}"
             )
+
+
+def _is_the_same(setting: str, found: Any, config: Any) -> bool:
+    """Whether a GPT-2 has a setting's one value in other words, as pretraining writes it."""
+    if setting == "n_inner":
+        return bool(found == 4 * config.n_embd)
+    return setting == "activation_function" and found == "gelu_pytorch_tanh"  # in one operation
 
 
 def _model_describe(

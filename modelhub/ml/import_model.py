@@ -162,6 +162,8 @@ def gguf_load(path: Path, *, name: str = "") -> tuple[Any, Any]:
     except Exception as error:  # what its bytes can make a parser raise has no end
         what = name or path.name
         raise RefusedError(f"{what}: cannot be read as a language model: {error}") from error
+    if model.config.model_type == "gpt2":  # of a file transformers reads a context of 1,024
+        model.config.n_positions = len(model.transformer.wpe.weight)
     return model, tokenizer
 
 

@@ -33,6 +33,8 @@ from modelhub.ml.configs import ConfigError, ExportGgufConfig, RefusedError
 from modelhub.ml.export_gguf import Beside, beside, logits_check, tokenizers_compare
 from modelhub.ml.gguf_file import heads_pair, token_table
 from modelhub.ml.import_model import gguf_convert
+from modelhub.ml.pretraining.architectures import Special, model_config
+from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.rundir import RunDir
 from modelhub.ml.tokenising.configs import TrainTokenizerConfig
 from modelhub.ml.tokenising.tokenizers import tokenizer_train
@@ -314,6 +316,26 @@ def test_other_architectures_are_what_they_were(tmp_path, base, kind, weight_typ
     known = {"mistral": "llama"}.get(kind, kind)
     assert said["general.architecture"] == known
     assert said[f"{known}.block_count"] == 2
+
+
+def test_a_gpt2_as_pretraining_makes_it_goes_out_and_comes_in_again(tmp_path, base):
+    """Its settings written out, rows beyond the vocabulary, a context of its own."""
+
+    def pretrained(config: dict[str, Any]) -> GPT2LMHeadModel:
+        end = config["eos_token_id"]
+        table = -(-config["vocab_size"] // 64) * 64
+        special = Special(vocabulary=config["vocab_size"], table=table, pad_id=end, end_id=end)
+        size = SIZES["gpt2"]["tiny"]
+        return GPT2LMHeadModel(model_config("gpt2", size, special, context=96, dropout=0.0))
+
+    folder = other_write(tmp_path / "base", base, pretrained)
+    path = export(tmp_path, folder, "f32") / "outputs" / "gguf" / "model-F32.gguf"
+    (tmp_path / "scratch").mkdir()
+    gguf_convert(path, tmp_path / "back", scratch=tmp_path / "scratch")
+    back = model_load(tmp_path / "back", dtype="float32")
+    assert back.config.max_position_embeddings == 96
+    for name, weights in model_load(folder, dtype="float32").state_dict().items():
+        assert torch.equal(weights.bfloat16().float(), back.state_dict()[name]), name
 
 
 def test_a_sliding_window_is_refused(tmp_path, base):

@@ -2,7 +2,7 @@
 
 Sizes run: a line of 2 GB (sparse); 2 M tiny lines of the 10 M, one bad line behind 5,000 of the
 1 M, for the suite's time; bombs of 390 MB in gzip and zstd. Memory is that of a process of its own.
-At the whole sizes (10 minutes):
+At the whole sizes (five minutes of the processor):
     CORPUS_EXTREMES=whole python -m pytest tests/modelhub/ml/corpora/test_import_extremes.py
 """
 
