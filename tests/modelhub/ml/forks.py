@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -27,14 +28,19 @@ class Forks:
 
     def __init__(self, mother: "subprocess.Popen[str]") -> None:
         self._mother = mother
+        self.started: set[int] = set()
 
     def start(self, program: str, run: Path) -> int:
         """Start "module:function" on a run directory, printing to its log.txt. Returns its pid."""
-        return int(self._ask({"program": program, "run": str(run)}))
+        pid = int(self._ask({"program": program, "run": str(run)}))
+        self.started.add(pid)
+        return pid
 
     def wait(self, pid: int) -> int:
         """Its exit status, or the signal that killed it, negative."""
-        return int(self._ask({"wait": pid}))
+        status = int(self._ask({"wait": pid}))
+        self.started.discard(pid)
+        return status
 
     def finish(self, program: str, run: Path) -> str:
         """Run a program to its end, which must be a good one. Returns what it printed."""
@@ -59,9 +65,13 @@ def forks_open() -> Iterator[Forks]:
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    forks = Forks(mother)
     try:
-        yield Forks(mother)
+        yield forks
     finally:
+        for pid in forks.started:  # one that a failed test left, and what it started itself
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
         mother.kill()
         mother.communicate()
 
@@ -96,6 +106,7 @@ def main() -> None:
         if "wait" in asked:
             answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
         elif not (answer := os.fork()):
+            answers.close()  # a program that hangs holds no reader of the answers
             os._exit(_work(asked["program"], asked["run"]))
         print(answer, file=answers, flush=True)
 
