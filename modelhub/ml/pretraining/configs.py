@@ -251,6 +251,12 @@ class PretrainConfig:
             "expert_parallel",
             "false for a model without experts",
         )
+        check(
+            not self.expert_parallel or self.tensor_parallel > 1,
+            "expert_parallel",
+            "false unless tensor_parallel says how many processes share the experts",
+        )
+        check(not (self.dropout and self.architecture == "rwkv"), "dropout", "0 for rwkv")
         if self.zero_stage:
             name = "zero_stage"
             check(self.optimizer == "adamw", name, "0 for muon, which needs whole matrices")

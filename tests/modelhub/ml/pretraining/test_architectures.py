@@ -169,6 +169,20 @@ def test_a_recurrent_state_cannot_be_cut_at_documents():
         PretrainConfig(architecture="rwkv", size="tiny")
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"architecture": "mixtral", "expert_parallel": True}, "how many processes share"),
+        ({"architecture": "llama", "expert_parallel": True}, "a model without experts"),
+        ({"architecture": "rwkv", "document_mask": False, "dropout": 0.1}, "dropout"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(asked, said):
+    """Otherwise the run would train something else than it was asked for."""
+    with pytest.raises(ConfigError, match=said):
+        PretrainConfig(size="tiny", **asked)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_losses_of_few_rows_at_a_time_are_those_of_all_at_once(dtype):
     """300 rows: two parts of 128 and a rest. The gradients too, and an ignored row has none."""
