@@ -7,7 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="the ml extra is not installed")
 
+from benchmarks.rejection_reference import curve_table, difference_of, right_shares
 from benchmarks.sums_reference import sums_draw, sums_read
+from modelhub.ml.records import CandidateRecord, records_write
 
 pytestmark = pytest.mark.ml
 
@@ -50,3 +52,38 @@ def test_the_same_seed_draws_the_same_sums_and_fewer_are_the_first_of_more():
     many = sums_draw(marked, 40, seed=3)
     assert sums_draw(marked, 10, seed=3) == many[:10]
     assert sums_draw(marked, 40, seed=4) != many
+
+
+def test_answers_are_right_by_prompt_and_a_gain_is_paired(tmp_path):
+    answers = {"a": "24", "b": "7"}
+    texts = [("a", "24"), ("a", "23"), ("b", "8"), ("b", "7")]
+    records_write(
+        tmp_path / "candidates.jsonl",
+        [
+            CandidateRecord(
+                prompt_id=prompt_id,
+                index=number,
+                text=text,
+                token_count=2,
+                finish_reason="stop",
+                mean_logprob=None,
+                seed=0,
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                max_tokens=6,
+                engine="transformers",
+            )
+            for number, (prompt_id, text) in enumerate(texts)
+        ],
+    )
+    before = right_shares(tmp_path, answers)
+    assert before == {"a": 0.5, "b": 0.5}
+    told = difference_of(before, {"a": 1.0, "b": 1.0})
+    assert (told["before"], told["after"]) == (0.5, 1.0)
+    assert told["difference"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+
+
+def test_the_best_of_n_is_a_table_with_its_kl():
+    points = [{"n": 1, "mean_score": 0.5, "kl_bound": 0.0, "pass_at_n": 0.5, "best_right": 0.5}]
+    assert curve_table(points).splitlines()[2] == "| 1 | 0 | 0.5 |"
