@@ -1,6 +1,6 @@
 """Four novels, the classical poems and Shakespeare: one base, its poems, and what it forgot.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.pretrain_mixture [--folder FOLDER]
+    OMP_NUM_THREADS=1 python -m benchmarks.pretrain_mixture [--folder FOLDER] [--characters]
 
 Reads ../shared/data. Two runs of the hub, in a folder that is kept (killed and started again on it,
 they go on): a GPT-2 of 3 million weights on six sources, by size evened out (temperature 2), the
@@ -10,7 +10,9 @@ each source; then what the poet writes behind 春眠不覺曉, and how many of i
 characters or seven (modelhub/ml/verse.py), beside those of real poems and of the base.
 
 The poems are in traditional characters, as their source has them; the beginning in simplified ones
-(春眠不觉晓) is tried too.
+(春眠不觉晓) is tried too. With --characters a token is a character (WordPiece), so that a line of
+verse is a number of tokens, and every other poem is read in simplified characters (OpenCC):
+`--characters --poem-steps 800` is the base that learns the form.
 """
 
 import argparse
@@ -46,6 +48,7 @@ SOURCES = (*NOVELS.values(), POEMS, SHAKESPEARE)
 BEGINNINGS = ("春眠不覺曉，", "春眠不觉晓，")
 DRAWN = 16  # continuations of each beginning
 POEM_TOKENS = 96
+CHARACTERS = 12_288  # the sources have 10,328, and Shakespeare's words want pieces
 _POEMS_KEPT = 4  # every fourth: 19,757 poems are more than either run reads
 _SPEECHES = 20  # of Shakespeare's, a document
 
@@ -64,13 +67,29 @@ def documents_read(source: str) -> list[str]:
     return chapters_read(next(name for name, file in NOVELS.items() if file == source))
 
 
-def texts_prepare(folder: Path) -> dict[str, Path]:
+def poems_both(poems: list[str]) -> list[str]:
+    """The poems on one line each, every other one in simplified characters.
+
+    Ends of lines are no word of WordPiece; the marks say as much.
+    """
+    from opencc import OpenCC
+
+    convert = OpenCC("t2s").convert
+    flat = [poem.replace("\n", "") for poem in poems]
+    return [convert(poem) if at % 2 else poem for at, poem in enumerate(flat)]
+
+
+def texts_prepare(folder: Path, *, characters: bool) -> dict[str, Path]:
     """A tokenizer of all sources and a token set of each: input role → folder."""
     places = {source: folder / f"tokens-{source}" for source in SOURCES}
     if not (folder / "prepared").exists():
         texts = {source: documents_read(source) for source in SOURCES}
+        config = TrainTokenizerConfig(vocabulary=VOCABULARY)
+        if characters:
+            texts[POEMS] = poems_both(texts[POEMS])
+            config = TrainTokenizerConfig(algorithm="wordpiece", vocabulary=CHARACTERS, chat=False)
         every = (text for documents in texts.values() for text in documents)
-        tokenizer = tokenizer_train(every, TrainTokenizerConfig(vocabulary=VOCABULARY))
+        tokenizer = tokenizer_train(every, config)
         tokenizer.save_pretrained(folder / "tokenizer")
         for source, documents in texts.items():
             tokens_write(tokenizer, source, documents, places[source])
@@ -157,12 +176,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=480, help="of 8 blocks of 256 tokens")
     parser.add_argument("--poem-steps", type=int, default=240)
+    parser.add_argument("--characters", action="store_true", help="a token a character")
     parser.add_argument("--folder", type=Path, default=None)
     asked = parser.parse_args()
     folder = asked.folder or Path(tempfile.mkdtemp(prefix="mixture-"))
     folder.mkdir(exist_ok=True, parents=True)
     began = time.monotonic()
-    places = texts_prepare(folder)
+    places = texts_prepare(folder, characters=asked.characters)
     sizes = {source: MappedShards(place).tokens for source, place in places.items()}
     print(json.dumps({"tokens_of": sizes, "seconds": round(time.monotonic() - began)}), flush=True)
     recipe = {
@@ -194,7 +214,10 @@ def main() -> None:
     print(form_told("real poems", documents_read(POEMS)[:1000]), flush=True)
     for beginning in BEGINNINGS:
         for name, model in (("the base", base), ("the poet", poet)):
-            print(form_told(name, poems_drawn(model, beginning), beginning), flush=True)
+            texts = poems_drawn(model, beginning)
+            if asked.characters:  # WordPiece sets its tokens apart
+                texts = [text.replace(" ", "") for text in texts]
+            print(form_told(name, texts, beginning), flush=True)
 
 
 if __name__ == "__main__":

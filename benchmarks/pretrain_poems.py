@@ -18,13 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from opencc import OpenCC
-
 from benchmarks.pretrain_mixture import (
     BEGINNINGS,
     POEMS,
     documents_read,
     form_told,
+    poems_both,
     poems_drawn,
     tokens_write,
     told,
@@ -39,11 +38,9 @@ CHARACTERS = {False: 9216, True: 10_240}  # the poems have 8,961, in both script
 def texts_prepare(folder: Path, *, simplified: bool) -> None:
     if (folder / "prepared").exists():
         return
+    poems = documents_read(POEMS)
     # Ends of lines are no word of WordPiece; the marks say as much.
-    poems = [poem.replace("\n", "") for poem in documents_read(POEMS)]
-    if simplified:
-        convert = OpenCC("t2s").convert
-        poems = [convert(poem) if at % 2 else poem for at, poem in enumerate(poems)]
+    poems = poems_both(poems) if simplified else [poem.replace("\n", "") for poem in poems]
     vocabulary = CHARACTERS[simplified]
     config = TrainTokenizerConfig(algorithm="wordpiece", vocabulary=vocabulary, chat=False)
     tokenizer = tokenizer_train(iter(poems), config)
