@@ -1,8 +1,9 @@
 """Which blocks a step is made of: a function of the step and of what was skipped, nothing else.
 
-A source is one token set. Its last blocks are kept for validation and never trained on; the others
-are sampled by the mixture (modelhub/ml/mixture.py). A step reads the next `blocks_per_step`
-samples; behind a rewind the samples that were skipped are passed over for good.
+A source is one token set. Its last whole blocks are kept for validation and never trained on; the
+others, and what is left behind the last whole one, are sampled by the mixture
+(modelhub/ml/mixture.py). A step reads the next `blocks_per_step` samples; behind a rewind the
+samples that were skipped are passed over for good.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,10 +40,11 @@ class TokenSource:
     train_blocks: int  # 0 … train_blocks − 1 are trained on
     validation_blocks: int  # as many behind them are not
     is_replay: bool
+    has_tail: bool = False  # the last block that is trained on is the set's last, filled up
 
     def read(self, block: int) -> tuple[Ints, Ints]:
         """(tokens_T, positions_T) of a block."""
-        found = self.shards.block(block, self.block_tokens)
+        found = self.shards.block(self._place(block), self.block_tokens)
         return (
             np.asarray(found.tokens, dtype=np.int64),
             np.asarray(found.positions, dtype=np.int64),
@@ -50,8 +52,16 @@ class TokenSource:
 
     def documents(self, block: int) -> list[str]:
         """The ids of the documents in a block."""
-        found = self.shards.block_documents(block, self.block_tokens)
+        found = self.shards.block_documents(self._place(block), self.block_tokens)
         return [str(one.id) for one in found]
+
+    def _place(self, block: int) -> int:
+        """Where in the set a block of this source lies: its tail lies behind those kept."""
+        if not self.has_tail or block < self.train_blocks - 1:
+            return block
+        if block == self.train_blocks - 1:
+            return block + self.validation_blocks
+        return block - 1
 
 
 def source_make(
@@ -59,6 +69,7 @@ def source_make(
 ) -> TokenSource:
     """A source with its validation blocks put aside: at most a tenth, where it has ten.
 
+    Tokens behind the last whole block are one more to train on, filled up with the set's beginning.
     Raises RefusedError for a set of less than two blocks.
     """
     blocks = shards.tokens // config.block_tokens
@@ -67,7 +78,9 @@ def source_make(
             f"{name} has {shards.tokens:,} tokens, less than two blocks of {config.block_tokens}"
         )
     kept = min(config.validation_blocks, max(1, blocks // 10)) if config.validation_blocks else 0
-    return TokenSource(name, shards, config.block_tokens, blocks - kept, kept, is_replay)
+    has_tail = shards.tokens % config.block_tokens > 0
+    train = blocks - kept + has_tail
+    return TokenSource(name, shards, config.block_tokens, train, kept, is_replay, has_tail)
 
 
 def mixture_make(sources: Sequence[TokenSource], config: PretrainConfig) -> Mixture:

@@ -58,29 +58,45 @@ class MappedShards:
         )
 
     def block(self, number: int, block_tokens: int) -> Block:
-        """Tokens number · block_tokens … of the set. Raises IndexError beyond the last one."""
+        """Tokens number · block_tokens … of the set; the last block goes on with its beginning.
+
+        Raises IndexError beyond the last one.
+        """
         first = number * block_tokens
-        if not 0 <= first <= self.tokens - block_tokens:
-            raise IndexError(f"block {number} of {self.tokens // block_tokens}")
-        parts = []
+        if not 0 <= first < self.tokens or block_tokens > self.tokens:
+            raise IndexError(f"block {number} of {-(-self.tokens // block_tokens)}")
         last = first + block_tokens
+        parts = [*self._stretch(first, last), *self._stretch(0, last - self.tokens)]
+        place_T = np.arange(block_tokens)
+        ends = self._all_ends
+        low, high = np.searchsorted(ends, [first + 1, last])
+        wrapped = ends[: np.searchsorted(ends, last - self.tokens)] + self.tokens
+        inner = np.concatenate([ends[low:high], wrapped]) - first
+        inner = inner[(inner > 0) & (inner < block_tokens)]
+        begun_T = np.zeros(block_tokens, dtype=np.int64)
+        begun_T[inner] = inner
+        return Block(np.concatenate(parts), place_T - np.maximum.accumulate(begun_T))
+
+    def _stretch(self, first: int, last: int) -> list[Ints]:
+        """Tokens first … last − 1 of the set, as far as there are such, in the files' parts."""
+        parts = []
         for file, start in zip(self._files, self._starts, strict=False):
             own = slice(max(0, first - start), max(0, min(len(file), last - start)))
             if own.stop > own.start:
                 parts.append(np.asarray(file[own], dtype=np.int64))
-        place_T = np.arange(block_tokens)
-        low, high = np.searchsorted(self._all_ends, [first + 1, last])
-        begun_T = np.zeros(block_tokens, dtype=np.int64)
-        inner = self._all_ends[low:high] - first
-        inner = inner[inner < block_tokens]
-        begun_T[inner] = inner
-        return Block(np.concatenate(parts), place_T - np.maximum.accumulate(begun_T))
+        return parts
 
     def block_documents(self, number: int, block_tokens: int) -> list[Document]:
         """The documents of which a part stands in a block."""
         first = number * block_tokens
+        last = first + block_tokens
+        found = self._documents_between(first, min(last, self.tokens))
+        more = self._documents_between(0, last - self.tokens) if last > self.tokens else []
+        return found + [one for one in more if one not in found]
+
+    def _documents_between(self, first: int, last: int) -> list[Document]:
         low = int(np.searchsorted(self._all_ends, first, side="right"))
-        high = int(np.searchsorted(self._all_ends, first + block_tokens, side="left"))
+        high = int(np.searchsorted(self._all_ends, last, side="left"))
         return self._documents_at(low, min(high, self.documents - 1) + 1)
 
     def _documents_at(self, first: int, last: int) -> list[Document]:

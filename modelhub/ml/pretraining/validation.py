@@ -121,7 +121,8 @@ class Watch:
                 for text in config.sample_prompts
             ]
         source = self.sources[0]
-        return [source.read(source.train_blocks - 1)[0][:_PROMPT_TOKENS].tolist()]
+        block = source.train_blocks if source.validation_blocks else 0
+        return [source.read(block)[0][:_PROMPT_TOKENS].tolist()]
 
     def by_source(self) -> list[dict[str, Any]]:
         """Each source's perplexity before the first step and behind the last."""

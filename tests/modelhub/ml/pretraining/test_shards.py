@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.data import source_make
 from modelhub.ml.pretraining.shards import Document, MappedShards, ShardsError
 
 
@@ -26,8 +28,18 @@ def test_a_block_runs_over_files_and_its_positions_restart_with_documents(tmp_pa
     assert (second.tokens.tolist(), second.positions.tolist()) == ([5, 6, 7, 8], [0, 0, 1, 0])
     names = [[one.id for one in shards.block_documents(number, 4)] for number in range(2)]
     assert names == [["document 0", "document 1"], ["document 1", "document 2", "document 3"]]
-    with pytest.raises(IndexError, match="block 2 of 2"):
-        shards.block(2, 4)
+    # The last two tokens, and two of the set's first.
+    tail = shards.block(2, 4)
+    assert (tail.tokens.tolist(), tail.positions.tolist()) == ([9, 10, 1, 2], [0, 1, 0, 1])
+    assert [one.id for one in shards.block_documents(2, 4)] == ["document 3", "document 0"]
+    # Its last three tokens, and the first four: a document and the next one's beginning.
+    wide = shards.block(1, 7)
+    assert wide.tokens.tolist() == [8, 9, 10, 1, 2, 3, 4]
+    assert wide.positions.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    with pytest.raises(IndexError, match="block 3 of 3"):
+        shards.block(3, 4)
+    with pytest.raises(IndexError, match="block 0 of 1"):
+        shards.block(0, 11)
 
 
 def test_random_blocks_hold_what_was_written(tmp_path):
@@ -44,6 +56,20 @@ def test_random_blocks_hold_what_was_written(tmp_path):
         head = np.flatnonzero(np.append(wanted[1:], 0) == 0)[0] + 1
         wanted[:head] = np.arange(head)
         assert block.positions.tolist() == wanted.tolist()
+
+
+@pytest.mark.parametrize("tokens", [300, 307])
+def test_every_token_is_trained_on_or_kept_and_none_is_both(tmp_path, tokens):
+    """The tail behind the last whole block too, which lies behind the blocks that are kept."""
+    shards = MappedShards(written(tmp_path, {"a": [list(range(tokens))]}))
+    config = PretrainConfig(block_tokens=10, validation_blocks=3)
+    source = source_make("set", shards, config, is_replay=False)
+    first, last = source.train_blocks, source.train_blocks + source.validation_blocks
+    trained = {token for block in range(first) for token in source.read(block)[0].tolist()}
+    kept = [token for block in range(first, last) for token in source.read(block)[0].tolist()]
+    assert kept == list(range(270, 300))
+    assert trained == set(range(tokens)) - set(kept)
+    assert source.documents(first - 1) == ["document 0"]
 
 
 def test_documents_have_the_names_that_lie_beside(tmp_path):
