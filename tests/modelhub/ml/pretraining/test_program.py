@@ -20,7 +20,9 @@ from modelhub.ml.divergence import Diverged
 from modelhub.ml.mixture import MixtureError
 from modelhub.ml.pretraining import training
 from modelhub.ml.pretraining.__main__ import main
-from modelhub.ml.pretraining.data import Skip, step_samples
+from modelhub.ml.pretraining.configs import PretrainConfig
+from modelhub.ml.pretraining.data import Skip, source_make, step_samples
+from modelhub.ml.pretraining.shards import MappedShards
 from modelhub.ml.pretraining.watchdog import EXIT_HUNG
 from modelhub.ml.rundir import NotFinite, RunDir
 from tests.alignment.ml.programs import (
@@ -404,6 +406,11 @@ def test_the_result_is_plain_json_with_tables(tmp_path, tokenizer, tokens):
     result = json.loads((run / "result.json").read_text())["result"]
     assert [one["step"] for one in result["validation"]] == [0, 5, 10, 12]
     assert [one["step"] for one in result["samples"]] == [0, 6, 12]
+    # Behind the beginning of the first block that is kept.
+    config = RunDir(run).config(PretrainConfig)
+    source = source_make("tokens", MappedShards(tokens), config, is_replay=False)
+    beginning = source.read(source.train_blocks)[0][:16]
+    assert result["samples"][0]["prompt"] == tokenizer_load(tokenizer).decode(beginning)
     assert result["curve"][-1] == {"step": 12, "loss": result["loss"]}
 
 
