@@ -17,7 +17,13 @@ from modelhub.ml.rundir import RunDir
 from modelhub.ml.tokenising.configs import TrainTokenizerConfig
 from modelhub.ml.tokenising.tokenise import main
 from modelhub.ml.tokenising.tokenizers import tokenizer_open, tokenizer_train
-from modelhub.ml.tokenising.writer import DamagedError, dtype_for, tokens_told, tokens_verify
+from modelhub.ml.tokenising.writer import (
+    DamagedError,
+    TokenFileWriter,
+    dtype_for,
+    tokens_told,
+    tokens_verify,
+)
 from tests.modelhub.ml.corpora.corpus import corpus_write
 from tests.modelhub.ml.runs import program_finish, program_start, run_write
 
@@ -127,6 +133,27 @@ def test_megatrons_index_is_read_back(tmp_path, tokenizer):
     assert places.tolist() == [0, *(2 * ends[:-1]).tolist()]
     assert borders.tolist() == [0, 1, 2, 3, 4, 5]
     assert (folder / "00000.bin").read_bytes() == (folder / "00000.ds").read_bytes()
+
+
+def test_datatrove_reads_a_set_as_its_own(tmp_path):
+    pytest.importorskip("datatrove", reason="the scale extra is not installed")
+    pytest.importorskip("torch", reason="the ml extra is not installed")
+    from datatrove.pipeline.tokens.merger import load_doc_ends
+    from datatrove.utils.dataset import DatatroveFileDataset
+
+    writer = TokenFileWriter(tmp_path / "00000.ds", dtype=np.uint16, tokenizer="11-tokens")
+    lengths = np.array([4, 3, 5])
+    names = [(f"{number}", "s") for number in range(3)]
+    writer.add(np.array([1, 2, 3, 9, 4, 5, 9, 6, 7, 8, 10, 9], dtype=np.uint32), lengths, names)
+    writer.close()
+    read = DatatroveFileDataset(
+        str(tmp_path / "00000.ds"), seq_len=3, token_size=2, return_positions=True
+    )
+    found = [read[number]["input_ids"].tolist() for number in range(len(read))]
+    assert found == [[1, 2, 3, 9], [4, 5, 9, 6], [7, 8, 10, 9]]
+    assert read[1]["positions"].tolist() == [0, 1, 2, 0]
+    with (tmp_path / "00000.ds.index").open("rb") as index:
+        assert load_doc_ends(index).tolist() == [4, 7, 12]
 
 
 def test_tokens_take_the_smallest_type_that_holds_them():
