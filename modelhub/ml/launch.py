@@ -26,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from modelhub.ml.configs import EXIT_DISK_FULL, EXIT_OUT_OF_MEMORY, EXIT_REFUSED, RefusedError
+from modelhub.ml.ray_cluster import cluster_join
 from modelhub.ml.rundir import parent_follow
 
 PRESETS = Path(__file__).resolve().parents[2] / "deploy" / "launch"
@@ -76,14 +77,7 @@ def ray_launch(processes: int, strategy: str, module: str, folder: str) -> int:
     except ModuleNotFoundError as error:
         raise RefusedError("the launcher ray needs the extra: pip install 'rondo[ray]'") from error
 
-    # Ray tells its makers of every cluster unless it is asked not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS"),
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-    )
+    cluster_join(configure_logging=False)
     gpus = 1 if ray.cluster_resources().get("GPU", 0) >= processes else 0
     group = ray.util.placement_group([{"CPU": 1, "GPU": gpus}] * processes)
     actors: list[Any] = []

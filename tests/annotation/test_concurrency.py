@@ -28,7 +28,7 @@ def stormed(report: Path, environment: dict[str, str]) -> dict[str, dict[str, An
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", **environment},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found: dict[str, dict[str, Any]] = json.loads(report.read_text())

@@ -35,6 +35,7 @@ from modelhub.ml.configs import EXIT_REFUSED, RefusedError
 from modelhub.ml.corpora.datatrove_step import StageStep
 from modelhub.ml.corpora.stage_files import FOLDER
 from modelhub.ml.corpora.stages import OF_MANY_TASKS, STAGES, program_of
+from modelhub.ml.ray_cluster import cluster_join
 from modelhub.ml.rundir import RESULT_NAME
 
 ENGINES = ("local", "ray", "slurm")
@@ -185,17 +186,9 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _ray_join() -> None:
-    """Join the cluster of RAY_ADDRESS, or begin one here; its workers find this project."""
-    import ray
-
-    # Ray tells its makers of every cluster unless it is asked not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    ray.init(
-        address=os.environ.get("RAY_ADDRESS"),
-        include_dashboard=False,
-        log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_python_path())}},
-    )
+    """The workers of the cluster find this project."""
+    path = os.pathsep.join(_python_path())
+    cluster_join(runtime_env={"env_vars": {"PYTHONPATH": path}})
 
 
 if __name__ == "__main__":
