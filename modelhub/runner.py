@@ -48,14 +48,16 @@ _LEAST_MEMORY_SHARE = 0.1  # of all, that a run has if it is to be ended for wan
 # Parts of a variable's name that mark a secret; a program is given none but those it asks for.
 _SECRET_WORDS = {"KEY", "KEYS", "SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "CREDENTIALS"}
 _SECRET_ENDS = ("_PASS", "_PWD", "_DSN")
-# Variables with the keys of an object storage, by the scheme of its addresses.
+# How the variables begin that open an object storage, by the scheme of its addresses. Each is a
+# secret: a connection string and fsspec's JSON have keys in them, and no word that says so.
 _STORE_KEYS = {
-    "s3": ("AWS_",),
-    "gs": ("GOOGLE_",),
-    "gcs": ("GOOGLE_",),
-    "az": ("AZURE_",),
-    "abfs": ("AZURE_",),
+    "s3": ("AWS_", "FSSPEC_S3"),
+    "gs": ("GOOGLE_", "FSSPEC_GS", "FSSPEC_GCS"),
+    "gcs": ("GOOGLE_", "FSSPEC_GS", "FSSPEC_GCS"),
+    "az": ("AZURE_", "FSSPEC_AZ", "FSSPEC_ABFS"),
+    "abfs": ("AZURE_", "FSSPEC_AZ", "FSSPEC_ABFS"),
 }
+_STORE_PREFIXES = tuple({prefix for own in _STORE_KEYS.values() for prefix in own})
 _SECRET_NAMES = {"RONDO_DATABASE_URL", "RONDO_BROKER_URL", "DATABASE_URL", "PGPASSWORD"}
 
 
@@ -419,7 +421,9 @@ def program_environment(run: Run) -> dict[str, str]:
     HF_HUB_OFFLINE says otherwise.
     """
     asked = _store_keys(run)
-    if run.config.get("source") == "hub":
+    # A corpus has a source too, which whoever imports it may call "hub".
+    from_hub = run.program == "import_model" and run.config.get("source") == "hub"
+    if from_hub:
         asked |= {"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
     if run.launcher == "ray":
         asked |= {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}
@@ -433,7 +437,7 @@ def program_environment(run: Run) -> dict[str, str]:
     ):
         asked.add(variable)
     kept = environment_without_secrets(asked=asked)
-    if run.config.get("source") == "hub":
+    if from_hub:
         kept.setdefault("HF_ENDPOINT", settings.MODEL_HUB_ENDPOINT)  # where hub_push pushes to
     else:
         kept.setdefault("HF_HUB_OFFLINE", "1")
@@ -446,9 +450,7 @@ def _store_keys(run: Run) -> set[str]:
         return set()
     schemes = {one.partition("://")[0] for one in run.config.get("locations", ()) if "://" in one}
     prefixes = tuple(
-        prefix
-        for scheme in schemes & _STORE_KEYS.keys()
-        for prefix in (*_STORE_KEYS[scheme], f"FSSPEC_{scheme.upper()}")
+        prefix for scheme in schemes & _STORE_KEYS.keys() for prefix in _STORE_KEYS[scheme]
     )
     return {name for name in os.environ if prefixes and name.upper().startswith(prefixes)}
 
@@ -470,6 +472,7 @@ def _is_secret(name: str) -> bool:
     return (
         name in _SECRET_NAMES
         or name.endswith(_SECRET_ENDS)
+        or name.startswith(_STORE_PREFIXES)
         or not _SECRET_WORDS.isdisjoint(name.split("_"))
     )
 

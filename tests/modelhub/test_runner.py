@@ -295,7 +295,8 @@ def test_a_databases_password_under_whatever_name_reaches_no_program(monkeypatch
 
 def test_an_import_from_the_hub_alone_may_reach_it(monkeypatch):
     def offline(**config: str) -> str | None:
-        return program_environment(Run(program="x", config=config)).get("HF_HUB_OFFLINE")
+        run = Run(program="import_model", config=config)
+        return program_environment(run).get("HF_HUB_OFFLINE")
 
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     assert offline(source="hub") is None
@@ -309,18 +310,31 @@ def test_an_import_from_the_hub_asks_the_hub_that_is_pushed_to(monkeypatch, sett
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
 
     def endpoint(**config: str) -> str | None:
-        return program_environment(Run(program="x", config=config)).get("HF_ENDPOINT")
+        run = Run(program="import_model", config=config)
+        return program_environment(run).get("HF_ENDPOINT")
 
     assert (endpoint(source="hub"), endpoint()) == ("https://hub.example", None)
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
     assert endpoint(source="hub") == "https://mirror.example"
 
 
+def test_a_corpus_whose_source_is_called_hub_is_given_no_key_of_the_hub(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "canary")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+
+    def given(program: str) -> dict[str, str]:
+        return program_environment(Run(program=program, config={"source": "hub"}))
+
+    assert given("import_model")["HF_TOKEN"] == "canary"
+    assert "HF_TOKEN" not in given("import_corpus")
+    assert given("import_corpus")["HF_HUB_OFFLINE"] == "1"
+
+
 def test_a_storages_keys_go_to_an_import_of_texts_from_there_alone(monkeypatch):
     keys = {
-        "s3": ("AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "FSSPEC_S3_SECRET"),
-        "gs": ("GOOGLE_APPLICATION_CREDENTIALS",),
-        "az": ("AZURE_STORAGE_ACCOUNT_KEY",),
+        "s3": ("AWS_SECRET_ACCESS_KEY", "AWS_WEB_IDENTITY_TOKEN_FILE", "FSSPEC_S3"),
+        "gs": ("GOOGLE_APPLICATION_CREDENTIALS", "FSSPEC_GCS_TOKEN"),
+        "az": ("AZURE_STORAGE_ACCOUNT_KEY", "AZURE_STORAGE_CONNECTION_STRING"),
     }
     every = {name for names in keys.values() for name in names}
     for name in every | {"HF_TOKEN"}:
