@@ -448,7 +448,9 @@ def _store_keys(run: Run) -> set[str]:
     """The variables that open the object storage whose texts a run brings in, by their names."""
     if run.program != "import_corpus":
         return set()
-    schemes = {one.partition("://")[0] for one in run.config.get("locations", ()) if "://" in one}
+    schemes = {
+        one.partition("://")[0].lower() for one in run.config.get("locations", ()) if "://" in one
+    }
     prefixes = tuple(
         prefix for scheme in schemes & _STORE_KEYS.keys() for prefix in _STORE_KEYS[scheme]
     )

@@ -190,7 +190,7 @@ def version_pull_hub(*, name: str, model: str, role: str = "") -> ModelVersion:
     answered, and for all that `version_pull_folder` refuses.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     if not HUB_ID.fullmatch(name) or ".." in name:
         raise ApplicationError(
@@ -208,7 +208,7 @@ def version_pull_hub(*, name: str, model: str, role: str = "") -> ModelVersion:
             api.snapshot_download(
                 name, local_dir=folder, allow_patterns=[*map(glob.escape, files), README]
             )
-        except EntryNotFoundError as error:
+        except RemoteEntryNotFoundError as error:  # a hub out of reach raises its sibling
             raise ApplicationError(
                 gettext("%(name)s has no manifest.json: it is a model of others. Import it.")
                 % {"name": name}

@@ -346,6 +346,7 @@ def test_a_storages_keys_go_to_an_import_of_texts_from_there_alone(monkeypatch):
 
     for scheme, names in keys.items():
         assert given("import_corpus", "/texts", f"{scheme}://bucket/key") == set(names)
+    assert given("import_corpus", "S3://bucket/key") == set(keys["s3"])
     assert given("import_corpus", "/texts", "https://s3/x") == set()
     assert given("generate", "s3://bucket/key") == set()
 

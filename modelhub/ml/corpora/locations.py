@@ -130,10 +130,11 @@ def _store_sources(location: str) -> Iterator[Source]:
         import fsspec
     except ImportError as error:
         raise SourceError(f"{location}: install the s3 extra to read object storage") from error
-    try:
-        files, root = fsspec.core.url_to_fs(location)
+    scheme = location_scheme(location)
+    try:  # fsspec knows no S3://
+        files, root = fsspec.core.url_to_fs(scheme + location[len(scheme) :])
     except ImportError as error:
-        extra = " (the s3 extra)" if location_scheme(location) == "s3" else ""
+        extra = " (the s3 extra)" if scheme == "s3" else ""
         raise SourceError(f"{location}: {error}{extra}") from error
     try:
         paths = [root] if files.isfile(root) else sorted(files.find(root))

@@ -254,6 +254,8 @@ def _parquet_documents(
         return
     try:
         parquet = pq.ParquetFile(pa.PythonFile(file, mode="r"))
+    except ConnectionError:  # no fault of the file's, as above
+        raise
     except (pa.ArrowInvalid, OSError) as error:
         raise SourceError(f"{name}: not a Parquet file: {error}") from error
     if config.text_field not in parquet.schema_arrow.names:
@@ -271,6 +273,8 @@ def _parquet_documents(
                 for value in batch.to_pylist():
                     yield _record_document(value, f"{name}, row {row}", f"{name}#{row}", config)
                     row += 1
+        except ConnectionError:
+            raise
         except (pa.ArrowInvalid, OSError) as error:
             raise SourceError(f"{name}, row {row}: damaged: {error}") from error
 

@@ -283,3 +283,11 @@ def test_a_hubs_model_that_was_not_pushed_or_is_damaged_is_refused(version, hub)
     with pytest.raises(CommandError, match="is no hub id"):
         call_command("hub_pull", "hub:../etc", "again")
     assert not ModelVersion.objects.filter(model__name="again").exists()
+
+
+def test_a_hub_out_of_reach_is_not_said_to_have_no_manifest(db, hub, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        CommandError, match=f"^{settings.MODEL_HUB_ENDPOINT} did not give it: .*connection"
+    ):
+        call_command("hub_pull", "hub:org/tiny", "again")

@@ -1,6 +1,7 @@
 """Bringing texts in: formats, places, refusals that name line and byte, nothing half-made."""
 
 import gzip
+import io
 import json
 import os
 import socket
@@ -198,11 +199,12 @@ def test_object_storage_is_read_through_fsspec(tmp_path: Path) -> None:
     files = fsspec.filesystem("memory")
     files.pipe("/bucket/b.txt", b"second")
     files.pipe("/bucket/a/a.txt", b"first")
-    found = location_sources(["memory://bucket"])
-    assert [(one.name, one.open().read()) for one in found] == [
-        ("a/a.txt", b"first"),
-        ("b.txt", b"second"),
-    ]
+    for scheme in ("memory", "Memory"):
+        found = location_sources([f"{scheme}://bucket"])
+        assert [(one.name, one.open().read()) for one in found] == [
+            ("a/a.txt", b"first"),
+            ("b.txt", b"second"),
+        ]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +267,19 @@ def test_parquet_is_read_from_an_address_too(tmp_path: Path, web: str) -> None:
         ("rows.parquet#0", "one"),
         ("rows.parquet#1", "two"),
     ]
+
+
+def test_parquet_from_a_storage_that_breaks_off_is_not_called_damaged() -> None:
+    """The run is tried again, where it would end with what is wrong with a file."""
+
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise ConnectionResetError("broke off")
+
+    config = ImportCorpusConfig(locations=("s3://bucket/rows.parquet",), source="test")
+    source = Source(name="rows.parquet", open=lambda: Broken(b"PAR1" * 100))
+    with pytest.raises(ConnectionResetError, match="broke off"):
+        list(source_documents(source, config))
 
 
 class _BreaksOff(BaseHTTPRequestHandler):
