@@ -47,6 +47,7 @@ MODEL_NAME = "smollm2-135m-instruct"
 PROJECT_NAME = "Demo: ranked by simulated annotators"
 CAMPAIGN_NAME = "Demo: refresh SmolLM2"
 POLL_S = 0.3
+TELL_S = 60  # between lines of progress where there is no terminal to draw bars in
 
 # Sized for two CPU cores; docs/experiments.md has the time it took.
 RECIPE = Recipe(
@@ -243,16 +244,25 @@ class Command(BaseCommand):
     def bar_of(self, title: str) -> Iterator[Any]:
         task = self.bar.add_task(title, total=None, amount="")
         if not self.console.is_terminal:
-            self.console.print(f"{timezone.localtime():%H:%M:%S} {title}")
+            self.line_print(title)
+        told = time.monotonic()
 
         def advance(done: int, total: int, unit: str) -> None:
-            if total:
-                amount = f"{done}/{total} {unit}"
-                self.bar.update(task, completed=done, total=total, amount=amount)
+            nonlocal told
+            if not total:
+                return
+            amount = f"{done}/{total} {unit}"
+            self.bar.update(task, completed=done, total=total, amount=amount)
+            if not self.console.is_terminal and time.monotonic() - told >= TELL_S:
+                told = time.monotonic()
+                self.line_print(f"{title}: {amount}")
 
         yield advance
         finished = self.bar.tasks[task].total or 1
         self.bar.update(task, completed=finished, total=finished)
+
+    def line_print(self, text: str) -> None:
+        self.console.print(f"{timezone.localtime():%H:%M:%S} {text}")
 
     def show(self, report: dict[str, Any]) -> None:
         table = Table(title="One round of Rondo", show_header=False, title_justify="left")
