@@ -82,7 +82,10 @@ def poems_both(poems: list[str]) -> list[str]:
 def texts_prepare(folder: Path, *, characters: bool) -> dict[str, Path]:
     """A tokenizer of all sources and a token set of each: input role → folder."""
     places = {source: folder / f"tokens-{source}" for source in SOURCES}
-    if not (folder / "prepared").exists():
+    mark = folder / ("prepared-characters" if characters else "prepared-bytes")
+    if not mark.exists():
+        for other in folder.glob("prepared-*"):  # of the other tokenizer, in the same files
+            other.unlink()
         texts = {source: documents_read(source) for source in SOURCES}
         config = TrainTokenizerConfig(vocabulary=VOCABULARY)
         if characters:
@@ -93,7 +96,7 @@ def texts_prepare(folder: Path, *, characters: bool) -> dict[str, Path]:
         tokenizer.save_pretrained(folder / "tokenizer")
         for source, documents in texts.items():
             tokens_write(tokenizer, source, documents, places[source])
-        (folder / "prepared").touch()
+        mark.touch()
     return places
 
 

@@ -36,8 +36,11 @@ CHARACTERS = {False: 9216, True: 10_240}  # the poems have 8,961, in both script
 
 
 def texts_prepare(folder: Path, *, simplified: bool) -> None:
-    if (folder / "prepared").exists():
+    mark = folder / ("prepared-both" if simplified else "prepared-traditional")
+    if mark.exists():
         return
+    for other in folder.glob("prepared-*"):  # of the other scripts, in the same files
+        other.unlink()
     poems = documents_read(POEMS)
     # Ends of lines are no word of WordPiece; the marks say as much.
     poems = poems_both(poems) if simplified else [poem.replace("\n", "") for poem in poems]
@@ -46,7 +49,7 @@ def texts_prepare(folder: Path, *, simplified: bool) -> None:
     tokenizer = tokenizer_train(iter(poems), config)
     tokenizer.save_pretrained(folder / "tokenizer")
     tokens_write(tokenizer, POEMS, poems, folder / "tokens")
-    (folder / "prepared").touch()
+    mark.touch()
 
 
 def main() -> None:
