@@ -6,14 +6,16 @@ from django.contrib import messages
 from django.contrib.auth import login, logout
 from django.contrib.auth import views as auth_views
 from django.contrib.auth.decorators import login_not_required
-from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm, SetPasswordForm
+from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
 from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods
 
-from annotation.services.sign_in import sign_in_link_use
+from annotation.services.sign_in import sign_in_link_use, sign_in_links_end
+from modelhub.serializers import user_of
 
 
 class SignIn(auth_views.LoginView):
@@ -33,14 +35,24 @@ class SignOut(auth_views.LogoutView):
 
 
 class PasswordChange(auth_views.PasswordChangeView):
+    """Another password for the old one; the first, for somebody who came by a link and has none."""
+
     template_name = "registration/password_change.html"
     success_url = reverse_lazy("home")
 
-    def form_valid(self, form: PasswordChangeForm) -> HttpResponse:
-        messages.success(
-            self.request, gettext("Your password is changed; other sessions are signed out.")
-        )
-        return super().form_valid(form)
+    def get_form_class(self) -> "type[SetPasswordForm[User]]":
+        has_one = user_of(self.request).has_usable_password()
+        return PasswordChangeForm if has_one else SetPasswordForm
+
+    def form_valid(self, form: "SetPasswordForm[User]") -> HttpResponse:
+        response = super().form_valid(form)  # this session goes on, the others are signed out
+        sign_in_links_end(user=form.user)
+        if isinstance(form, PasswordChangeForm):
+            told = gettext("Your password is changed; other sessions are signed out.")
+        else:
+            told = gettext("You have a password now: sign in with your user name and it.")
+        messages.success(self.request, told)
+        return response
 
 
 @login_not_required

@@ -17,7 +17,7 @@ def sign_in_link_create(*, user: User) -> str:
     """Make a link's token: shown once, stored as a digest. Unused earlier ones stop working."""
     token = secrets.token_urlsafe(32)
     now = timezone.now()
-    SignInLink.objects.filter(user=user, used_at=None, expires_at__gt=now).update(expires_at=now)
+    sign_in_links_end(user=user)
     SignInLink.objects.create(
         user=user,
         token_sha256=_digest(token),
@@ -36,6 +36,12 @@ def sign_in_link_use(*, token: str) -> User | None:
     if not used:
         return None
     return SignInLink.objects.select_related("user").get(token_sha256=digest).user
+
+
+def sign_in_links_end(*, user: User) -> None:
+    """Unused links stop working: there is a newer one, or a password that only the person knows."""
+    now = timezone.now()
+    SignInLink.objects.filter(user=user, used_at=None, expires_at__gt=now).update(expires_at=now)
 
 
 def _digest(token: str) -> str:

@@ -141,6 +141,36 @@ def test_changing_the_password_signs_other_devices_out(alice) -> None:
     assert User.objects.get(username="alice").check_password(new)
 
 
+def test_whoever_came_by_a_link_chooses_a_password_without_an_old_one(db) -> None:
+    nora = User.objects.create_user("nora")
+    here, there = Client(), Client()
+    for client in (here, there):
+        client.post(reverse("sign_in_link", args=[sign_in_link_create(user=nora)]))
+    unused = sign_in_link_create(user=nora)
+    page = here.get(reverse("password_change")).content.decode()
+    assert "<h1>Choose a password</h1>" in page
+    assert "old_password" not in page
+    assert "Change password" not in page
+    url, new = reverse("password_change"), "quite another phrase"
+    short = here.post(url, {"new_password1": "short", "new_password2": "short"})
+    assert "at least 10 characters" in short.content.decode()
+    answer = here.post(url, {"new_password1": new, "new_password2": new}, follow=True)
+    assert "You have a password now" in answer.content.decode()
+    assert answer.wsgi_request.user == nora  # this session goes on
+    assert there.get(reverse("home")).status_code == 302
+    assert Client().post(reverse("sign_in_link", args=[unused])).status_code == 410
+    assert sign_in(Client(), "nora", new).status_code == 302
+
+
+def test_whoever_has_a_password_cannot_change_it_without_the_old_one(alice) -> None:
+    here = Client()
+    sign_in(here, "alice")
+    assert "<h1>Change your password</h1>" in here.get(reverse("password_change")).content.decode()
+    new = "quite another phrase"
+    here.post(reverse("password_change"), {"new_password1": new, "new_password2": new})
+    assert User.objects.get(username="alice").check_password(PASSWORD)
+
+
 def test_the_admin_is_entered_by_the_same_door(alice, eve) -> None:
     answer = Client().get("/admin/auth/", follow=True)
     assert answer.redirect_chain[-1][0] == f"{reverse('sign_in')}?next=%2Fadmin%2Fauth%2F"
