@@ -33,6 +33,7 @@ from annotation.selectors.judged import Judged, judgements_newest, tasks_shared
 from annotation.selectors.qualification import Qualification, qualification_of
 from annotation.selectors.quality import FEWEST_TASKS, PersonQuality, QualityReport
 from annotation.selectors.questions import questions_waiting
+from annotation.selectors.tasks import TaskHeld, tasks_held
 from annotation.task_forms import flag_label
 
 DAYS = 30
@@ -260,9 +261,13 @@ def _times(judged: Sequence[Judged]) -> list[KindTime]:
 
 
 def coverage(*, project: Project) -> list[KindCoverage]:
-    """How far the tasks of each kind are judged; known answers are not counted. One query."""
-    rows = (
-        Task.objects.filter(WORK, project=project)
+    """How far the tasks of each kind are judged; known answers are not counted. Two queries.
+
+    A task that somebody has now is not judged by them yet.
+    """
+    rows = {
+        row["kind"]: row
+        for row in Task.objects.filter(WORK, project=project)
         .order_by()
         .values("kind")
         .annotate(
@@ -273,8 +278,22 @@ def coverage(*, project: Project) -> list[KindCoverage]:
             closed=Count("pk", filter=Q(slots_free__gt=0) & ~OPEN),
         )
         .order_by("kind")
-    )
-    return [KindCoverage(label=_kind_label(row["kind"]), **row) for row in rows]
+    }
+    for one in tasks_held(project=project):
+        row = rows[one.kind]
+        row[_covered(one, held=0)] -= 1
+        row[_covered(one, held=one.held)] += 1
+    return [KindCoverage(label=_kind_label(row["kind"]), **row) for row in rows.values()]
+
+
+def _covered(task: TaskHeld, *, held: int) -> str:
+    """Which count of KindCoverage a task is in, if `held` of its taken slots have no judgement."""
+    judged = task.overlap - task.slots_free - held
+    if judged == task.overlap:
+        return "full"
+    if task.is_stopped:
+        return "closed"
+    return "some" if judged else "none"
 
 
 def weeks_agreement(judged: Sequence[Judged], weeks: int = WEEKS) -> list[Week]:

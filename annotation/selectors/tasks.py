@@ -1,10 +1,11 @@
-"""How many tasks of each kind a project has."""
+"""How many tasks of each kind a project has, and which of them somebody has now."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from django.db.models import Count, Sum
 
-from annotation.models import OPEN, Project, Task
+from annotation.models import OPEN, WORK, Assignment, Project, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,14 +17,57 @@ class TaskCount:
     tasks: int
     open: int  # still handed out
     slots: int
-    slots_taken: int  # by a judgement, or by somebody who has it now
+    judged: int  # slots that a judgement holds, and nobody who is still at it
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskHeld:
+    """A task that somebody has now, judged by them not yet."""
+
+    kind: str
+    overlap: int
+    slots_free: int
+    held: int  # slots of those who have it
+    is_stopped: bool  # closed, or held for a reviewer
+
+
+def tasks_held(*, project: Project) -> list[TaskHeld]:
+    """The tasks that somebody has now: as many as people work, however many there are. One query.
+
+    A slot that is not free is held by a judgement that counts or by an assignment: what of them
+    are judgements is known from these few rows, without a look at every submission.
+    """
+    rows = (
+        Assignment.objects.filter(
+            task__in=Task.objects.filter(WORK, project=project), state__in=Assignment.HOLDING
+        )
+        .order_by()
+        .values_list(
+            *("task", "task__kind", "task__overlap", "task__slots_free"),
+            *("task__closed_at", "task__held_at"),
+        )
+        .annotate(held=Count("pk"))
+    )
+    return [
+        TaskHeld(
+            kind=kind,
+            overlap=overlap,
+            slots_free=slots_free,
+            held=held,
+            is_stopped=closed_at is not None or held_at is not None,
+        )
+        for _, kind, overlap, slots_free, closed_at, held_at, held in rows
+    ]
 
 
 def task_counts(*, project: Project) -> list[TaskCount]:
-    """Every kind in the order of Task.Kind, also those without a task. One query over the tasks."""
+    """Every kind in the order of Task.Kind, also those without a task. Two queries."""
+    held: Counter[str] = Counter()
+    for one in tasks_held(project=project):
+        held[one.kind] += one.held
     rows = {
         row["kind"]: row
-        for row in Task.objects.filter(project=project, gold__isnull=True, mirror_of__isnull=True)
+        for row in Task.objects.filter(WORK, project=project)
         .order_by()
         .values("kind")
         .annotate(
@@ -41,7 +85,7 @@ def task_counts(*, project: Project) -> list[TaskCount]:
             tasks=row["tasks"],
             open=row["open"],
             slots=row["slots"],
-            slots_taken=row["slots"] - row["free"],
+            judged=row["slots"] - row["free"] - held[kind.value],
         )
         for kind in Task.Kind
         for row in [rows.get(kind.value, none)]

@@ -118,9 +118,7 @@ def test_after_any_history_all_figures_agree(project: Project, seed: int) -> Non
     assert counts["used"] == by_status["accepted"]
     (rankings,) = [one for one in task_counts(project=project) if one.kind == "ranking"]
     assert rankings.tasks == TASKS
-    assert rankings.slots_taken == rankings.slots - sum(
-        project.tasks.values_list("slots_free", flat=True)
-    )
+    assert rankings.judged == by_status["accepted"]
     exported_and_told(project, dataset.uid, counts["used"])
 
 

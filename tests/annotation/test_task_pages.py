@@ -7,6 +7,9 @@ from django.test import Client
 from django.utils import timezone
 
 from annotation.models import Candidate, Membership, PreferenceDataset, Project, Task
+from annotation.selectors.dashboards import coverage
+from annotation.services.assignments import assignment_next
+from tests.annotation import judging
 from tests.builders import (
     make_artifact,
     make_batch,
@@ -34,9 +37,35 @@ def test_tasks_are_counted_by_kind(project: Project, client: Client) -> None:
     page = client.get(path_of(project))
     told = {one.kind: one for one in page.context["counts"]}
     pair = told["pair"]
-    assert (pair.tasks, pair.open, pair.slots, pair.slots_taken) == (1, 1, 3, 1)
+    assert (pair.tasks, pair.open, pair.slots, pair.judged) == (1, 1, 3, 1)
     assert told["dialogue"].tasks == 0
     assert "1 of 3" in page.content.decode()
+
+
+def test_a_task_that_somebody_has_now_is_not_judged_by_them_yet(
+    project: Project, client: Client
+) -> None:
+    """Of two people wanted nobody, one or both have judged; then others have what is left."""
+    ann, ben = (make_member(project, name) for name in ("ann", "ben"))
+    tasks = [judging.make_task(project, "pair", overlap=2) for _ in range(3)]
+    for task, judged in zip(tasks, ((), (ann,), (ann, ben)), strict=True):
+        for member in judged:
+            judging.choose(task, member, 0)
+
+    def told() -> tuple[str, tuple[int, ...]]:
+        (pair,) = [one for one in client.get(path_of(project)).context["counts"] if one.tasks]
+        (kind,) = coverage(project=project)
+        figures = (kind.tasks, kind.none, kind.some, kind.full, kind.closed)
+        return f"{pair.judged} of {pair.slots}", figures
+
+    assert told() == ("3 of 6", (3, 1, 1, 1, 0))
+    for name, task in (("cleo", tasks[0]), ("dan", tasks[0]), ("eva", tasks[1])):
+        held = assignment_next(membership=make_member(project, name))
+        assert held is not None and held.task == task
+    assert not Task.objects.filter(slots_free__gt=0).exists()
+    assert told() == ("3 of 6", (3, 1, 1, 1, 0))
+    Task.objects.filter(pk=tasks[1].pk).update(closed_at=timezone.now())
+    assert told() == ("3 of 6", (3, 1, 0, 1, 1))
 
 
 def test_tasks_are_made_of_a_batch_or_of_prompts(project: Project, client: Client) -> None:
