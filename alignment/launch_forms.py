@@ -14,8 +14,9 @@ from alignment.forms import OverridesField
 from alignment.launch_origins import origins_html
 from alignment.methods import Input, Method
 from alignment.selectors.launches import input_choices
-from alignment.services.launches import Launch
+from alignment.services.launches import Launch, start_check
 from modelhub.config_fields import ConfigField, config_fields, config_refusals
+from modelhub.errors import ApplicationError
 from modelhub.ml.pretraining.configs import PretrainConfig
 from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
@@ -154,7 +155,20 @@ class LaunchForm(forms.Form):
                 self.add_error(SETTING + setting, reason)
             elif not setting and not self.errors:
                 self.add_error(None, reason)
+        self._start_check(given)
         return given
+
+    def _start_check(self, given: Mapping[str, Any]) -> None:
+        """The service's own check of the inputs, told with the other refusals."""
+        names = {one.role: INPUT + one.role for one in self.method.inputs}
+        if self.errors.keys() & set(names.values()):
+            return  # whether one that was refused was meant is not known
+        try:
+            start_check(
+                method=self.method, roles={role for role, name in names.items() if given.get(name)}
+            )
+        except ApplicationError as error:
+            self.refuse(str(error.extra.get("field", "")), error.message)
 
     def _settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that were given; an empty field takes the default."""

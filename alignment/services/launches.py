@@ -1,6 +1,6 @@
 """One way to start any method, and what its success registers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,7 @@ def run_launch(*, launch: Launch, requested_by: User) -> Run:
         setting, reason = refused_setting(error)
         field = f"settings.{setting}" if setting else "settings"
         raise ApplicationError(f"{setting or method.title}: {reason}", {"field": field}) from error
+    start_check(method=method, roles={role for role, asked in launch.inputs.items() if asked})
     given = inputs_resolve(method, launch.inputs, requested_by)
     _version_check(method, launch.model_name)
     if isinstance(config, PretrainConfig) and config.mixture:
@@ -86,6 +87,21 @@ def run_launch(*, launch: Launch, requested_by: User) -> Run:
         intent=intent,
     )
     return run_hand_out(run=run) if launch.elsewhere else run
+
+
+def start_check(*, method: Method, roles: Collection[str]) -> None:
+    """Pretraining begins with a tokenizer or a model, though it requires neither by itself.
+
+    roles: those of the inputs that were chosen. Raises ApplicationError naming the tokenizer's.
+    """
+    if method.config is PretrainConfig and not {"base", "tokenizer"} & set(roles):
+        raise ApplicationError(
+            gettext(
+                "A new model needs a tokenizer, a continued one the model it goes on from: "
+                "choose one."
+            ),
+            {"field": "inputs.tokenizer"},
+        )
 
 
 def launched_run_finish(*, run: Run) -> None:

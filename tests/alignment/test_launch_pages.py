@@ -113,6 +113,31 @@ def test_all_that_is_refused_is_told_at_once(staff, references):
         assert f'<a href="#id_{name}">' in answer.content.decode()
 
 
+@pytest.fixture
+def tokens(db):
+    run = Run.objects.create(
+        program="tokenise", config={}, status=Run.Status.SUCCEEDED, result={"tokens": 1}
+    )
+    run.outputs.create(role="tokens", artifact=builders.make_artifact(Artifact.Kind.TOKENS))
+    return f"run/{run.uid}/tokens"
+
+
+def test_pretraining_with_neither_tokenizer_nor_model_is_not_queued(staff, tokens):
+    sent = {"key": "k", "model_name": "bard", "launcher": "python", "processes": "1"}
+    sent |= {"strategy": "ddp", INPUT + "tokens": tokens}
+    answer = staff.post(reverse("method_launch", args=["pretrain"]), sent)
+    assert answer.status_code == 422
+    told = answer.context["form"].errors
+    assert (
+        list(told) == [INPUT + "tokenizer"] and "needs a tokenizer" in told[INPUT + "tokenizer"][0]
+    )
+    body = {"method": "pretrain", "model_name": "bard", "inputs": {"tokens": [tokens]}}
+    refused = send(staff, body)
+    assert refused.status_code == 400
+    assert refused.json()["extra"]["field"] == "inputs.tokenizer"
+    assert not Run.objects.filter(program="pretrain").exists()
+
+
 def test_the_summary_leads_to_boxes_to_tick_too(staff, references):
     sent = filled(staff, references)
     del sent[INPUT + "demonstrations"]
