@@ -36,6 +36,8 @@ SIZES = (
 )
 _BLOCK_BYTES = 1 << 16
 
+ALL = "all"  # in place of a split: the rows of every one
+
 
 def dataset_export(*, dataset: PreferenceDataset, layout: str, format: str, out: Path) -> int:
     """Write a dataset as a folder that `datasets.load_dataset(folder)` opens; returns its rows.
@@ -92,10 +94,23 @@ def dataset_export_stream(
 def dataset_export_name(
     *, dataset: PreferenceDataset, layout: str, format: str, split: str | None = None
 ) -> str:
-    """A file name made of the dataset's number and hash: nothing a person wrote is in it."""
+    """A file name of the dataset's number, hash and rows: nothing a person wrote is in it."""
     name = layout_of(layout, format, dataset.kind).name
-    parts = ["rondo", f"dataset-{dataset.number}", dataset.artifact.sha256[:12], name, split]
-    return "-".join(part for part in parts if part) + f".{format}"
+    parts = ["rondo", f"dataset-{dataset.number}", dataset.artifact.sha256[:12], name]
+    return "-".join([*parts, split or ALL]) + f".{format}"
+
+
+def splits_of(dataset: PreferenceDataset) -> list[str]:
+    """What a file of a dataset may be limited to: its sides that have rows, and "all"."""
+    return [*(name for name, rows in dataset.counts["used_by_split"].items() if rows), ALL]
+
+
+def split_first(dataset: PreferenceDataset) -> str:
+    """The rows that every page offers first: those to train on. All, where there are none.
+
+    A file with held-out rows in it, which would be learnt from, has to be asked for.
+    """
+    return str(Split.TRAIN) if Split.TRAIN in splits_of(dataset) else ALL
 
 
 def dataset_export_response(

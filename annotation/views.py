@@ -276,13 +276,12 @@ def dataset_import(request: HttpRequest, project_uid: str) -> HttpResponse:
 @require_safe
 def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
     dataset = policy.dataset_for(request.user, dataset_uid)
-    splits = [name for name, rows in dataset.counts["used_by_split"].items() if rows]
-    # Training data first: a download with held-out rows in it has to be asked for.
-    split = request.GET.get("split", Split.TRAIN if Split.TRAIN in splits else "all")
+    splits = exports.splits_of(dataset)
+    split = request.GET.get("split", exports.split_first(dataset))
     context = project_frame(request, dataset.project, "datasets") | {
         "dataset": dataset,
-        "splits": [*splits, "all"],
-        "split": split if split in splits else "all",
+        "splits": splits,
+        "split": split if split in splits else exports.ALL,
         "layouts": layouts_of(dataset.kind),
         "formats": exports.FORMATS,
         "excluded": [(name, n) for name, n in _excluded(dataset) if n],
@@ -294,18 +293,22 @@ def dataset_detail(request: HttpRequest, dataset_uid: str) -> HttpResponse:
 def dataset_export(request: HttpRequest, dataset_uid: str) -> HttpResponseBase:
     """The dataset as one file, streamed; `?format=` and `&layout=` as annotation.exports has them.
 
-    `&split=` limits it to one side; without it all rows come, and each says whose side it is on.
+    `&split=` is one side, or "all": then each row says whose side it is on. Without it come the
+    rows that the pages offer first.
     """
     dataset = policy.dataset_for(request.user, dataset_uid)
     format, layout = request.GET.get("format", "jsonl"), request.GET.get("layout", "")
     if format not in exports.FORMATS or (layout and layout not in LAYOUTS):
         raise Http404("Not found.")
-    split = request.GET.get("split")
-    if split not in (None, "all", *Split.values):
+    split = request.GET.get("split", exports.split_first(dataset))
+    if split not in (exports.ALL, *Split.values):
         raise Http404("Not found.")
     try:
         return exports.dataset_export_response(
-            dataset=dataset, layout=layout, format=format, split=None if split == "all" else split
+            dataset=dataset,
+            layout=layout,
+            format=format,
+            split=None if split == exports.ALL else split,
         )
     except ApplicationError as error:  # its files are not as they were frozen
         messages.error(request, error.message)
@@ -360,7 +363,11 @@ def _datasets_page(
     context = project_frame(request, project, "datasets") | {
         "form": form,
         "import_form": import_form,
-        "datasets": project.datasets.select_related("artifact", "created_by"),
+        "datasets": [
+            (one, exports.split_first(one))
+            for one in project.datasets.select_related("artifact", "created_by")
+        ],
+        "formats": exports.FORMATS,
         "slots": overviews.slot_counts(project=project),
     }
     status = max(_status(form), _status(import_form))

@@ -330,7 +330,18 @@ def test_an_export_from_the_page_is_of_the_training_rows_unless_asked_otherwise(
 
     assert sides(split="train") == ["train"]
     assert sides(split="held_out") == ["held_out"]
-    assert sides(split="all") == sides() == ["held_out", "train"]
+    assert sides(split="all") == ["held_out", "train"]
+    assert sides() == ["train"]
+    assert (
+        "-rankings-train.jsonl" in client.get(export, {"layout": "rankings"})["Content-Disposition"]
+    )
+    everything = client.get(export, {"layout": "rankings", "split": "all"})
+    assert "-rankings-all.jsonl" in everything["Content-Disposition"]
+    listed = client.get(reverse("project_datasets", args=[project.uid])).content.decode()
+    for text in (page, listed):  # the same button, with the same rows, on both pages
+        assert "JSONL · train</a>" in text
+        assert "split=train" in text and "split=all&" not in text and 'split=all"' not in listed
+    assert '<a href="?split=train" aria-current="true">train</a>' in page
     assert client.get(export, {"split": "nowhere"}).status_code == 404
     everything = client.get(reverse("dataset_detail", args=[dataset.uid]), {"split": "all"})
     assert "Leave them out of training" in everything.content.decode()
