@@ -98,6 +98,11 @@ class ProgressSerializer(serializers.Serializer[Any]):
     open = serializers.IntegerField(help_text="counted up to 200")
 
 
+class SentBackSerializer(serializers.Serializer[Any]):
+    by = serializers.CharField(help_text="the reviewer's user name")
+    reason = serializers.CharField()
+
+
 class AnsweredSerializer(serializers.Serializer[Any]):
     text = serializers.CharField(help_text="what the caller asked")
     answer = serializers.CharField()
@@ -121,6 +126,9 @@ class WorkSerializer(serializers.Serializer[Any]):
     progress = ProgressSerializer()
     notifications = serializers.IntegerField(help_text="not read yet")
     question = AnsweredSerializer(allow_null=True, help_text="the newest that was answered")
+    sent_back = SentBackSerializer(
+        allow_null=True, help_text="what a reviewer said of the judgement, until it is sent again"
+    )
 
 
 class AssignmentNextApi(APIView):

@@ -16,6 +16,7 @@ from annotation.models import (
     Prompt,
     Question,
     Rating,
+    Review,
     Submission,
     Task,
     TaskCandidate,
@@ -33,7 +34,7 @@ SENSITIVE_TAGS = frozenset({"sensitive", "risky", "unsafe", "violent", "sexual",
 def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
     """All that the annotator's page shows of an assignment, as JSON.
 
-    Five queries, six where answers are compared.
+    Five queries, six where answers are compared, and one more where something was begun before.
 
     Blind: answers come in the shown order, under letters, without the model or the sampling that
     made them; where one names itself the name is hidden (annotation.identity); nothing says that a
@@ -96,6 +97,7 @@ def assignment_payload(*, assignment: Assignment) -> dict[str, Any]:
             ),
             None,
         ),
+        "sent_back": _sent_back(assignment),
     }
     if task.kind in (Task.Kind.RANKING, Task.Kind.PAIR):
         payload["rated"] = _rated_before(membership, task, candidates)
@@ -114,6 +116,26 @@ def _rated_before(membership: Membership, task: Task, uids: Container[str]) -> d
     return {uid: one["overall"] for uid, one in ratings.items() if uid in uids}
 
 
+def _sent_back(assignment: Assignment) -> dict[str, str] | None:
+    """Who sent the judgement back and why, until it is sent again. What was sent has a draft."""
+    if assignment.draft is None:
+        return None
+    rows = _SENT_BACK.rows(assignment=assignment.pk)
+    return next(({"by": by, "reason": reason} for by, reason in rows), None)
+
+
+_SENT_BACK = Prepared(
+    lambda assignment: (
+        Review.objects.filter(
+            submission__assignment=assignment,
+            submission__status=Submission.Status.WITHDRAWN,
+            verdict=Review.Verdict.SEND_BACK,
+        )
+        .order_by("-pk")
+        .values_list("reviewer__user__username", "reason")[:1]
+    ),
+    numbers=("assignment",),
+)
 _RATED = Prepared(
     lambda annotator, prompt: (
         Rating.objects.filter(submission__annotator=annotator, submission__task__prompt=prompt)

@@ -6,6 +6,7 @@ from playwright.sync_api import expect
 from annotation.models import Assignment, Membership, Submission
 from annotation.services.assignments import assignment_next
 from annotation.services.questions import question_answer, question_ask
+from annotation.services.reviews import review_submit
 from tests import builders
 from tests.pages.board import annotate_path, finished_wait, press, task_wait
 
@@ -210,3 +211,27 @@ def test_an_answered_question_stands_on_its_task_and_claims_no_draft(
     expect(page.locator("[data-question-answered]")).to_contain_text("Is B allowed?")
     expect(page.locator("[data-question-answered]")).to_contain_text("Yes, it is.")
     expect(page.get_by_text("Your draft is back.")).to_have_count(0)
+
+
+def test_what_a_reviewer_sent_back_says_so_with_their_words_until_it_is_sent_again(
+    open_page, project, alice
+) -> None:
+    tasks_make(project, "First?", "Second?")
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    expect(page.locator("[data-sent-back]")).to_be_hidden()
+    press(page, "2 Enter")
+    expect(page.get_by_text("Sent.")).to_be_visible()
+    rita = builders.make_member(project, "rita", Membership.Role.REVIEWER)
+    reason = "A <b>is</b> wrong about 2."
+    submission = Submission.objects.get()
+    review_submit(submission=submission, reviewer=rita, verdict="send_back", reason=reason)
+    page.reload()
+    task_wait(page)
+    expect(page.locator("[data-messages]")).to_contain_text("First?")
+    expect(page.locator("[data-sent-back]")).to_contain_text("rita sent this back to you:")
+    expect(page.locator("[data-sent-back]")).to_contain_text(reason)
+    expect(page.get_by_text("Your draft is back.")).to_have_count(0)
+    press(page, "8 Enter")
+    expect(page.locator("[data-messages]")).to_contain_text("Second?")
+    expect(page.locator("[data-sent-back]")).to_be_hidden()

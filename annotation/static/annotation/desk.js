@@ -105,6 +105,7 @@
     guidelines.take(given.guideline);
     messagesShow($("[data-messages]"), given.prompt.messages);
     answerShow(given.question);
+    sentBackShow(given.sent_back);
     frame.rationaleTake(current.form.rationale ?? "optional", content?.rationale);
     frame.keysTake(task.kind);
     $("[data-rewrite-tool]").hidden = !current.work.mayRewrite;
@@ -119,8 +120,9 @@
     else if (newerHere) {
       keeper.keep(draftNow());
       notice(gettext("Your unsent work from this device is back."));
-    } else if (hasDraft(content)) notice(gettext("Your draft is back."));
-    say(`${gettext("New task.")} ${current.work.greeting()}`);
+    } else if (hasDraft(content) && !given.sent_back) notice(gettext("Your draft is back."));
+    const back = given.sent_back ? ` ${sentBackWords(given.sent_back)} ${given.sent_back.reason}` : "";
+    say(`${gettext("New task.")}${back} ${current.work.greeting()}`);
     if (Date.now() - at > FRESH_MS) renew({ waited: true });
   }
 
@@ -129,6 +131,15 @@
     $("[data-question-answered]").hidden = !question;
     $("[data-question-text]").textContent = question?.text ?? "";
     $("[data-question-answer]").textContent = question?.answer ?? "";
+  }
+
+  /* Why what was sent is here again, until it is sent anew. */
+  const sentBackWords = ({ by }) => fill(gettext("%(person)s sent this back to you:"), { person: by });
+
+  function sentBackShow(back) {
+    $("[data-sent-back]").hidden = !back;
+    $("[data-sent-back-by]").textContent = back ? sentBackWords(back) : "";
+    $("[data-sent-back-reason]").textContent = back?.reason ?? "";
   }
 
   /* A draft that holds a move of the annotator's, not the page's own first state alone. */

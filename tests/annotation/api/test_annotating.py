@@ -15,7 +15,9 @@ from annotation.models import (
     SubmissionRevision,
     Task,
 )
+from annotation.selectors.payloads import assignment_payload
 from annotation.services.projects import guideline_publish, membership_remove
+from annotation.services.reviews import review_submit
 from tests.builders import make_batch, make_member, make_project, make_ranking_task, make_version
 
 pytestmark = pytest.mark.django_db
@@ -336,3 +338,22 @@ def test_a_task_costs_one_request_and_few_queries(
     page = next_of(ann, project)
     with django_assert_max_num_queries(45):
         assert submit(ann, page, key="k").json()["next"]
+
+
+def test_what_was_sent_back_comes_with_who_sent_it_back_and_why_until_it_is_sent_again(
+    project: Project, ann: Client
+) -> None:
+    make_ranking_task(project)
+    page = next_of(ann, project)
+    assert page["sent_back"] is None
+    submit(ann, page)
+    rita = make_member(project, "rita", Membership.Role.REVIEWER)
+    for reason in ("Read B again.", "And C."):
+        submission = Submission.objects.get()
+        review_submit(submission=submission, reviewer=rita, verdict="send_back", reason=reason)
+        page = next_of(ann, project)
+        assert page["sent_back"] == {"by": "rita", "reason": reason}
+        submit(ann, page)
+    # Sent again, it is no longer sent back: nor where it comes back another way.
+    assignment = Assignment.objects.get()
+    assert assignment_payload(assignment=assignment)["sent_back"] is None
