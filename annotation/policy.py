@@ -12,6 +12,8 @@ thing is told that it does not exist (404), in the same words as for a thing tha
 Nobody reviews their own work, nor decides a task on which they have a judgement of their own.
 """
 
+from collections.abc import Iterable
+
 from django.contrib.auth.models import AnonymousUser, User
 from django.db.models import QuerySet
 from django.http import Http404
@@ -88,6 +90,38 @@ def projects_where(user: Person, at_least: str) -> QuerySet[Project]:
 def projects_managed(user: Person) -> QuerySet[Project]:
     """The projects whose managers' rights the person has: all of them for a superuser."""
     return projects_where(user, Role.MANAGER)
+
+
+def links_may_give(user: Person, memberships: Iterable[Membership]) -> set[int]:
+    """Of these members of projects the user manages, who may get a one-time link from them (pks).
+
+    A link signs its bearer in as that person, in every project of theirs, and whoever manages one
+    project can add anybody to it by name. So a link is only for people who have nothing else to
+    sign in with and no rights of staff; only from managers of the project that added them first;
+    and for somebody who manages another project, only from its managers. Two queries.
+    """
+    open_to = {
+        one.pk: one.user_id
+        for one in memberships
+        if one.source == Membership.Source.PERSON
+        and one.user.is_active
+        and not (one.user.has_usable_password() or one.user.is_staff or one.user.is_superuser)
+    }
+    managed = set(projects_managed(user).values_list("pk", flat=True))
+    first: dict[int, int] = {}
+    manages_elsewhere: set[int] = set()
+    held = Membership.objects.filter(user__in=open_to.values()).order_by("pk")
+    for person, project, role, removed_at in held.values_list(
+        "user", "project", "role", "removed_at"
+    ):
+        first.setdefault(person, project)
+        if role == Role.MANAGER and removed_at is None and project not in managed:
+            manages_elsewhere.add(person)
+    return {
+        pk
+        for pk, person in open_to.items()
+        if first.get(person) in managed and person not in manages_elsewhere
+    }
 
 
 def project_for(user: Person, uid: str, at_least: str = Role.ANNOTATOR) -> Project:

@@ -203,10 +203,10 @@ def member_remove(request: HttpRequest, project_uid: str, membership_uid: str) -
 
 @require_POST
 def member_link(request: HttpRequest, project_uid: str, membership_uid: str) -> HttpResponse:
-    """Another one-time link, for a person who lost theirs."""
+    """Another one-time link, for a person who has no password."""
     project, membership = _member(request, project_uid, membership_uid)
     try:
-        token = person_link_renew(membership=membership)
+        token = person_link_renew(membership=membership, actor=user_of(request))
     except ApplicationError as error:
         messages.error(request, error.message)
         return redirect("project_members", project.uid)
@@ -348,10 +348,12 @@ def project_guidelines(request: HttpRequest, project_uid: str) -> HttpResponse:
 def _members_page(
     request: HttpRequest, project: Project, form: PersonForm, link: dict[str, str]
 ) -> HttpResponse:
+    members = list(overviews.members_now(project=project))
     context = project_frame(request, project, "members") | {
         "form": form,
         "link": link,
-        "members": overviews.members_now(project=project),
+        "members": members,
+        "may_get_link": policy.links_may_give(request.user, members),
         "roles": Membership.Role.choices,
     }
     return render(request, "annotation/project_members.html", context, status=_status(form))

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from annotation.models import Assignment, Guideline, Membership, Project
+from annotation.policy import links_may_give
 from annotation.services.assignments import assignment_release
 from annotation.services.sign_in import sign_in_link_create
 from modelhub.errors import ApplicationError
@@ -141,22 +142,36 @@ def person_add(*, project: Project, username: str, role: str, actor: User) -> tu
     return user, sign_in_link_create(user=user)
 
 
-def person_link_renew(*, membership: Membership) -> str:
-    """Another one-time token for a member who lost the first.
+@transaction.atomic
+def person_link_renew(*, membership: Membership, actor: User) -> str:
+    """Another one-time token, for a member who has nothing else to sign in with.
 
-    Only for an account this project made and nobody else relies on: no password, no other project,
-    no staff rights. Others sign in their own way.
+    Whose links a manager may make, policy.links_may_give says. Raises ApplicationError.
     """
-    user = membership.user
-    elsewhere = Membership.objects.filter(user=user).exclude(project=membership.project_id)
-    if membership.source == Membership.Source.PRODUCT or not user.is_active:
-        raise ApplicationError(gettext("Nobody can sign in as %(user)s.") % {"user": user})
-    own_account = user.has_usable_password() or user.is_staff or user.is_superuser
-    if own_account or membership.is_simulated or elsewhere.exists():
+    # Locked: a password that is being chosen is seen, and ends the link.
+    user = User.objects.select_for_update(no_key=True).get(pk=membership.user_id)
+    membership.user = user
+    if links_may_give(actor, [membership]):
+        return sign_in_link_create(user=user)
+    named = {"user": user}
+    if membership.source != Membership.Source.PERSON or not user.is_active:
+        raise ApplicationError(gettext("Nobody can sign in as %(user)s.") % named)
+    if user.is_staff or user.is_superuser:
         raise ApplicationError(
-            gettext("%(user)s has an account of their own and signs in with it.") % {"user": user}
+            gettext("%(user)s has more rights than a project gives: an administrator lets them in.")
+            % named
         )
-    return sign_in_link_create(user=user)
+    if user.has_usable_password():
+        raise ApplicationError(
+            gettext("%(user)s has a password; an administrator can set another.") % named
+        )
+    raise ApplicationError(
+        gettext(
+            "%(user)s is in other projects too: a new link comes from a manager of the project "
+            "that added them first, and of each that they manage, or from an administrator."
+        )
+        % named
+    )
 
 
 def _project_lock(project_id: int) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -106,6 +107,28 @@ def test_a_new_person_gets_a_link_that_is_shown_once_and_works(project, dana, si
     nora = Client()
     assert nora.post(link.group(1)).status_code == 302
     assert nora.get(reverse("project_detail", args=[project.uid])).status_code == 200
+
+
+def test_who_signed_out_without_a_password_gets_a_new_link(project, dana, signed_in) -> None:
+    manager = signed_in(dana)
+    people = reverse("project_members", args=[project.uid])
+    manager.post(people, {"username": "nora", "role": "annotator"})
+    again = reverse("member_link", args=[project.uid, project.memberships.latest("pk").uid])
+    for _ in range(2):  # before the first signing in, and after
+        assert again in manager.get(people).content.decode()
+        shown = manager.post(again).content.decode()
+        link = re.search(r"http://testserver(/sign-in/[\w-]+/)", shown)
+        assert link is not None
+        nora = Client()
+        assert nora.post(link[1]).status_code == 302
+        nora.post(reverse("sign_out"))
+        used = nora.post(link[1]).content.decode()
+        assert "ask the manager who added you" in used
+    nora = User.objects.get(username="nora")
+    nora.set_password("quite another phrase")
+    nora.save()
+    assert again not in manager.get(people).content.decode()
+    assert "has a password" in manager.post(again, follow=True).content.decode()
 
 
 def test_a_name_that_cannot_be_one_is_refused_at_its_field(project, dana, signed_in) -> None:

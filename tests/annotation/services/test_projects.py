@@ -2,6 +2,7 @@
 
 import pytest
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from annotation.models import Guideline, Membership, Project
 from annotation.services.projects import (
@@ -99,20 +100,70 @@ def test_nobody_gets_a_link_for_an_account_that_is_another_persons(project: Proj
     dana = make_member(project, "dana", Role.MANAGER)
     user, token = person_add(project=project, username="root", role=Role.ANNOTATOR, actor=dana.user)
     assert (user, token) == (admin, "")
-    with pytest.raises(ApplicationError, match="account of their own"):
-        person_link_renew(membership=project.memberships.get(user=admin))
+    held = project.memberships.get(user=admin)
+    with pytest.raises(ApplicationError, match="more rights"):
+        person_link_renew(membership=held, actor=dana.user)
+    for rights in ({"is_superuser": True, "is_staff": False}, {"is_staff": True}):
+        engineer = User.objects.create_user(f"engineer-{len(rights)}", **rights)  # no password
+        with pytest.raises(ApplicationError, match="more rights"):
+            person_link_renew(
+                membership=membership_add(project=project, user=engineer, role=Role.ANNOTATOR),
+                actor=dana.user,
+            )
 
 
-def test_a_lost_link_is_made_again_for_an_account_of_this_project_alone(project: Project) -> None:
+def test_a_lost_link_is_made_again_until_there_is_a_password(project: Project) -> None:
     dana = make_member(project, "dana", Role.MANAGER)
     user, first = person_add(project=project, username="new", role=Role.ANNOTATOR, actor=dana.user)
     membership = project.memberships.get(user=user)
-    second = person_link_renew(membership=membership)
+    second = person_link_renew(membership=membership, actor=dana.user)
     assert sign_in_link_use(token=first) is None
     assert sign_in_link_use(token=second) == user
-    membership_add(project=make_project("Other"), user=user, role=Role.ANNOTATOR)
-    with pytest.raises(ApplicationError, match="account of their own"):
-        person_link_renew(membership=membership)
+    user.last_login = timezone.now()
+    user.save()
+    third = person_link_renew(membership=membership, actor=dana.user)
+    assert sign_in_link_use(token=third) == user
+    membership_remove(membership=membership)
+    membership_add(project=project, user=user, role=Role.ANNOTATOR)
+    person_link_renew(membership=membership, actor=dana.user)
+    user.set_password("quite another phrase")
+    user.save()
+    with pytest.raises(ApplicationError, match="has a password"):
+        person_link_renew(membership=membership, actor=dana.user)
+
+
+def test_who_adds_somebody_elses_person_cannot_sign_in_as_them(project: Project) -> None:
+    """Anybody can be added by name: whoever has a project could enter every other by it."""
+    dana = make_member(project, "dana", Role.MANAGER)
+    user, _ = person_add(project=project, username="new", role=Role.ANNOTATOR, actor=dana.user)
+    theirs = make_project("Other")
+    mallory = make_member(theirs, "mallory", Role.MANAGER)
+    caught = membership_add(project=theirs, user=user, role=Role.ANNOTATOR)
+    for _ in range(2):  # after they have left the first project too
+        with pytest.raises(ApplicationError, match="added them first"):
+            person_link_renew(membership=caught, actor=mallory.user)
+        ours = project.memberships.get(user=user)
+        token = person_link_renew(membership=ours, actor=dana.user)
+        assert sign_in_link_use(token=token) == user
+        membership_remove(membership=ours)
+    root = make_user("root", is_superuser=True)
+    assert sign_in_link_use(token=person_link_renew(membership=caught, actor=root)) == user
+    make_member(project, "mallory", Role.MANAGER)
+    person_link_renew(membership=caught, actor=mallory.user)
+
+
+def test_who_manages_another_project_gets_no_link_from_a_manager_of_this_one(
+    project: Project,
+) -> None:
+    dana = make_member(project, "dana", Role.MANAGER)
+    user, _ = person_add(project=project, username="new", role=Role.MANAGER, actor=dana.user)
+    ours, other = project.memberships.get(user=user), make_project("Other")
+    make_member(other, "charlie", Role.MANAGER)
+    theirs = membership_add(project=other, user=user, role=Role.MANAGER)
+    with pytest.raises(ApplicationError, match="each that they manage"):
+        person_link_renew(membership=ours, actor=dana.user)
+    membership_role_change(membership=theirs, role=Role.ANNOTATOR)
+    person_link_renew(membership=ours, actor=dana.user)
 
 
 @pytest.mark.parametrize("username", ["", "  ", "a b", "<script>", "x" * 151, "a\x00b"])
