@@ -39,7 +39,8 @@ def json_text(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
-        return f"{value:.5g}"
+        # Counts and thresholds are written out: nobody reads 1e+05 as a hundred thousand.
+        return f"{value:,.0f}" if 10_000 <= abs(value) < 1e15 else f"{value:.5g}"
     if isinstance(value, list):
         shown = ", ".join(json_text(item) for item in value[:_SHOWN_NUMBERS])
         if len(value) <= _SHOWN_NUMBERS:

@@ -42,3 +42,13 @@ def test_a_result_without_a_reliability_curve_draws_none():
     assert reliability({"held_out_tables": {}}) is None
     drawn = reliability({"held_out_tables": {"reliability": [{"belief": 1.0, "accuracy": 1.0}]}})
     assert drawn is not None and drawn.points == [(314.0, 6.0)]
+
+
+def test_a_large_number_is_written_out():
+    thresholds = {"words_max": 100_000.0, "words_min": 50.0, "share": 0.9, "most": 1e30}
+    assert facts(thresholds) == [
+        ("words_max", "100,000"),
+        ("words_min", "50"),
+        ("share", "0.9"),
+        ("most", "1e+30"),
+    ]
