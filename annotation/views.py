@@ -201,10 +201,15 @@ def member_remove(request: HttpRequest, project_uid: str, membership_uid: str) -
     return redirect("home") if gone else redirect("project_members", project.uid)
 
 
-@require_POST
+@require_http_methods(["GET", "HEAD", "POST"])
 def member_link(request: HttpRequest, project_uid: str, membership_uid: str) -> HttpResponse:
-    """Another one-time link, for a person who has no password."""
+    """Another one-time link, for a person who has no password.
+
+    The page that shows it has this address: opened anew, it is the list of people and no link.
+    """
     project, membership = _member(request, project_uid, membership_uid)
+    if request.method != "POST":
+        return redirect("project_members", project.uid)
     try:
         token = person_link_renew(membership=membership, actor=user_of(request))
     except ApplicationError as error:

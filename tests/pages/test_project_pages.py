@@ -124,6 +124,8 @@ def test_who_signed_out_without_a_password_gets_a_new_link(project, dana, signed
         nora.post(reverse("sign_out"))
         used = nora.post(link[1]).content.decode()
         assert "ask the manager who added you" in used
+    opened = manager.get(again)  # as after a reload: the people, and no link
+    assert (opened.status_code, opened.url) == (302, people)
     nora = User.objects.get(username="nora")
     nora.set_password("quite another phrase")
     nora.save()
