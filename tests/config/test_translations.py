@@ -134,6 +134,13 @@ def test_the_browsers_language_is_spoken_and_another_may_be_chosen(db) -> None:
     assert "登录" in client.get("/sign-in/").content.decode()
 
 
+@pytest.mark.parametrize("spoken", ["en", "zh-CN"])
+def test_each_language_is_named_in_itself(db, spoken: str) -> None:
+    page = Client().get("/sign-in/", headers={"accept-language": spoken}).content.decode()
+    named = re.findall(r'name="language" value="([\w-]+)" lang="\1"[^>]*>([^<]+)<', page)
+    assert named == [("en", "English"), ("zh-hans", "简体中文")]
+
+
 def test_the_scripts_words_come_in_that_language(db, alice) -> None:
     client = Client()
     client.force_login(alice)
