@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from django import forms
@@ -22,7 +22,7 @@ from modelhub.ml.pretraining.presets import SIZES
 from modelhub.ml.records import json_canonical, json_strict
 from modelhub.models import Endpoint, Run, SavedMixture, uid_new
 from modelhub.selectors.mixtures import mixture_settings, mixture_tokenizer
-from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES
+from modelhub.services.runs import LAUNCHERS, MAX_PROCESSES, STRATEGIES, processes_check
 from modelhub.setting_words import section_title, setting_about, setting_title
 
 SETTING, INPUT = "setting-", "input-"
@@ -155,18 +155,20 @@ class LaunchForm(forms.Form):
                 self.add_error(SETTING + setting, reason)
             elif not setting and not self.errors:
                 self.add_error(None, reason)
-        self._start_check(given)
+        names = {one.role: INPUT + one.role for one in self.method.inputs}
+        chosen = {role for role, name in names.items() if given.get(name)}
+        # Whether an input that was refused was meant is not known.
+        if not self.errors.keys() & set(names.values()):
+            self._check(start_check, method=self.method, roles=chosen)
+        if {"launcher", "processes"} <= given.keys():
+            asked = {name: given[name] for name in ("launcher", "processes")}
+            self._check(processes_check, **asked)
         return given
 
-    def _start_check(self, given: Mapping[str, Any]) -> None:
-        """The service's own check of the inputs, told with the other refusals."""
-        names = {one.role: INPUT + one.role for one in self.method.inputs}
-        if self.errors.keys() & set(names.values()):
-            return  # whether one that was refused was meant is not known
+    def _check(self, check: Callable[..., None], **given: Any) -> None:
+        """A check of the service's own, told with the other refusals."""
         try:
-            start_check(
-                method=self.method, roles={role for role, name in names.items() if given.get(name)}
-            )
+            check(**given)
         except ApplicationError as error:
             self.refuse(str(error.extra.get("field", "")), error.message)
 

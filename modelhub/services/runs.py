@@ -75,14 +75,7 @@ def run_create(
             gettext("There is no strategy %(strategy)s.") % {"strategy": f"{strategy!r}"},
             {"field": "strategy"},
         )
-    if not 1 <= processes <= MAX_PROCESSES or (launcher == "python" and processes != 1):
-        raise ApplicationError(
-            gettext(
-                "%(processes)s processes: the launcher python starts one, the others 1 to %(most)s."
-            )
-            % {"processes": processes, "most": MAX_PROCESSES},
-            {"field": "processes"},
-        )
+    processes_check(launcher=launcher, processes=processes)
     for name in (queue, *inputs):
         if not ROLE_NAME.fullmatch(name):
             raise ApplicationError(
@@ -104,6 +97,18 @@ def run_create(
         RunInput(run=run, role=role, artifact=artifact) for role, artifact in inputs.items()
     )
     return run
+
+
+def processes_check(*, launcher: str, processes: int) -> None:
+    """Raise ApplicationError naming the field unless the launcher starts so many processes."""
+    if not 1 <= processes <= MAX_PROCESSES or (launcher == "python" and processes != 1):
+        raise ApplicationError(
+            gettext(
+                "%(processes)s processes: the launcher python starts one, the others 1 to %(most)s."
+            )
+            % {"processes": processes, "most": MAX_PROCESSES},
+            {"field": "processes"},
+        )
 
 
 def _config_values(program: str, config: ProgramConfig) -> dict[str, Any]:

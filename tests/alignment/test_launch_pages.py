@@ -14,6 +14,7 @@ from alignment.launch_origins import input_origins
 from alignment.methods import METHODS
 from alignment.ml.configs import PpoConfig
 from modelhub.config_fields import config_fields
+from modelhub.ml.pretraining.presets import SIZES
 from modelhub.models import Artifact, ModelVersion, Run
 from tests import builders
 
@@ -136,6 +137,27 @@ def test_pretraining_with_neither_tokenizer_nor_model_is_not_queued(staff, token
     assert refused.status_code == 400
     assert refused.json()["extra"]["field"] == "inputs.tokenizer"
     assert not Run.objects.filter(program="pretrain").exists()
+
+
+def test_a_pretrainings_size_shares_processes_and_start_are_refused_at_once(staff, tokens):
+    sent = {"key": "k", "model_name": "bard", "launcher": "python", "processes": "2"}
+    sent |= {"strategy": "ddp", INPUT + "tokens": tokens}
+    sent |= {SETTING + "size": "1558m", SETTING + "shares": "a,b"}
+    answer = staff.post(reverse("method_launch", args=["pretrain"]), sent)
+    told = answer.context["form"].errors
+    wanted = {SETTING + "size", SETTING + "shares", "processes", INPUT + "tokenizer"}
+    assert told.keys() == wanted
+    assert all(len(one) == 1 for one in told.values())
+
+
+@pytest.mark.parametrize("size", ["1558m", "medium"])
+def test_a_refused_size_is_told_those_of_its_architecture_alone(staff, tokens, size):
+    body = {"method": "pretrain", "model_name": "bard", "inputs": {"tokens": [tokens]}}
+    body["settings"] = {"architecture": "bloom", "size": size}
+    refused = send(staff, body)
+    assert refused.json()["extra"]["field"] == "settings.size"
+    sizes = ", ".join(SIZES["bloom"])
+    assert f"wanted a size of bloom: {sizes}, got {size!r}" in refused.json()["message"]
 
 
 def test_the_summary_leads_to_boxes_to_tick_too(staff, references):

@@ -204,9 +204,11 @@ class PretrainConfig:
         def check(ok: bool, field: str, wanted: str) -> None:
             require(ok, self.PROGRAM, field, getattr(self, field), wanted)
 
+        # Before the choices are checked, which know the sizes of all architectures.
+        sizes = SIZES.get(self.architecture, {})
+        wanted = f"a size of {self.architecture}: {', '.join(sizes)}"
+        check(not sizes or self.size in sizes, "size", wanted)
         choices_check(self)
-        sizes = SIZES[self.architecture]
-        check(self.size in sizes, "size", f"a size of {self.architecture}: {', '.join(sizes)}")
         for name in (
             "steps",
             "blocks_per_step",
