@@ -40,12 +40,15 @@ class PasswordChange(auth_views.PasswordChangeView):
     template_name = "registration/password_change.html"
     success_url = reverse_lazy("home")
 
-    def get_form_class(self) -> "type[SetPasswordForm[User]]":
+    def get_form_class(  # type: ignore[override]  # the wider form: one without the old password
+        self,
+    ) -> "type[SetPasswordForm[User]]":
         has_one = user_of(self.request).has_usable_password()
         return PasswordChangeForm if has_one else SetPasswordForm
 
     def form_valid(self, form: "SetPasswordForm[User]") -> HttpResponse:
-        response = super().form_valid(form)  # this session goes on, the others are signed out
+        # This session goes on, the others are signed out. What it calls both forms have.
+        response = super().form_valid(form)  # type: ignore[arg-type]
         sign_in_links_end(user=form.user)
         if isinstance(form, PasswordChangeForm):
             told = gettext("Your password is changed; other sessions are signed out.")
