@@ -165,6 +165,25 @@ def messages_render(messages: list[Mapping[str, str]]) -> list[dict[str, str]]:
     ]
 
 
+# Letters of scripts that are written without spaces: Han and Kana. Hangul has spaces. The same
+# stand in annotation/static/annotation/reading.js, which counts what is being written.
+_LONE = (
+    "\u3005\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff\u3400-\u4dbf"
+    "\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+_LONE_LETTER = re.compile(f"[{_LONE}]")
+_LETTER = re.compile(r"\w")
+
+
 def words_count(text: str) -> int:
-    """Words by white space: what the page shows as an answer's length."""
-    return len(text.split())
+    """What the page shows as an answer's length: words by white space, and each letter of a script
+    that is written without spaces. Between such letters marks alone are no word.
+    """
+    if not _LONE_LETTER.search(text):
+        return len(text.split())
+    count = 0
+    for piece in text.split():
+        between = _LONE_LETTER.split(piece)  # one more than there are such letters
+        alone = len(between) - 1
+        count += alone + sum(bool(_LETTER.search(part)) for part in between) if alone else 1
+    return count

@@ -48,6 +48,7 @@ from annotation.services.task_forms import task_form_save
 from annotation.task_forms import PRESETS
 from modelhub.errors import ApplicationError
 from modelhub.ml.records import json_canonical
+from modelhub.rendering import words_count
 
 SHOWCASE_NAME = "Showcase: weeks of work, all made up"
 EXAMPLES = Path(__file__).resolve().parent.parent / "sample" / "showcase.jsonl"
@@ -227,7 +228,7 @@ def _seen(assignment: Assignment, who: Invented, draw: random.Random) -> list[st
 
 def _seconds(assignment: Assignment, who: Invented, draw: random.Random) -> float:
     texts = Candidate.objects.filter(in_tasks__task=assignment.task).values_list("text", flat=True)
-    words = sum(len(text.split()) for text in texts) + 20
+    words = sum(words_count(text) for text in texts) + 20
     return round(words / who.words_per_s * draw.uniform(0.8, 1.6), 1)
 
 

@@ -101,6 +101,26 @@ def test_words_are_counted_by_white_space() -> None:
     assert words_count("") == 0
 
 
+WORDS = [
+    ("one two\n three ", 3),
+    ("", 0),
+    ("a - b", 3),
+    ("强化学习从人类反馈中学习。", 12),
+    ("他说：“好”。", 3),
+    ("用 GPT-4 训练", 4),
+    ("用GPT-4训练v2。", 5),
+    ("カタカナとひらがな", 9),
+    ("スーパー、人々", 6),
+    ("모델은 답을 쓴다.", 3),
+    ("𠀀字", 2),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), WORDS)
+def test_each_letter_of_a_script_without_spaces_is_a_word(text: str, words: int) -> None:
+    assert words_count(text) == words
+
+
 @pytest.mark.parametrize(
     ("text", "html"),
     [

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from annotation.models import Assignment, KeyBindings, Membership, Report, Submission, Task
 from annotation.services.projects import guideline_publish
 from tests import builders
+from tests.modelhub.test_rendering import WORDS
 from tests.pages.board import annotate_path, finished_wait, letters, press, saved_wait, task_wait
 from tests.pages.talker import talking
 from tests.pages.test_accessibility import violations
@@ -419,3 +420,17 @@ def test_what_is_pointed_at_is_covered_by_nothing(open_page, project, alice, wid
         assert box["y"] + box["height"] <= top
     bar = page.locator(".desk-bar").bounding_box()
     assert bar["y"] <= top and bar["height"] <= 112
+
+
+def test_words_are_counted_on_the_page_as_on_the_server(open_page, project, alice) -> None:
+    prompt = builders.make_prompt(project, "强化学习。" * 100)
+    builders.make_task(project, "pair", ("他说：“好”。", "Good."), prompt=prompt)
+    page = open_page(alice, annotate_path(project))
+    task_wait(page)
+    texts = [text for text, _ in WORDS]
+    counted = page.evaluate("(texts) => texts.map(window.rondo.wordsCount)", texts)
+    assert counted == [words for _, words in WORDS]
+    given = "{prompt: {messages: [{text: '强化学习。'.repeat(100)}]}, candidates: [{words: 76}]}"
+    to_read_s = page.evaluate(f"window.rondo.readingSeconds({given})")
+    assert to_read_s == pytest.approx((400 + 76) / 238 * 60)
+    expect(page.get_by_text("3 words")).to_be_visible()

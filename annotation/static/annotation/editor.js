@@ -1,11 +1,9 @@
 /* A place to write in Markdown, with the length and, beside or behind it, what it will look like. */
 (() => {
   "use strict";
-  const { difference, fill, post, store, wordsCut } = window.rondo;
+  const { difference, fill, post, store, wordsCount, wordsCut } = window.rondo;
   const $ = (selector, root) => root.querySelector(selector);
   const PREVIEW_AFTER_MS = 350;
-
-  const wordsCount = (text) => text.split(/\s+/).filter(Boolean).length;
 
   class Editor {
     /* `views`: the panes beside the text, [{name, label, draw(place, text)}]; "preview" draws itself. */
@@ -127,5 +125,5 @@
     place.replaceChildren(plain);
   }
 
-  window.rondo = { ...window.rondo, Editor, changesDraw, htmlShow, textRender, wordsCount };
+  window.rondo = { ...window.rondo, Editor, changesDraw, htmlShow, textRender };
 })();

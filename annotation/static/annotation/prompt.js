@@ -1,6 +1,7 @@
 /* What is to be answered: the conversation on the left, and how long reading all of it takes. */
 (() => {
   "use strict";
+  const { wordsCount } = window.rondo;
   const WORDS_A_MINUTE = 238; // of silent reading (Brysbaert 2019)
 
   function messagesShow(place, messages) {
@@ -29,7 +30,7 @@
 
   /* Seconds to read a task once: its last message and its answers. */
   function readingSeconds({ prompt, candidates }) {
-    const words = candidates.reduce((sum, one) => sum + one.words, prompt.messages.at(-1).text.split(/\s+/).length);
+    const words = candidates.reduce((sum, one) => sum + one.words, wordsCount(prompt.messages.at(-1).text));
     return (words * 60) / WORDS_A_MINUTE;
   }
 

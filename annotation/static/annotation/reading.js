@@ -59,5 +59,17 @@
     event.preventDefault();
   });
 
-  window.rondo = { ...window.rondo, scrollLink, sourceShow };
+  /* Words as the server counts them (words_count in modelhub/rendering.py): by white space, and each letter of Han and Kana. */
+  const LONE = "\\u3005\\u3007\\u3041-\\u3096\\u309d-\\u309f\\u30a1-\\u30fa\\u30fc-\\u30ff\\u31f0-\\u31ff\\u3400-\\u4dbf\\u4e00-\\u9fff\\uf900-\\ufaff\\uff66-\\uff9d\\u{20000}-\\u{3ffff}";
+  const LONE_LETTER = new RegExp(`[${LONE}]`, "gu");
+  const OTHER_LETTER = /[\p{L}\p{N}_]/u;
+
+  function wordsCount(text) {
+    return text.split(/\s+/).filter(Boolean).reduce((sum, piece) => {
+      const letters = piece.match(LONE_LETTER)?.length ?? 0;
+      return sum + (letters ? letters + piece.split(LONE_LETTER).filter((part) => OTHER_LETTER.test(part)).length : 1);
+    }, 0);
+  }
+
+  window.rondo = { ...window.rondo, scrollLink, sourceShow, wordsCount };
 })();
