@@ -8,7 +8,11 @@ from django.utils.translation import gettext_lazy as _
 
 from annotation.models import Membership, Task
 from annotation.services.datasets import MAX_IMPORT_BYTES
-from annotation.services.projects import MAX_GUIDELINE_CHARS
+from annotation.services.projects import (
+    MAX_DESCRIPTION_CHARS,
+    MAX_GUIDELINE_CHARS,
+    MAX_NAME_CHARS,
+)
 from modelhub.errors import ApplicationError
 
 
@@ -18,15 +22,20 @@ def error_add(form: forms.BaseForm, error: ApplicationError) -> None:
     form.add_error(field if field in form.fields else None, error.message)
 
 
-class ProjectForm(forms.Form):
-    name = forms.CharField(label=_("Name"), max_length=120)
+class DescriptionForm(forms.Form):
+    """What a project is called, and is for."""
+
+    name = forms.CharField(label=_("Name"), max_length=MAX_NAME_CHARS)
     description = forms.CharField(
         label=_("Description"),
         required=False,
-        max_length=5000,
+        max_length=MAX_DESCRIPTION_CHARS,
         widget=forms.Textarea(attrs={"rows": 3}),
         help_text=_("What the answers are judged for, in a sentence or two."),
     )
+
+
+class ProjectForm(DescriptionForm):
     overlap = forms.IntegerField(
         label=_("People for each task"),
         min_value=1,

@@ -1,4 +1,6 @@
-"""The manager's page of how a project hands out its tasks."""
+"""The manager's page of what a project is called, and of how it hands out its tasks."""
+
+from typing import Any
 
 from django import forms
 from django.contrib import messages
@@ -6,10 +8,10 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
 from annotation import policy
-from annotation.forms import error_add
+from annotation.forms import DescriptionForm, error_add
 from annotation.frame import project_frame
 from annotation.models import Membership, Project
 from annotation.services.project_settings import (
@@ -19,6 +21,7 @@ from annotation.services.project_settings import (
     MAX_SKIPS_TO_REVIEW,
     project_settings_change,
 )
+from annotation.services.projects import project_describe
 from modelhub.errors import ApplicationError
 
 
@@ -64,15 +67,9 @@ class SettingsForm(forms.Form):
 @require_http_methods(["GET", "HEAD", "POST"])
 def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
     project = policy.project_for(request.user, project_uid, Membership.Role.MANAGER)
-    now = {
-        "overlap": project.overlap,
-        "queue_order": project.queue_order,
-        "gold_percent": f"{100 * project.gold_share:g}",
-        "pass_percent": f"{100 * project.qualification_pass:g}",
-        "mirrored_percent": f"{100 * project.mirrored_share:g}",
-        "skips_to_review": project.skips_to_review,
-    }
-    form = SettingsForm(request.POST if request.method == "POST" else None, initial=now)
+    form = SettingsForm(
+        request.POST if request.method == "POST" else None, initial=_settings_of(project)
+    )
     if form.is_valid():
         given = form.cleaned_data
         try:
@@ -92,6 +89,47 @@ def project_settings(request: HttpRequest, project_uid: str) -> HttpResponse:
                 request, gettext("Kept. It holds for the next task that is handed out.")
             )
             return redirect("project_settings", project.uid)
-    context = project_frame(request, project, "settings") | {"form": form}
-    status = 400 if form.is_bound and form.errors else 200
+    return _page(request, project, form, DescriptionForm(initial=_description_of(project)))
+
+
+@require_POST
+def project_description(request: HttpRequest, project_uid: str) -> HttpResponse:
+    """Another name and description."""
+    project = policy.project_for(request.user, project_uid, Membership.Role.MANAGER)
+    form = DescriptionForm(request.POST)
+    if form.is_valid():
+        try:
+            project_describe(project=project, **form.cleaned_data)
+        except ApplicationError as error:
+            error_add(form, error)
+        else:
+            messages.success(request, gettext("Kept."))
+            return redirect("project_settings", project.uid)
+    return _page(request, project, SettingsForm(initial=_settings_of(project)), form)
+
+
+def _settings_of(project: Project) -> dict[str, Any]:
+    return {
+        "overlap": project.overlap,
+        "queue_order": project.queue_order,
+        "gold_percent": f"{100 * project.gold_share:g}",
+        "pass_percent": f"{100 * project.qualification_pass:g}",
+        "mirrored_percent": f"{100 * project.mirrored_share:g}",
+        "skips_to_review": project.skips_to_review,
+    }
+
+
+def _description_of(project: Project) -> dict[str, Any]:
+    return {"name": project.name, "description": project.description}
+
+
+def _page(
+    request: HttpRequest, project: Project, form: SettingsForm, description_form: DescriptionForm
+) -> HttpResponse:
+    context = project_frame(request, project, "settings") | {
+        "form": form,
+        "description_form": description_form,
+    }
+    refused = any(one.is_bound and one.errors for one in (form, description_form))
+    status = 400 if refused else 200
     return render(request, "annotation/project_settings.html", context, status=status)

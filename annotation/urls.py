@@ -89,6 +89,11 @@ urlpatterns: list[URLPattern | URLResolver] = [
         settings_views.project_settings,
         name="project_settings",
     ),
+    path(
+        "projects/<str:project_uid>/description/",
+        settings_views.project_description,
+        name="project_description",
+    ),
     path("projects/<str:project_uid>/known/", quality_views.project_known, name="project_known"),
     path(
         "projects/<str:project_uid>/members/<str:membership_uid>/qualify/",

@@ -15,6 +15,8 @@ from annotation.services.sign_in import sign_in_link_create
 from modelhub.errors import ApplicationError
 
 MAX_GUIDELINE_CHARS = 100_000
+MAX_NAME_CHARS = 120
+MAX_DESCRIPTION_CHARS = 5_000
 
 
 @transaction.atomic
@@ -22,11 +24,7 @@ def project_create(
     *, name: str, overlap: int = 1, created_by: User | None, description: str = ""
 ) -> Project:
     """Create a project; whoever creates it manages it."""
-    name = name.strip()
-    if not name or len(name) > 120:
-        raise ApplicationError(
-            gettext("A project needs a name of at most 120 characters."), {"field": "name"}
-        )
+    name, description = _described(name, description)
     if not 1 <= overlap <= 50:
         raise ApplicationError(
             gettext("overlap is the people for each task, 1 to 50; got %(overlap)s.")
@@ -39,6 +37,29 @@ def project_create(
     if created_by is not None:
         membership_add(project=project, user=created_by, role=Membership.Role.MANAGER)
     return project
+
+
+def project_describe(*, project: Project, name: str, description: str) -> Project:
+    """Give a project another name and description. Raises ApplicationError naming the field."""
+    project.name, project.description = _described(name, description)
+    project.save(update_fields=["name", "description"])
+    return project
+
+
+def _described(name: str, description: str) -> tuple[str, str]:
+    """The two as they are kept. Raises ApplicationError naming the field that does not do."""
+    name, description = name.strip(), description.strip()
+    if not name or len(name) > MAX_NAME_CHARS:
+        raise ApplicationError(
+            gettext("A project needs a name of at most 120 characters."), {"field": "name"}
+        )
+    if len(description) > MAX_DESCRIPTION_CHARS:
+        raise ApplicationError(
+            gettext("A description is at most %(most)s characters.")
+            % {"most": MAX_DESCRIPTION_CHARS},
+            {"field": "description"},
+        )
+    return name, description
 
 
 @transaction.atomic

@@ -6,6 +6,7 @@ from django.urls import reverse
 
 from annotation.models import Project
 from annotation.services.project_settings import project_settings_change
+from annotation.services.projects import project_describe
 from modelhub.errors import ApplicationError
 
 pytestmark = pytest.mark.django_db
@@ -61,3 +62,38 @@ def test_nobody_else_sees_them(project: Project, bob: User, alice: User, signed_
     for user in (bob, alice):
         assert signed_in(user).get(url).status_code == 404
         assert signed_in(user).post(url, {}).status_code == 404
+
+
+def test_a_manager_gives_another_name_and_description(
+    project: Project, dana: User, signed_in
+) -> None:
+    page, url = (
+        reverse(name, args=[project.uid]) for name in ("project_settings", "project_description")
+    )
+    client = signed_in(dana)
+    kept = project.name, project.description
+    for given, field in (
+        ({"name": "  ", "description": "x"}, "name"),
+        ({"name": "x" * 121, "description": "x"}, "name"),
+        ({"name": "x", "description": "x" * 5001}, "description"),
+    ):
+        answer = client.post(url, given)
+        assert answer.status_code == 400
+        assert list(answer.context["description_form"].errors) == [field]
+        with pytest.raises(ApplicationError) as refused:
+            project_describe(project=project, **given)
+        assert refused.value.extra == {"field": field}
+        project.refresh_from_db()
+        assert (project.name, project.description) == kept
+    given = {"name": " Answers <2> ", "description": "Which is kinder."}
+    assert client.post(url, given)["Location"] == page
+    project.refresh_from_db()
+    assert (project.name, project.description) == ("Answers <2>", "Which is kinder.")
+    text = client.get(page).content.decode()
+    assert 'value="Answers &lt;2&gt;"' in text and "Which is kinder.</textarea>" in text
+
+
+def test_nobody_else_renames_it(project: Project, bob: User, alice: User, signed_in) -> None:
+    url = reverse("project_description", args=[project.uid])
+    for user in (bob, alice):
+        assert signed_in(user).post(url, {"name": "Mine"}).status_code == 404
