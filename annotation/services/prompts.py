@@ -18,7 +18,7 @@ from django.utils.translation import gettext
 from annotation.models import IMPORT_ENGINE, IMPORTED, Candidate, Project, Prompt
 from annotation.splits import content_hash, group_hash, split_of, text_normalise
 from modelhub.errors import ApplicationError
-from modelhub.ml.records import RecordError, chunked, json_strict
+from modelhub.ml.records import RecordError, chunked, json_strict, not_json
 
 MAX_LINE_BYTES = 1 << 20
 MAX_CONTENT_CHARS = 100_000
@@ -162,7 +162,8 @@ def _rows_read(
         except UnicodeDecodeError as error:
             raise RecordError(name, number, "", f"not UTF-8 (byte {error.start + 1})") from error
         except ValueError as error:
-            raise RecordError(name, number, "", f"not JSON: {error}") from error
+            reason = not_json(error, is_first=number == 1)
+            raise RecordError(name, number, "", reason) from error
         yield PromptLine(name, number).row(value, source)
 
 

@@ -13,7 +13,14 @@ from annotation.records import KINDS, SOURCES, RankedCandidate, RankingRecord
 from annotation.services.prompts import MAX_TAG_CHARS, MAX_TAGS, PromptLine
 from annotation.services.submissions import MAX_ACTIVE_S, MAX_RATIONALE_CHARS
 from annotation.splits import group_hash, split_of
-from modelhub.ml.records import RecordError, chunked, json_canonical, json_strict, record_load
+from modelhub.ml.records import (
+    RecordError,
+    chunked,
+    json_canonical,
+    json_strict,
+    not_json,
+    record_load,
+)
 
 MAX_LINE_BYTES = 16 << 20
 MAX_TEXT_CHARS = 2 << 20
@@ -34,7 +41,8 @@ def jsonl_rows(file: IO[bytes], name: str) -> Iterator[tuple[int, Any]]:
         try:
             yield number, json_strict(line)
         except ValueError as error:
-            raise RecordError(name, number, "", f"not JSON: {error}") from error
+            reason = not_json(error, is_first=number == 1)
+            raise RecordError(name, number, "", reason) from error
 
 
 def rankings_checked(

@@ -23,7 +23,8 @@ class RecordError(RefusedError):
     """A record was refused: which file, line (from 1) and field, and why."""
 
     def __init__(self, file: str, line: int, field: str, reason: str) -> None:
-        super().__init__(f"{file}, line {line}, field {field or '(whole line)'}: {reason}")
+        at = f", field {field}" if field else ""
+        super().__init__(f"{file}, line {line}{at}: {reason}")
         self.file, self.line, self.field, self.reason = file, line, field, reason
 
 
@@ -59,6 +60,22 @@ def json_strict(text: str | bytes) -> Any:
     except UnicodeError as error:
         raise ValueError("not valid Unicode") from error
     return value
+
+
+def not_json(error: ValueError, *, is_first: bool) -> str:
+    """Why a line is refused that `json_strict` refused: its column, from 1, where that is known.
+
+    The parser counts lines and columns in what it was given, which is one line of a file.
+
+    is_first: of the file. If it does not even begin as an object, the file is of another format.
+    """
+    if not isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error}"
+    column = min(error.pos, len(error.doc.rstrip("\r\n"))) + 1
+    told = f"not JSON at column {column}: {error.msg}"
+    if is_first and not error.doc.lstrip().startswith("{"):
+        return f"{told}. This is no JSON Lines file, which has an object in every line"
+    return told
 
 
 def lines_read(path: Path) -> Iterator[tuple[int, Any]]:

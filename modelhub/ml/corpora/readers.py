@@ -20,7 +20,7 @@ from typing import IO, Any
 from modelhub.ml.configs import RefusedError
 from modelhub.ml.corpora.configs import ImportCorpusConfig
 from modelhub.ml.corpora.documents import Document
-from modelhub.ml.records import json_strict
+from modelhub.ml.records import json_strict, not_json
 
 _ENDINGS = {
     ".txt": "text",
@@ -233,7 +233,8 @@ def _jsonl_documents(
                 where = f"{name}, line {line.number}, byte {line.byte + before}"
             else:
                 _decoded(name, line)  # names the byte
-            raise SourceError(f"{where}: not JSON: {error}") from error
+            reason = not_json(error, is_first=line.number == 1)
+            raise SourceError(f"{where}: {reason}") from error
         if not isinstance(value, dict):
             raise SourceError(f"{where}: expected an object, got {type(value).__name__}")
         yield _record_document(value, where, f"{name}#{line.number}", config)

@@ -134,6 +134,28 @@ def test_a_pair_in_trls_layouts_is_two_answers(project: Project, row: dict[str, 
     assert [text for _, text, _ in answers()] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (
+            b'{"prompt": "a"}\n\n{"prompt": "b", "source": "s"\n',
+            "p.jsonl, line 3: not JSON at column 30: Expecting ',' delimiter",
+        ),
+        (
+            b"prompt,source\nWhy?,s\n",
+            "p.jsonl, line 1: not JSON at column 1: Expecting value. "
+            "This is no JSON Lines file, which has an object in every line",
+        ),
+    ],
+)
+def test_what_is_no_json_is_told_with_the_files_line_and_its_column_once(
+    project: Project, content: bytes, said: str
+) -> None:
+    with pytest.raises(ApplicationError) as refused:
+        imported(project, content)
+    assert refused.value.message == said
+
+
 def user(content: object = "x") -> dict[str, object]:
     return {"role": "user", "content": content}
 

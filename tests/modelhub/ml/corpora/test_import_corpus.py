@@ -102,6 +102,8 @@ def test_parquet_is_read_by_the_column_that_is_named(tmp_path: Path) -> None:
     [
         ("a.txt", b"good line\n\xe4\xb8\xad\xff\n", r"a\.txt, line 2, byte 13: not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xe4\xb8\xad" x}\n', "line 2, byte 29: not JSON"),
+        ("a.jsonl", b'{"text": "x"}\n{"text": \n', r"line 2, byte 24: not JSON at column 10: \D*$"),
+        ("a.jsonl", b"text,id\nx,1\n", "line 1, byte 0: .*column 1: .*no JSON Lines file"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "\xff"}\n', "line 2, byte 24: not UTF-8"),
         ("a.jsonl", b'{"text": "x"}\n{"text": "cut', "line 2, byte 23: not JSON"),
         ("a.jsonl", b'{"text": 3}\n', "line 1, byte 0: field 'text' is 3"),
