@@ -83,7 +83,7 @@ def test_every_bad_prompt_is_named(tmp_path):
     with pytest.raises(PromptsError) as refused:
         prompts_read(path)
     said = str(refused.value).splitlines()
-    assert [int(line.split()[2].rstrip(",")) for line in said] == list(range(2, 12))
+    assert [int(line.split()[2].rstrip(",:")) for line in said] == list(range(2, 12))
     for line, reason in zip(
         said,
         [
