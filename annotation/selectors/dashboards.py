@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from statistics import median
+from typing import Literal
 
 from django.db.models import Count, F, Q
 from django.db.models.functions import TruncDate
@@ -286,7 +287,7 @@ def coverage(*, project: Project) -> list[KindCoverage]:
     return [KindCoverage(label=_kind_label(row["kind"]), **row) for row in rows.values()]
 
 
-def _covered(task: TaskHeld, *, held: int) -> str:
+def _covered(task: TaskHeld, *, held: int) -> Literal["none", "some", "full", "closed"]:
     """Which count of KindCoverage a task is in, if `held` of its taken slots have no judgement."""
     judged = task.overlap - task.slots_free - held
     if judged == task.overlap:
