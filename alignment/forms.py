@@ -29,6 +29,7 @@ class CampaignForm(forms.Form):
         label=_("Project"),
         queryset=Project.objects.none(),
         to_field_name="uid",
+        empty_label=_("– choose –"),
         help_text=_("Whose prompts are answered, and whose people rank the answers."),
     )
     name = forms.CharField(
@@ -38,6 +39,7 @@ class CampaignForm(forms.Form):
         queryset=ModelVersion.objects.none(),
         to_field_name="uid",
         label=_("Start from"),
+        empty_label=_("– choose –"),
         help_text=_("The policy the first round improves. New versions join its model in the hub."),
     )
     champion_alias = forms.SlugField(

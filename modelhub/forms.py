@@ -18,6 +18,12 @@ PACKAGED = "packaged"
 CONTEXT_TOKENS = 4096  # that a server is asked for unless somebody says otherwise
 
 
+class LocationField(forms.CharField):
+    """A text that most choices beside it ask for: the form's `clean` says when it is missing."""
+
+    is_conditional = True  # not to be called optional on the page
+
+
 class ImportModelForm(forms.Form):
     """One model to bring in. `config` is set once the form is valid."""
 
@@ -35,7 +41,7 @@ class ImportModelForm(forms.Form):
     packaged = forms.ChoiceField(
         label=_("Which package"), required=False, help_text=_("Only for a model that is a package.")
     )
-    location = forms.CharField(
+    location = LocationField(
         label=_("Folder, file or hub id"),
         max_length=400,
         required=False,
