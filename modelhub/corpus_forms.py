@@ -14,6 +14,7 @@ from modelhub.ml.configs import ConfigError
 from modelhub.ml.corpora.configs import ImportCorpusConfig
 from modelhub.ml.corpora.rules import CHINESE, FAMILIES, RULES, thresholds_of
 from modelhub.models import uid_new
+from modelhub.rule_labels import step_label
 from modelhub.selectors.corpora import DocumentFilter
 
 THRESHOLD = "threshold-"
@@ -204,7 +205,7 @@ def thresholds_read(values: Mapping[str, str]) -> tuple[dict[str, float], str]:
             changed[key] = value
         else:
             refusal = refusal or gettext("%(rule)s: %(text)s is no number.") % {
-                "rule": key,
+                "rule": _threshold_label(key),
                 "text": text[:40],
             }
     return thresholds_of(FAMILIES, changed), refusal
@@ -223,6 +224,12 @@ def number_plain(value: float | None) -> str:
     if value is None:
         return ""
     return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
+def _threshold_label(key: str) -> str:
+    """A threshold as its page names it; of those for Chinese, with that."""
+    name, _at, language = key.partition("@")
+    return f"{step_label(name)} ({gettext('Chinese')})" if language else step_label(name)
 
 
 def _threshold_names() -> Iterator[str]:

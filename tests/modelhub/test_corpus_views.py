@@ -127,7 +127,9 @@ def test_a_threshold_that_is_no_number_is_named(staff: Client, corpus: RunOutput
     where = reverse("corpus_rules", args=[corpus.run.uid])
     response = staff.get(where, {"threshold-gopher.words_min": "many"})
     assert response.status_code == 422
-    assert "gopher.words_min: many is no number." in response.content.decode()
+    assert "Words, at least: many is no number." in response.content.decode()
+    response = staff.get(where, {"threshold-gopher.words_min@zh": "many"})
+    assert "Words, at least (Chinese): many is no number." in response.content.decode()
 
 
 def test_thresholds_are_kept_by_number_and_cleaned_by(staff: Client, corpus: RunOutput) -> None:
@@ -161,7 +163,7 @@ def test_what_is_refused_comes_back_with_all_that_was_typed(
     for field in ('words_min" value="61"', 'sentences" value="x&lt;y"', 'value="no name!"'):
         assert field in page
     named = staff.post(where, asked | {"name": "fine"})
-    assert "c4.sentences: x&lt;y is no number." in named.content.decode()
+    assert "Sentences in lines C4 keeps: x&lt;y is no number." in named.content.decode()
     assert not RuleSet.objects.exists()
 
 
