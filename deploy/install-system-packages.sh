@@ -4,7 +4,14 @@
 set -euo pipefail
 
 packages=()
-command -v chromium >/dev/null || packages+=(chromium fonts-noto-cjk)
+# Debian has the shell by itself; elsewhere all of Chromium does as well, and slower.
+if ! command -v chromium-headless-shell >/dev/null; then
+  if apt-cache show chromium-headless-shell >/dev/null 2>&1; then
+    packages+=(chromium-headless-shell fonts-noto-cjk)
+  elif ! command -v chromium >/dev/null; then
+    packages+=(chromium fonts-noto-cjk)
+  fi
+fi
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 command -v msgcat >/dev/null || packages+=(gettext)
 [ ${#packages[@]} -eq 0 ] && exit 0
