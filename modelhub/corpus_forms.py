@@ -87,6 +87,11 @@ class ImportCorpusForm(forms.Form):
 
     config: ImportCorpusConfig
 
+    @staticmethod
+    def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What the fields held when a run of this configuration was asked for."""
+        return {**config, "locations": "\n".join(config["locations"])}
+
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}
         if self.errors:

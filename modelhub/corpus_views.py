@@ -26,11 +26,13 @@ from modelhub.corpus_forms import (
     thresholds_read,
 )
 from modelhub.errors import ApplicationError
+from modelhub.ml.corpora.configs import ImportCorpusConfig
 from modelhub.ml.corpora.rules import CHINESE, RULES, threshold_for
 from modelhub.models import RunOutput
 from modelhub.policy import hub_page
 from modelhub.selectors import corpora as selectors
 from modelhub.selectors.document_judgements import judgements_tally, rule_calibration
+from modelhub.selectors.runs import import_asked
 from modelhub.serializers import user_of
 from modelhub.services.corpora import (
     corpus_import_request,
@@ -52,7 +54,10 @@ def corpus_list(request: HttpRequest) -> HttpResponse:
 @hub_page
 def corpus_import(request: HttpRequest) -> HttpResponse:
     """The one form that brings texts in. Sent twice, it starts one run."""
-    form = ImportCorpusForm(request.POST or None)
+    before = import_asked(program=ImportCorpusConfig.PROGRAM, uid=request.GET.get("run"))
+    form = ImportCorpusForm(
+        request.POST or None, initial=ImportCorpusForm.asked(before) if before else None
+    )
     if request.method == "POST" and form.is_valid():
         user, config = user_of(request), form.config
 

@@ -1,5 +1,6 @@
 """Forms of the hub's pages."""
 
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -96,6 +97,14 @@ class ImportModelForm(forms.Form):
             which.choices = list(titles.items())  # type: ignore[attr-defined]
         else:
             del self.fields["packaged"]
+
+    @staticmethod
+    def asked(config: Mapping[str, Any]) -> dict[str, Any]:
+        """What the fields held when a run of this configuration was asked for."""
+        for name, path in packaged_models().items():
+            if config["source"] == "gguf" and config["location"] == str(path):
+                return {**config, "source": PACKAGED, "packaged": name, "location": ""}
+        return dict(config)
 
     def clean(self) -> dict[str, Any]:
         given = super().clean() or {}

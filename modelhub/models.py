@@ -343,6 +343,11 @@ class Run(Identified):
         return self.status in self.ENDED
 
     @property
+    def is_refused(self) -> bool:
+        """Whether its program refused what was asked, as it would again unless that changes."""
+        return self.status == self.Status.FAILED and self.error.startswith("refused: ")
+
+    @property
     def is_elsewhere(self) -> bool:
         """Whether it was handed out: no worker runs it, its folder is taken to another machine."""
         return self.status == self.Status.RUNNING and self.owner == self.ELSEWHERE

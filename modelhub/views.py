@@ -27,6 +27,7 @@ from modelhub.forms import (
     ServerForm,
 )
 from modelhub.lineage_chart import lineage_chart
+from modelhub.ml.configs import ImportModelConfig
 from modelhub.ml.manifest import IntegrityError
 from modelhub.models import Model, ModelVersion, Run
 from modelhub.policy import hub_page
@@ -80,7 +81,12 @@ def model_detail(request: HttpRequest, model_uid: str) -> HttpResponse:
 @hub_page
 def model_import(request: HttpRequest) -> HttpResponse:
     """The one form that brings a model in. Sent twice, it starts one run."""
-    form = ImportModelForm(request.POST or None)
+    before = run_selectors.import_asked(
+        program=ImportModelConfig.PROGRAM, uid=request.GET.get("run")
+    )
+    form = ImportModelForm(
+        request.POST or None, initial=ImportModelForm.asked(before) if before else None
+    )
     if request.method == "POST" and form.is_valid():
         user, config = user_of(request), form.config
 

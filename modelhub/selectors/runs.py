@@ -121,6 +121,15 @@ def run_series(*, run: Run, points: int = 400) -> dict[str, dict[str, list[Any]]
     return series
 
 
+def import_asked(*, program: str, uid: str | None) -> dict[str, Any] | None:
+    """The configuration of an import that is to be asked for again; None where it is none of these.
+
+    One query at most.
+    """
+    run = Run.objects.filter(uid=uid, program=program).first() if uid else None
+    return run.config if run else None
+
+
 def run_goes_on(*, run: Run) -> bool:
     """Whether a run has stopped where another may go on from its checkpoint. No query."""
     return (

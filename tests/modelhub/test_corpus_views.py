@@ -238,6 +238,9 @@ def test_an_import_sent_twice_starts_one_run(staff: Client, tmp_path: Path, sett
         str(tmp_path / "import" / "book.txt"),
         "https://example.org/rows.jsonl",
     ]
+    again = staff.get(reverse("corpus_import"), {"run": run.uid}).context["form"]
+    assert again["locations"].value().splitlines() == run.config["locations"]
+    assert (again["pattern"].value(), again["split"].value()) == ("^CHAPTER", "pattern")
     assert staff.get(reverse("run_detail", args=[run.uid])).status_code == 200
 
 

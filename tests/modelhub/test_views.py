@@ -367,6 +367,31 @@ def test_a_refused_import_keeps_the_form_and_says_why(staff, folder, change, sho
     assert not Model.objects.exists()
 
 
+def test_an_import_is_asked_for_again_with_what_it_was_asked_for(staff, folder, eve):
+    staff.post(reverse("model_import"), import_form(staff))
+    run = Run.objects.get()
+    run.status, run.error = Run.Status.FAILED, "refused: config.json: no architecture"
+    run.save()
+    again = f"{reverse('model_import')}?run={run.uid}"
+    page = page_of(staff, "run_detail", run.uid)
+    # What would be refused once more is not what the page asks for first.
+    assert f'class="button primary" href="{again}"' in page
+    assert re.search(r'class="button" type="submit">\s*Retry', page)
+    form = staff.get(again).context["form"]
+    assert form["location"].value() == str(folder)
+    assert form["source"].value() == "directory"
+    assert form["card"].value() == "A card."
+    assert form["key"].value() != import_form(staff)["key"]
+
+
+def test_a_run_that_broke_is_retried_first(staff, folder):
+    staff.post(reverse("model_import"), import_form(staff))
+    Run.objects.update(status=Run.Status.FAILED, error="the machine went away")
+    page = page_of(staff, "run_detail", Run.objects.get().uid)
+    assert re.search(r'class="button primary" type="submit">\s*Retry', page)
+    assert f'class="button" href="{reverse("model_import")}?run=' in page
+
+
 def test_points_without_a_run_of_theirs_are_not_shown(staff, counting):
     mine, other = counting(), counting()
     RunMetric.objects.create(run=other, step=1, name="loss", value=1.0)
