@@ -43,6 +43,7 @@ INSTALLED_APPS = [
     "template_partials",
     "rest_framework",
     "drf_spectacular",
+    "knox",
     "modelhub",
     "annotation",
     "alignment",
@@ -336,7 +337,11 @@ CELERY_BEAT_SCHEDULE = {
 
 # API
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["rest_framework.authentication.SessionAuthentication"],
+    # The token first: what is answered to whoever is nobody is 401, and says how to be somebody.
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "annotation.api.personal_tokens.PersonalTokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
     "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
     "DEFAULT_PARSER_CLASSES": ["config.json_parser.StrictJSONParser"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
@@ -345,6 +350,9 @@ REST_FRAMEWORK = {
     # For each token of a project, and each web process.
     "DEFAULT_THROTTLE_RATES": {"feedback": env.str("RONDO_FEEDBACK_RATE", default="600/min")},
 }
+KNOX_TOKEN_MODEL = "annotation.PersonalToken"  # noqa: S105 - the name of a model
+MIGRATION_MODULES = {"knox": None}  # its own table, of which nothing would ever be kept
+REST_KNOX = {"AUTH_HEADER_PREFIX": "Bearer", "TOKEN_PREFIX": "rondo_me_"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Rondo",
     "VERSION": "1",

@@ -105,7 +105,7 @@ def wrong_cells(world: World) -> tuple[list[str], int]:
             for place, role in enumerate(ROLES):
                 cells += 1
                 status = status_of(clients[role], verb, path)
-                allowed = REFUSALS | ({302} if role == "anonymous" else set())
+                allowed = REFUSALS | ({302, 401} if role == "anonymous" else set())
                 if row is not None:
                     allowed = row[place]
                 if status not in allowed:

@@ -6,8 +6,9 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from knox.models import AbstractAuthToken
 
-from modelhub.models import Identified
+from modelhub.models import Identified, uid_new
 
 
 class Project(Identified):
@@ -163,6 +164,21 @@ class Guideline(Identified):
 
     def __str__(self) -> str:
         return f"guidelines {self.number} of {self.project}"
+
+
+class PersonalToken(AbstractAuthToken):
+    """Lets a script of one person's use the API as that person. Only its digest is stored."""
+
+    uid = models.CharField(max_length=32, unique=True, default=uid_new, editable=False)
+    name = models.CharField(max_length=120)
+    may_write = models.BooleanField(help_text="or only read")
+    used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return self.name
 
 
 class ProjectToken(Identified):

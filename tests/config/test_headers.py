@@ -32,7 +32,7 @@ def headers_check(response) -> None:
         ("get", "/healthz", 200),
         ("post", "/healthz", 405),
         ("get", "/no-such-page", 404),
-        ("get", "/api/v1/projects/", 403),
+        ("get", "/api/v1/projects/", 401),
         ("get", "/admin/", 302),
     ],
 )

@@ -326,8 +326,8 @@ def test_somebody_who_left_is_outside_at_once(project: Project, client_of) -> No
 def test_nobody_is_let_in_without_signing_in(project: Project) -> None:
     client = Client()
     for path in (f"projects/{project.uid}/next/", f"assignments/{'f' * 32}/submit/"):
-        assert post(client, path).status_code == 403
-        assert client.get(f"/api/v1/{path}").status_code == 403
+        assert post(client, path).status_code == 401
+        assert client.get(f"/api/v1/{path}").status_code == 401
 
 
 def test_a_task_costs_one_request_and_few_queries(

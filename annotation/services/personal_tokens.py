@@ -1,0 +1,92 @@
+"""Tokens by which a script uses the API as the person who made it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from annotation.models import PersonalToken
+from modelhub.errors import ApplicationError
+
+MAX_NAME_CHARS = 120
+MAX_TOKENS = 20  # of one person
+LIFETIMES_DAYS = (30, 90, 365)
+OVERLAP = timedelta(hours=24)  # that a renewed token goes on working beside the new one
+_USE_NOTED_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeToken:
+    """A token and its secret, which is shown once and stored as a digest."""
+
+    token: PersonalToken
+    secret: str
+
+
+@transaction.atomic
+def personal_token_create(*, user: User, name: str, may_write: bool, days: int) -> MadeToken:
+    """Make a token that ends after so many days.
+
+    Raises ApplicationError for a name that is empty or too long, another lifetime than those
+    offered, and more tokens than a person may have.
+    """
+    name = name.strip()
+    if not name or len(name) > MAX_NAME_CHARS:
+        raise ApplicationError(
+            gettext("A token needs a name of at most %(max_name_chars)s characters.")
+            % {"max_name_chars": MAX_NAME_CHARS},
+            {"field": "name"},
+        )
+    if days not in LIFETIMES_DAYS:
+        raise ApplicationError(
+            gettext("A token is good for %(days)s days.")
+            % {"days": ", ".join(str(one) for one in LIFETIMES_DAYS)},
+            {"field": "days"},
+        )
+    # One request of a person's at a time: two at once would both find room for one more.
+    User.objects.select_for_update().get(pk=user.pk)
+    if PersonalToken.objects.filter(user=user, expiry__gt=timezone.now()).count() >= MAX_TOKENS:
+        raise ApplicationError(
+            gettext("You have %(max_tokens)s tokens. Revoke one that nothing uses any more.")
+            % {"max_tokens": MAX_TOKENS}
+        )
+    token, secret = PersonalToken.objects.create(
+        user, expiry=timedelta(days=days), name=name, may_write=may_write
+    )
+    return MadeToken(token=token, secret=secret)
+
+
+@transaction.atomic
+def personal_token_renew(*, token: PersonalToken) -> MadeToken:
+    """Another token for this one, for as long again; this one goes on working for a day.
+
+    So a script's secret is exchanged without a moment at which neither works. The limit of tokens
+    does not count here, as the old one ends by itself.
+    """
+    new, secret = PersonalToken.objects.create(
+        token.user,
+        expiry=token.expiry - token.created,
+        name=token.name,
+        may_write=token.may_write,
+    )
+    PersonalToken.objects.filter(pk=token.pk, expiry__gt=timezone.now() + OVERLAP).update(
+        expiry=timezone.now() + OVERLAP
+    )
+    return MadeToken(token=new, secret=secret)
+
+
+def personal_token_revoke(*, token: PersonalToken) -> None:
+    """End a token at once and for good. Asked twice, it changes nothing."""
+    PersonalToken.objects.filter(pk=token.pk).delete()
+
+
+def personal_token_use(*, token: PersonalToken) -> None:
+    """Note that it was used, once a minute at most: reads are to stay reads."""
+    now = timezone.now()
+    if token.used_at is None or now - token.used_at > _USE_NOTED_EVERY:
+        stale = Q(used_at=None) | Q(used_at__lt=now - _USE_NOTED_EVERY)
+        PersonalToken.objects.filter(stale, pk=token.pk).update(used_at=now)
