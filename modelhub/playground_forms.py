@@ -226,10 +226,15 @@ class PlaygroundForm(forms.Form):
 def playground_initial(
     *, config: PlaygroundConfig | None, versions: Sequence[ModelVersion]
 ) -> dict[str, Any]:
-    """What the form begins with: an earlier trial's settings, or a first choice of ways."""
+    """What the form begins with: an earlier trial's settings, or a first choice of ways.
+
+    Versions none of which has a chat template are talked to by examples.
+    """
     initial: dict[str, Any] = {"versions": [version.uid for version in versions]}
     if config is None:
-        return initial | {"use_greedy": True, "use_top_p": True}
+        talks = not versions or any(version.chat_template for version in versions)
+        first = {"layout": "chat" if talks else "few_shot"}
+        return initial | first | {"use_greedy": True, "use_top_p": True}
     initial["by_servers"] = any(config.servers)
     for name in ("layout", "prompt", "system", "few_shot", "max_tokens", "seed"):
         initial[name] = getattr(config, name)

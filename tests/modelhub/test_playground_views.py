@@ -47,6 +47,15 @@ def test_only_staff_see_it(signed_in, alice, eve) -> None:
     assert "No model to ask" in page.content.decode()
 
 
+def test_what_only_continues_texts_is_first_talked_to_by_examples(signed_in, eve) -> None:
+    talks, base = (builders.make_version(name) for name in ("talks", "base"))
+    ModelVersion.objects.filter(pk=talks.pk).update(chat_template="{{ messages }}")
+    client = signed_in(eve)
+    for asked, layout in ([base], "few_shot"), ([talks], "chat"), ([talks, base], "chat"):
+        page = client.get("/hub/playground/", {"version": [one.uid for one in asked]})
+        assert page.context["form"]["layout"].value() == layout
+
+
 def test_a_trial_keeps_what_was_chosen_and_the_form_begins_with_it(signed_in, eve) -> None:
     one, two = builders.make_version("one"), builders.make_version("two", role="base")
     client = signed_in(eve)
