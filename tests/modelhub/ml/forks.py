@@ -77,7 +77,6 @@ def forks_open() -> Iterator[Forks]:
 
 
 def _work(program: str, run: str) -> int:
-    os.setsid()
     log = os.open(Path(run) / "log.txt", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     for descriptor in (1, 2):
         os.dup2(log, descriptor)
@@ -105,9 +104,17 @@ def main() -> None:
         asked = json.loads(line)
         if "wait" in asked:
             answer = os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])
-        elif not (answer := os.fork()):
-            answers.close()  # a program that hangs holds no reader of the answers
-            os._exit(_work(asked["program"], asked["run"]))
+        else:
+            started, starting = os.pipe()
+            if not (answer := os.fork()):
+                os.setsid()
+                for ours in (started, starting):
+                    os.close(ours)
+                answers.close()  # a program that hangs holds no reader of the answers
+                os._exit(_work(asked["program"], asked["run"]))
+            os.close(starting)
+            os.read(started, 1)  # until its session is its own: whoever looks for it finds it
+            os.close(started)
         print(answer, file=answers, flush=True)
 
 
