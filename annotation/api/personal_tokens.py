@@ -14,7 +14,7 @@ from annotation.models import PersonalToken
 from annotation.services.personal_tokens import personal_token_use
 
 
-class PersonalTokenAuthentication(TokenAuthentication):
+class PersonalTokenAuthentication(TokenAuthentication):  # type: ignore[misc]  # as its model
     """`Authorization: Bearer <token>`: as the person whose it is, and no more than they may.
 
     A request without the header is looked for a session. What a token may not do is refused here,

@@ -166,7 +166,7 @@ class Guideline(Identified):
         return f"guidelines {self.number} of {self.project}"
 
 
-class PersonalToken(AbstractAuthToken):
+class PersonalToken(AbstractAuthToken):  # type: ignore[misc]  # knox brings no types
     """Lets a script of one person's use the API as that person. Only its digest is stored."""
 
     uid = models.CharField(max_length=32, unique=True, default=uid_new, editable=False)

@@ -9,7 +9,10 @@ from annotation.models import PersonalToken
 
 def personal_tokens_of(*, user: User) -> QuerySet[PersonalToken]:
     """Those that work, the newest first. One query."""
-    return PersonalToken.objects.filter(user=user, expiry__gt=timezone.now())
+    found: QuerySet[PersonalToken] = PersonalToken.objects.filter(
+        user=user, expiry__gt=timezone.now()
+    )
+    return found
 
 
 def personal_token_get(*, user: User, uid: str) -> PersonalToken | None:
