@@ -27,7 +27,8 @@ class PersonalTokenForm(forms.Form):
     )
     access = forms.ChoiceField(
         label=_("It may"),
-        choices=[("read", _("read: export datasets, follow runs")), ("write", _("read and write"))],
+        choices=[("read", _("read")), ("write", _("read and write"))],
+        help_text=_("Reading is enough to export datasets and to follow runs."),
     )
     days = forms.TypedChoiceField(
         label=_("It ends after"),

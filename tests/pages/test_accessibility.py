@@ -99,6 +99,7 @@ def test_the_pages_of_a_project(open_page, live_server, project, dana, scheme, w
         *(base + part for part in parts),
         "/projects/new/",
         "/password/",
+        "/tokens/",
         "/notifications/",
     ):
         reply = page.goto(live_server.url + path)
