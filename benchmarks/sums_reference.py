@@ -153,11 +153,14 @@ def model_write(folder: Path, *, seed: int) -> None:
     model_save(model, tokenizer, folder, dtype="float32")
 
 
-def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
-    """The policy to start from, fine-tuned on the sums; the folder of its weights."""
+def policy_make(folder: Path, sums: list[tuple[str, str]], *, seed: int = 0) -> Path:
+    """The policy to start from, fine-tuned on the sums; the folder of its weights.
+
+    The seed is of its random weights and of the order of the sums.
+    """
     base = folder / "base"
     if not (base / MANIFEST_NAME).exists():
-        model_write(base, seed=0)
+        model_write(base, seed=seed)
         manifest_write(base)
     demonstrations = folder / "demonstrations"
     demonstrations.mkdir(exist_ok=True)
@@ -176,7 +179,7 @@ def policy_make(folder: Path, sums: list[tuple[str, str]]) -> Path:
         ],
     )
     inputs = {"base": base, "demonstrations": demonstrations}
-    program_run(folder / "sft", "sft", FINE_TUNING, inputs)
+    program_run(folder / "sft", "sft", FINE_TUNING | {"seed": seed}, inputs)
     return folder / "sft" / "outputs" / "model"
 
 
@@ -188,6 +191,7 @@ def main() -> None:
     parser.add_argument(
         "--evaluate-on", choices=["held_out", "drawn", "validation"], default="held_out"
     )
+    parser.add_argument("--seed", type=int, default=0, help="another start, in another --folder")
     parser.add_argument("--set", nargs=2, action="append", default=[], metavar=("FIELD", "VALUE"))
     given = parser.parse_args()
     config = CONFIG | OWN[given.method]
@@ -206,7 +210,7 @@ def main() -> None:
         "evaluation_prompts": evaluated[given.evaluate_on],
         "prompts": drawn[VALIDATION:used],
     }
-    policy = policy_make(given.folder, marked[given.held_out :])
+    policy = policy_make(given.folder, marked[given.held_out :], seed=given.seed)
     inputs = {"base": policy, "references": given.folder / "references"}
     references = []
     for name, own in parts.items():
