@@ -51,7 +51,9 @@ class PasswordChange(auth_views.PasswordChangeView):
         response = super().form_valid(form)  # type: ignore[arg-type]
         sign_in_links_end(user=form.user)
         if isinstance(form, PasswordChangeForm):
-            told = gettext("Your password is changed; other sessions are signed out.")
+            told = gettext(
+                "Your password is changed; other sessions and your API tokens have ended."
+            )
         else:
             told = gettext("You have a password now: sign in with your user name and it.")
         messages.success(self.request, told)

@@ -23,6 +23,7 @@ from annotation.models import (
     Edit,
     Guideline,
     Membership,
+    PersonalToken,
     PreferenceDataset,
     Project,
     ProjectToken,
@@ -40,6 +41,7 @@ from annotation.models import (
 )
 from annotation.services.batches import batch_tasks_close, candidate_batch_ingest
 from annotation.services.datasets import preference_dataset_verify
+from annotation.services.personal_tokens import personal_token_revoke
 from annotation.services.tokens import project_token_revoke
 from modelhub.errors import ApplicationError
 from modelhub.ml.manifest import IntegrityError
@@ -302,6 +304,34 @@ class ProjectTokenAdmin(ProjectScoped):
         for token in queryset:
             project_token_revoke(token=token)
         self.message_user(request, "Revoked: nothing more comes by them.", messages.SUCCESS)
+
+
+@admin.register(PersonalToken)
+class PersonalTokenAdmin(ReadOnly, admin.ModelAdmin):  # type: ignore[type-arg]
+    """Everybody's, also what has ended. Superusers see who was let in, and end what leaked."""
+
+    list_display = ["name", "user", "may_write", "created", "used_at", "expiry", "revoked_at"]
+    list_filter = ["may_write", ("user", admin.RelatedOnlyFieldListFilter)]
+    list_select_related = ["user"]
+    search_fields = ["name", "user__username", "token_key"]
+    fields = [
+        *("name", "user", "token_key", "may_write", "days", "created"),
+        *("used_at", "expiry", "replaced_at", "revoked_at"),
+    ]
+    show_full_result_count = False
+    actions = ["revoke"]
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_active and request.user.is_superuser)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_module_permission(request)
+
+    @admin.action(description="Revoke")
+    def revoke(self, request: HttpRequest, queryset: QuerySet[PersonalToken]) -> None:
+        for token in queryset:
+            personal_token_revoke(token=token)
+        self.message_user(request, "Revoked: nobody is let in by them any more.", messages.SUCCESS)
 
 
 @admin.register(TaskForm)

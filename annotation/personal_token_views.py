@@ -14,12 +14,15 @@ from annotation.models import PersonalToken
 from annotation.selectors.personal_tokens import personal_token_get, personal_tokens_of
 from annotation.services import personal_tokens as services
 from modelhub.errors import ApplicationError
+from modelhub.models import uid_new
 from modelhub.serializers import user_of
+from modelhub.services.idempotency import idempotent
 
 
 class PersonalTokenForm(forms.Form):
     """What a new token is for, and what it may do."""
 
+    key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
     name = forms.CharField(
         label=_("What it is for"),
         max_length=services.MAX_NAME_CHARS,
@@ -28,7 +31,7 @@ class PersonalTokenForm(forms.Form):
     access = forms.ChoiceField(
         label=_("It may"),
         choices=[("read", _("read")), ("write", _("read and write"))],
-        help_text=_("Reading is enough to export datasets and to follow runs."),
+        help_text=_("Reading is enough to export datasets and, for staff, to follow runs."),
     )
     days = forms.TypedChoiceField(
         label=_("It ends after"),
@@ -44,22 +47,39 @@ class PersonalTokenForm(forms.Form):
 
 @require_http_methods(["GET", "HEAD", "POST"])
 def personal_tokens(request: HttpRequest) -> HttpResponse:
-    """One's tokens, the newest first; a POST makes one, whose secret this one reply shows."""
-    form = PersonalTokenForm(request.POST if request.method == "POST" else None)
-    if request.method == "POST" and form.is_valid():
-        given = form.cleaned_data
-        try:
-            made = services.personal_token_create(
-                user=user_of(request),
+    """One's tokens, the newest first; a POST makes one, whose secret this one reply shows.
+
+    Sent twice, it makes one, and only the first reply has its secret.
+    """
+    if request.method != "POST":
+        return _page(request, PersonalTokenForm())
+    form = PersonalTokenForm(request.POST)
+    if not form.is_valid():
+        return _page(request, form)
+    given = form.cleaned_data
+    user, asked = user_of(request), {one: given[one] for one in ("name", "access", "days")}
+    made: list[services.MadeToken] = []
+
+    def act() -> str:
+        made.append(
+            services.personal_token_create(
+                user=user,
                 name=given["name"],
                 may_write=given["access"] == "write",
                 days=given["days"],
             )
-        except ApplicationError as error:
-            error_add(form, error)
-        else:
-            return _page(request, PersonalTokenForm(), made=made)
-    return _page(request, form)
+        )
+        return made[0].token.uid
+
+    try:
+        idempotent(user=user, key=f"token:{given['key']}", body=asked, act=act)
+    except ApplicationError as error:
+        error_add(form, error)
+        return _page(request, form)
+    if not made:
+        messages.info(request, gettext("This token was made already, and its secret shown then."))
+        return redirect("personal_tokens")
+    return _page(request, PersonalTokenForm(), made=made[0])
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -71,7 +91,11 @@ def personal_token_renew(request: HttpRequest, token_uid: str) -> HttpResponse:
     token = _token_of(request, token_uid)
     if request.method != "POST":
         return redirect("personal_tokens")
-    made = services.personal_token_renew(token=token)
+    try:
+        made = services.personal_token_renew(token=token)
+    except ApplicationError as error:
+        messages.error(request, error.message)
+        return redirect("personal_tokens")
     return _page(request, PersonalTokenForm(), made=made, is_renewed=True)
 
 

@@ -67,6 +67,13 @@ class ImportCorpusForm(forms.Form):
         initial="text",
         help_text=_("Of JSON Lines and Parquet."),
     )
+    id_field = forms.CharField(
+        label=_("Field that names the document"),
+        max_length=80,
+        initial="id",
+        required=False,
+        help_text=_("Of the same. Documents without it are numbered."),
+    )
     licence = forms.CharField(
         label=_("Licence"),
         max_length=80,
@@ -107,6 +114,7 @@ class ImportCorpusForm(forms.Form):
                         "split",
                         "pattern",
                         "text_field",
+                        "id_field",
                         "source",
                         "licence",
                         "language",

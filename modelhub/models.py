@@ -345,7 +345,8 @@ class Run(Identified):
     @property
     def is_refused(self) -> bool:
         """Whether its program refused what was asked, as it would again unless that changes."""
-        return self.status == self.Status.FAILED and self.error.startswith("refused: ")
+        told = ("refused: ", "what follows the run was refused: ")
+        return self.status == self.Status.FAILED and self.error.startswith(told)
 
     @property
     def is_elsewhere(self) -> bool:

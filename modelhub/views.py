@@ -12,6 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import redirect, render
 from django.template.defaultfilters import filesizeformat
 from django.template.loader import render_to_string
+from django.urls import reverse
 from django.utils.translation import gettext
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
@@ -55,6 +56,13 @@ RUNS_PER_PAGE = 50
 MAX_COMPARED = 8
 UNUSED_FOR = timedelta(days=7)  # before the page of unused weights names a version
 LOG_BYTES = 8192
+# What is asked for by another page than a method's; "" by a command, or by a page of its own.
+ASKED_BY = {
+    "import_model": "model_import",
+    "import_corpus": "corpus_import",
+    "import_questions": "",
+    "playground": "",
+}
 VERIFY_BYTES = 4 << 30  # more than this is hashed by a command, not while a person waits
 
 
@@ -280,6 +288,7 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
         "run": run,
         "log": storage.run_log_tail(run, max_bytes=LOG_BYTES),
         "actions_key": _actions_key(run),
+        "again_url": _again_url(run),
         "spikes": run_selectors.run_spikes(run=run),
         "goes_on": run_selectors.run_goes_on(run=run),
         "silence": workers_silence(runs=[run]),
@@ -301,6 +310,15 @@ def run_detail(request: HttpRequest, run_uid: str) -> HttpResponse:
     context["is_poll"] = True
     context["swap_actions"] = request.GET.get("status") != _actions_key(run)
     return render(request, "modelhub/run_detail.html#live", context)
+
+
+def _again_url(run: Run) -> str:
+    """The form that asks for such a run once more, with changes; "" where there is none."""
+    page = ASKED_BY.get(run.program)
+    if page == "":
+        return ""
+    form = reverse(page) if page else reverse("method_launch", args=[run.program])
+    return f"{form}?run={run.uid}"
 
 
 @require_safe

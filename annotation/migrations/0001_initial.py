@@ -314,7 +314,11 @@ class Migration(migrations.Migration):
                 ('uid', models.CharField(default=modelhub.models.uid_new, editable=False, max_length=32, unique=True)),
                 ('name', models.CharField(max_length=120)),
                 ('may_write', models.BooleanField(help_text='or only read')),
+                ('days', models.PositiveSmallIntegerField(help_text='that it was made for')),
+                ('session_hash', models.CharField(help_text="of the person's password when it was made: another one ends it", max_length=128)),
                 ('used_at', models.DateTimeField(blank=True, null=True)),
+                ('replaced_at', models.DateTimeField(blank=True, null=True)),
+                ('revoked_at', models.DateTimeField(blank=True, null=True)),
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='auth_token_set', to=settings.AUTH_USER_MODEL)),
             ],
             options={

@@ -172,7 +172,13 @@ class PersonalToken(AbstractAuthToken):  # type: ignore[misc]  # knox brings no 
     uid = models.CharField(max_length=32, unique=True, default=uid_new, editable=False)
     name = models.CharField(max_length=120)
     may_write = models.BooleanField(help_text="or only read")
+    days = models.PositiveSmallIntegerField(help_text="that it was made for")
+    session_hash = models.CharField(
+        max_length=128, help_text="of the person's password when it was made: another one ends it"
+    )
     used_at = models.DateTimeField(null=True, blank=True)
+    replaced_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created"]

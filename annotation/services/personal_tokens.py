@@ -1,6 +1,6 @@
 """Tokens by which a script uses the API as the person who made it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from django.contrib.auth.models import User
@@ -10,7 +10,8 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from annotation.models import PersonalToken
-from modelhub.errors import ApplicationError
+from annotation.selectors.personal_tokens import personal_tokens_of
+from modelhub.errors import ApplicationError, ConflictError
 
 MAX_NAME_CHARS = 120
 MAX_TOKENS = 20  # of one person
@@ -24,12 +25,12 @@ class MadeToken:
     """A token and its secret, which is shown once and stored as a digest."""
 
     token: PersonalToken
-    secret: str
+    secret: str = field(repr=False)
 
 
 @transaction.atomic
 def personal_token_create(*, user: User, name: str, may_write: bool, days: int) -> MadeToken:
-    """Make a token that ends after so many days.
+    """Make a token that ends after so many days, or with the person's password.
 
     Raises ApplicationError for a name that is empty or too long, another lifetime than those
     offered, and more tokens than a person may have.
@@ -47,41 +48,37 @@ def personal_token_create(*, user: User, name: str, may_write: bool, days: int) 
             % {"days": ", ".join(str(one) for one in LIFETIMES_DAYS)},
             {"field": "days"},
         )
-    # One request of a person's at a time: two at once would both find room for one more.
-    User.objects.select_for_update().get(pk=user.pk)
-    if PersonalToken.objects.filter(user=user, expiry__gt=timezone.now()).count() >= MAX_TOKENS:
+    user = _alone(user)
+    if personal_tokens_of(user=user).filter(replaced_at=None).count() >= MAX_TOKENS:
         raise ApplicationError(
             gettext("You have %(max_tokens)s tokens. Revoke one that nothing uses any more.")
             % {"max_tokens": MAX_TOKENS}
         )
-    token, secret = PersonalToken.objects.create(
-        user, expiry=timedelta(days=days), name=name, may_write=may_write
-    )
-    return MadeToken(token=token, secret=secret)
+    return _make(user=user, name=name, may_write=may_write, days=days)
 
 
 @transaction.atomic
 def personal_token_renew(*, token: PersonalToken) -> MadeToken:
-    """Another token for this one, for as long again; this one goes on working for a day.
+    """Another token for this one, for as many days; this one goes on working for a day.
 
-    So a script's secret is exchanged without a moment at which neither works. The limit of tokens
-    does not count here, as the old one ends by itself.
+    So a script's secret is exchanged without a moment at which neither works. Raises ConflictError
+    where the token was renewed before, has ended or was revoked.
     """
-    new, secret = PersonalToken.objects.create(
-        token.user,
-        expiry=token.expiry - token.created,
-        name=token.name,
-        may_write=token.may_write,
-    )
-    PersonalToken.objects.filter(pk=token.pk, expiry__gt=timezone.now() + OVERLAP).update(
-        expiry=timezone.now() + OVERLAP
-    )
-    return MadeToken(token=new, secret=secret)
+    user = _alone(token.user)
+    now = timezone.now()
+    replaced = personal_tokens_of(user=user).filter(pk=token.pk, replaced_at=None)
+    ends = min(token.expiry, now + OVERLAP)
+    if not replaced.update(replaced_at=now, expiry=ends):
+        raise ConflictError(
+            gettext("“%(name)s” was renewed already, or has ended: its new secret was shown then.")
+            % {"name": token.name}
+        )
+    return _make(user=user, name=token.name, may_write=token.may_write, days=token.days)
 
 
 def personal_token_revoke(*, token: PersonalToken) -> None:
     """End a token at once and for good. Asked twice, it changes nothing."""
-    PersonalToken.objects.filter(pk=token.pk).delete()
+    PersonalToken.objects.filter(pk=token.pk, revoked_at=None).update(revoked_at=timezone.now())
 
 
 def personal_token_use(*, token: PersonalToken) -> None:
@@ -90,3 +87,20 @@ def personal_token_use(*, token: PersonalToken) -> None:
     if token.used_at is None or now - token.used_at > _USE_NOTED_EVERY:
         stale = Q(used_at=None) | Q(used_at__lt=now - _USE_NOTED_EVERY)
         PersonalToken.objects.filter(stale, pk=token.pk).update(used_at=now)
+
+
+def _alone(user: User) -> User:
+    """The person, with no other request of theirs beside this one until the transaction ends."""
+    return User.objects.select_for_update(no_key=True).get(pk=user.pk)
+
+
+def _make(*, user: User, name: str, may_write: bool, days: int) -> MadeToken:
+    token, secret = PersonalToken.objects.create(
+        user,
+        expiry=timedelta(days=days),
+        name=name,
+        may_write=may_write,
+        days=days,
+        session_hash=user.get_session_auth_hash(),
+    )
+    return MadeToken(token=token, secret=secret)

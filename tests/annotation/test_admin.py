@@ -10,6 +10,7 @@ from annotation.models import (
     Adjudication,
     CandidateBatch,
     Membership,
+    PersonalToken,
     PreferenceDataset,
     Project,
     Question,
@@ -17,7 +18,9 @@ from annotation.models import (
     Submission,
     TaskForm,
 )
+from annotation.selectors.personal_tokens import personal_token_stands
 from annotation.services.datasets import RANKINGS_NAME, preference_dataset_freeze
+from annotation.services.personal_tokens import personal_token_create
 from annotation.services.tokens import project_token_create
 from modelhub.storage import artifact_folder
 from tests.annotation.judged import make_answered_batch, rank_all
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.django_db
 MODELS = [
     model._meta.model_name
     for model in admin.site._registry
-    if model._meta.app_label == "annotation"
+    if model._meta.app_label == "annotation" and model is not PersonalToken
 ]
 
 
@@ -199,3 +202,21 @@ def test_batches_are_taken_in_and_closed(client: Client, dataset: PreferenceData
     assert (
         "it has no answers yet" in act(client, "candidatebatch", "ingest", batch).content.decode()
     )
+
+
+def test_a_superuser_alone_sees_and_ends_everybodys_tokens(
+    client: Client, chief: User, signed_in
+) -> None:
+    """And no secret."""
+    made = personal_token_create(user=chief, name="nightly export", may_write=True, days=30)
+    listed = page("personaltoken")
+    assert client.get(listed).status_code == 403
+    root = signed_in(make_user("root", is_staff=True, is_superuser=True))
+    shown = root.get(listed).content.decode()
+    assert "nightly export" in shown and made.secret not in shown
+    assert root.post(page("personaltoken", "delete", made.token.pk)).status_code == 403
+    root.post(listed, {"action": "revoke", "_selected_action": [made.token.pk]})
+    token = PersonalToken.objects.get()
+    assert token.revoked_at is not None and not personal_token_stands(token)
+    row = root.get(page("personaltoken", "change", token.pk)).content.decode()
+    assert "nightly export" in row and token.session_hash not in row

@@ -10,7 +10,7 @@ from annotation.models import PersonalToken
 from annotation.services.personal_tokens import personal_token_create
 
 pytestmark = pytest.mark.django_db
-ASKED = {"name": "nightly export", "access": "read", "days": "30"}
+ASKED = {"key": "k", "name": "nightly export", "access": "read", "days": "30"}
 
 
 def secret_in(page: str) -> str | None:
@@ -54,9 +54,34 @@ def test_a_token_is_renewed_and_revoked_by_its_owner_alone(
     page = client.post(renew).content.decode()
     assert secret_in(page) and "goes on working for a day" in page
     assert PersonalToken.objects.count() == 2
+    # Asked again it makes no further one, and the replaced one offers it no more.
+    again = client.post(renew, follow=True).content.decode()
+    assert "was renewed already" in again and PersonalToken.objects.count() == 2
+    assert "replaced" in again and again.count(">Renew</button>") == 1
     # Opened anew, the address of a secret makes no further one.
     assert client.get(renew).url == reverse("personal_tokens")
     told = client.post(revoke, follow=True).content.decode()
     assert "export is let in no more." in told
-    assert not PersonalToken.objects.filter(pk=token.pk).exists()
-    assert client.post(revoke).status_code == 404
+    assert PersonalToken.objects.get(pk=token.pk).revoked_at is not None
+    assert client.get(renew).url == reverse("personal_tokens")
+
+
+def test_a_form_sent_twice_makes_one_token(signed_in, alice: User) -> None:
+    client = signed_in(alice)
+    first = client.post(reverse("personal_tokens"), ASKED).content.decode()
+    again = client.post(reverse("personal_tokens"), ASKED, follow=True).content.decode()
+    assert secret_in(first) and secret_in(again) is None
+    assert "made already" in again
+    assert PersonalToken.objects.count() == 1
+    changed = client.post(reverse("personal_tokens"), {**ASKED, "name": "another"})
+    assert changed.status_code == 400
+
+
+def test_a_new_password_ends_the_tokens_and_says_so(signed_in, alice: User) -> None:
+    alice.set_unusable_password()
+    alice.save()
+    client = signed_in(alice)
+    client.post(reverse("personal_tokens"), ASKED)
+    given = {"new_password1": "a-long-passphrase", "new_password2": "a-long-passphrase"}
+    client.post(reverse("password_change"), given)
+    assert "No token yet" in client.get(reverse("personal_tokens")).content.decode()

@@ -384,6 +384,21 @@ def test_an_import_is_asked_for_again_with_what_it_was_asked_for(staff, folder, 
     assert form["key"].value() != import_form(staff)["key"]
 
 
+@pytest.mark.parametrize("program", sorted(settings.RUN_PROGRAMS))
+def test_what_a_refused_run_leads_to_is_there(staff, counting, program):
+    run = counting()
+    run.config |= {"source": "directory", "location": "smol", "locations": ["book.txt"]}
+    run.program, run.status, run.error = program, Run.Status.FAILED, "refused: as it is"
+    run.save()
+    page = page_of(staff, "run_detail", run.uid)
+    led = re.search(r'<a class="button primary" href="([^"]+)"', page)
+    if led is None:  # by a command alone: what is left is to ask again
+        assert program == "import_questions"
+        assert re.search(r'class="button primary" type="submit">\s*Retry', page)
+    elif program != "playground":  # of which this run has no trial
+        assert staff.get(led[1]).status_code == 200
+
+
 def test_a_run_that_broke_is_retried_first(staff, folder):
     staff.post(reverse("model_import"), import_form(staff))
     Run.objects.update(status=Run.Status.FAILED, error="the machine went away")

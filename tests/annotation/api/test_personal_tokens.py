@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
-from annotation.models import Guideline, Membership
+from annotation.models import Membership
 from annotation.services.personal_tokens import personal_token_create
 from annotation.services.tokens import project_token_create
 from tests.builders import make_project
@@ -56,6 +56,7 @@ def test_a_token_that_reads_writes_nothing(dana: User) -> None:
         "Bearer nonsense",
         "Bearer rondo_me_" + "0" * 64,
         "Bearer two words",
+        "Bearer rondo_me_\x00" + "0" * 63,
         "Bearer \xff\xfe",
         "Bearer " + "n" * 5000,
     ],
@@ -84,8 +85,19 @@ def test_a_products_token_is_nobodys(dana: User) -> None:
     assert answer.status_code == 401
 
 
-def test_a_refused_guideline_changes_nothing(dana: User) -> None:
-    project = make_project()
-    Membership.objects.create(project=project, user=dana, role=Membership.Role.MANAGER)
-    client_of(dana).post(f"{PROJECTS}{project.uid}/guidelines/read/")
-    assert not Guideline.objects.exists()
+def test_a_token_goes_before_a_session_and_a_bad_one_is_not_made_good_by_it(
+    dana: User, eve: User, signed_in
+) -> None:
+    made = personal_token_create(user=eve, name="script", may_write=False, days=30)
+    client = signed_in(dana)
+    assert client.get("/api/v1/hub/runs/").status_code == 404
+    with_token = {"Authorization": f"Bearer {made.secret}"}
+    assert client.get("/api/v1/hub/runs/", headers=with_token).status_code == 200
+    bad = {"Authorization": f"Bearer {made.secret[:-1]}"}
+    assert client.get(PROJECTS, headers=bad).status_code == 401
+
+
+def test_a_person_sends_no_products_feedback(dana: User) -> None:
+    client = client_of(dana, may_write=True)
+    answer = client.post("/api/v1/feedback", "{}", content_type="application/json")
+    assert answer.status_code == 401

@@ -9,6 +9,7 @@ from django.test import Client
 from django.utils import timezone
 
 from annotation.models import PersonalToken
+from annotation.selectors.personal_tokens import personal_tokens_of
 from annotation.services.personal_tokens import (
     MAX_TOKENS,
     MadeToken,
@@ -16,7 +17,7 @@ from annotation.services.personal_tokens import (
     personal_token_renew,
     personal_token_revoke,
 )
-from modelhub.errors import ApplicationError
+from modelhub.errors import ApplicationError, ConflictError
 from tests.builders import make_user
 
 pytestmark = pytest.mark.django_db
@@ -59,8 +60,11 @@ def test_a_token_ends_in_time(ann: User) -> None:
 def test_a_revoked_token_ends_at_once(ann: User) -> None:
     made, other = make(ann), make(ann, "another script")
     personal_token_revoke(token=made.token)
+    revoked_at = PersonalToken.objects.get(pk=made.token.pk).revoked_at
     personal_token_revoke(token=made.token)
     assert not lets_in(made) and lets_in(other)
+    # That there was one, and until when, is kept.
+    assert PersonalToken.objects.get(pk=made.token.pk).revoked_at == revoked_at
 
 
 def test_a_renewed_token_works_beside_the_new_one_for_a_day(ann: User) -> None:
@@ -77,9 +81,51 @@ def test_a_renewed_token_works_beside_the_new_one_for_a_day(ann: User) -> None:
 def test_renewing_lengthens_no_token(ann: User) -> None:
     made = make(ann, days=30)
     with time_machine.travel(timezone.now() + timedelta(days=29, hours=20)):
+        new = personal_token_renew(token=made.token)
+    assert PersonalToken.objects.get(pk=made.token.pk).expiry == made.token.expiry
+    assert new.token.expiry - made.token.expiry > timedelta(days=29)
+
+
+def test_a_token_is_renewed_once(ann: User) -> None:
+    """Again, it would be one more for nothing; what has ended or was revoked makes no new one."""
+    made = make(ann, days=365)
+    new = personal_token_renew(token=made.token)
+    made.token.refresh_from_db()
+    with pytest.raises(ConflictError, match="renewed already"):
         personal_token_renew(token=made.token)
-    ends = PersonalToken.objects.get(pk=made.token.pk).expiry
-    assert ends == made.token.expiry
+    later = personal_token_renew(token=new.token)
+    assert abs(later.token.expiry - timezone.now() - timedelta(days=365)) < timedelta(minutes=1)
+    personal_token_revoke(token=later.token)
+    with pytest.raises(ConflictError):
+        personal_token_renew(token=later.token)
+    assert PersonalToken.objects.count() == 3
+
+
+def test_many_renewed_tokens_stay_within_what_a_person_may_have(ann: User) -> None:
+    made = [make(ann, f"script {number}") for number in range(MAX_TOKENS)]
+    for one in made:
+        personal_token_renew(token=one.token)
+    assert personal_tokens_of(user=ann).filter(replaced_at=None).count() == MAX_TOKENS
+    with pytest.raises(ApplicationError, match="Revoke one"):
+        make(ann, "one more")
+
+
+def test_a_new_password_ends_what_was_made_under_the_old_one(ann: User) -> None:
+    """Whoever opened another's one-time link made it, say."""
+    made = make(ann, days=365, may_write=True)
+    assert lets_in(made)
+    ann.set_password("a-long-passphrase")
+    ann.save()
+    assert not lets_in(made)
+    assert not personal_tokens_of(user=ann).exists()
+    with pytest.raises(ConflictError):
+        personal_token_renew(token=made.token)
+    assert lets_in(make(ann))
+
+
+def test_it_is_told_nowhere_by_accident(ann: User) -> None:
+    made = make(ann)
+    assert made.secret not in repr(made)
 
 
 def test_nobody_is_let_in_who_left(ann: User) -> None:
