@@ -202,7 +202,8 @@ def test_no_form_and_no_query_is_a_fault_of_the_server(world: World, everybody: 
         queries |= {"split", "status", "format", "layout", "file_format", "kind", "table", "after"}
         fields -= {"csrfmiddlewaretoken"}
         for value in TEXTS:
-            query = "&".join(f"{one}={quoted(value)}" for one in sorted(queries))
+            # No longer than servers take: dozens of these are one address.
+            query = "&".join(f"{one}={quoted(value[:5000])}" for one in sorted(queries))
             jobs = [("GET", f"{path}?{query}", "", "text/plain")]
             # All fields at once, and those values that no form refuses by itself one by one.
             forms = [dict.fromkeys(fields, value)] if fields else []

@@ -7,7 +7,7 @@ import pytest
 from django.contrib.auth.models import User
 from playwright.sync_api import expect
 
-from modelhub.models import Run
+from modelhub.models import ModelVersion, Run
 from tests import builders
 from tests.pages.conftest import Open
 from tests.pages.test_accessibility import violations
@@ -96,6 +96,7 @@ def test_keys_go_from_token_to_token_and_the_others_show(open_page: Open, eve) -
 
 def test_what_a_layout_does_not_read_is_not_asked_for(open_page: Open, eve) -> None:
     builders.make_version("smol", role="base")
+    ModelVersion.objects.update(chat_template="{{ messages }}")
     page = open_page(eve, "/hub/playground/")
     expect(page.get_by_label("System message")).to_be_visible()
     page.get_by_label("Few-shot assistant").check()

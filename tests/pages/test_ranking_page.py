@@ -238,7 +238,7 @@ def test_signed_out_in_between_the_ranking_is_kept_and_sent_after_signing_in(
     page.reload()
     finished_wait(page)
     assert Submission.objects.count() == 1
-    _expected_only(troubles, "403")
+    _expected_only(troubles, "401")
 
 
 def test_two_annotators_at_once_get_different_tasks(open_page, project, alice, bob) -> None:

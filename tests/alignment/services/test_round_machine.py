@@ -330,7 +330,7 @@ def test_whatever_happens_in_whatever_order_the_round_stays_sound() -> None:
     run_state_machine_as_test(
         RoundMachine,
         settings=settings(
-            max_examples=int(os.environ.get("RONDO_MACHINE_EXAMPLES", "25")),
+            max_examples=int(os.environ.get("RONDO_MACHINE_EXAMPLES", "15")),
             stateful_step_count=25,
             phases=[Phase.generate],  # shrinking would take minutes
             deadline=None,
