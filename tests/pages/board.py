@@ -1,5 +1,7 @@
 """What a test does to the ranking page, and reads of it, in a person's words."""
 
+import time
+
 from playwright.sync_api import Page, expect
 
 from annotation.models import Submission
@@ -48,6 +50,14 @@ def letters(page: Page) -> dict[str, str]:
 
 def saved_wait(page: Page) -> None:
     expect(page.locator('[data-saved][data-kind="saved"]')).to_be_visible()
+
+
+def submissions_wait(page: Page, number: int, *, patience_s: float = 10) -> None:
+    """Until the server has so many: the page says "Sent." and goes on before it has answered."""
+    ends = time.monotonic() + patience_s
+    while Submission.objects.count() < number:
+        assert time.monotonic() < ends, f"{Submission.objects.count()} of {number} arrived"
+        page.wait_for_timeout(50)
 
 
 def tiers_of(submission: Submission, by_letter: dict[str, str]) -> list[list[str]]:

@@ -10,7 +10,13 @@ from annotation.services.assignments import assignment_next
 from annotation.services.questions import question_answer, question_ask
 from annotation.services.reviews import review_submit
 from tests import builders
-from tests.pages.board import annotate_path, finished_wait, press, task_wait
+from tests.pages.board import (
+    annotate_path,
+    finished_wait,
+    press,
+    submissions_wait,
+    task_wait,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -230,7 +236,7 @@ def test_what_a_reviewer_sent_back_says_so_with_their_words_until_it_is_sent_aga
     task_wait(page)
     expect(page.locator("[data-sent-back]")).to_be_hidden()
     press(page, "2 Enter")
-    expect(page.get_by_text("Sent.")).to_be_visible()
+    submissions_wait(page, 1)
     rita = builders.make_member(project, "rita", Membership.Role.REVIEWER)
     reason = "A <b>is</b> wrong about 2."
     submission = Submission.objects.get()
