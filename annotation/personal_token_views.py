@@ -13,6 +13,7 @@ from annotation.forms import error_add
 from annotation.models import PersonalToken
 from annotation.selectors.personal_tokens import personal_token_get, personal_tokens_of
 from annotation.services import personal_tokens as services
+from annotation.services.tokens import MAX_NAME_CHARS
 from modelhub.errors import ApplicationError
 from modelhub.models import uid_new
 from modelhub.serializers import user_of
@@ -25,7 +26,7 @@ class PersonalTokenForm(forms.Form):
     key = forms.CharField(widget=forms.HiddenInput, max_length=64, initial=uid_new)
     name = forms.CharField(
         label=_("What it is for"),
-        max_length=services.MAX_NAME_CHARS,
+        max_length=MAX_NAME_CHARS,
         help_text=_("The script or the machine that uses it: you revoke it by this name."),
     )
     access = forms.ChoiceField(

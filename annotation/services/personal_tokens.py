@@ -11,9 +11,9 @@ from django.utils.translation import gettext
 
 from annotation.models import PersonalToken
 from annotation.selectors.personal_tokens import personal_tokens_of
+from annotation.services.tokens import token_name
 from modelhub.errors import ApplicationError, ConflictError
 
-MAX_NAME_CHARS = 120
 MAX_TOKENS = 20  # of one person
 LIFETIMES_DAYS = (30, 90, 365)
 OVERLAP = timedelta(hours=24)  # that a renewed token goes on working beside the new one
@@ -35,13 +35,7 @@ def personal_token_create(*, user: User, name: str, may_write: bool, days: int) 
     Raises ApplicationError for a name that is empty or too long, another lifetime than those
     offered, and more tokens than a person may have.
     """
-    name = name.strip()
-    if not name or len(name) > MAX_NAME_CHARS:
-        raise ApplicationError(
-            gettext("A token needs a name of at most %(max_name_chars)s characters.")
-            % {"max_name_chars": MAX_NAME_CHARS},
-            {"field": "name"},
-        )
+    name = token_name(name)
     if days not in LIFETIMES_DAYS:
         raise ApplicationError(
             gettext("A token is good for %(days)s days.")

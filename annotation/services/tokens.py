@@ -26,13 +26,7 @@ def project_token_create(*, project: Project, name: str) -> tuple[ProjectToken, 
     What it sends is submitted by a member of its own, an account that nobody can sign in to and
     that bears the token's name.
     """
-    name = name.strip()
-    if not name or len(name) > MAX_NAME_CHARS:
-        raise ApplicationError(
-            gettext("A token needs a name of at most %(max_name_chars)s characters.")
-            % {"max_name_chars": MAX_NAME_CHARS},
-            {"field": "name"},
-        )
+    name = token_name(name)
     secret = PREFIX + secrets.token_urlsafe(32)
     token = ProjectToken(project=project, name=name, token_sha256=_digest(secret))
     user = User(username=f"product-{token.uid}", first_name=name, is_active=False)
@@ -71,6 +65,18 @@ def project_token_use(*, secret: str) -> ProjectToken | None:
         stale = Q(used_at=None) | Q(used_at__lt=now - _USE_NOTED_EVERY)
         ProjectToken.objects.filter(stale, pk=token.pk).update(used_at=now)
     return token
+
+
+def token_name(name: str) -> str:
+    """A token's name as it is kept. Raises ApplicationError for one that is empty or too long."""
+    name = name.strip()
+    if not name or len(name) > MAX_NAME_CHARS:
+        raise ApplicationError(
+            gettext("A token needs a name of at most %(max_name_chars)s characters.")
+            % {"max_name_chars": MAX_NAME_CHARS},
+            {"field": "name"},
+        )
+    return name
 
 
 def _digest(secret: str) -> str:
